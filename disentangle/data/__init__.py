@@ -1,0 +1,1 @@
+"""Data sets with ground-truth factors and folders of images."""

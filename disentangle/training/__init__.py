@@ -1,0 +1,1 @@
+"""The Accelerate loop that every task shares, and one file per task."""

@@ -1,0 +1,1 @@
+"""How disentanglement is judged: one metric per file."""

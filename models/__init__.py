@@ -1,0 +1,1 @@
+"""What is trained: generators with SVD latent layers, and their adversaries."""
