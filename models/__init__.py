@@ -1,1 +1,17 @@
 """What is trained: generators with SVD latent layers, and their adversaries."""
+
+from disentangle.models.eigengan import EigenGAN, EigenGANDiscriminator
+from disentangle.models.loading import load_model
+from disentangle.models.protocol import Axis, Encoder, Generator
+from disentangle.models.subspace_vae import SubspaceVAE, VAEOutput
+
+__all__ = [
+    "Axis",
+    "EigenGAN",
+    "EigenGANDiscriminator",
+    "Encoder",
+    "Generator",
+    "SubspaceVAE",
+    "VAEOutput",
+    "load_model",
+]

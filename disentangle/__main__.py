@@ -1,0 +1,33 @@
+"""`disentangle train|evaluate|traverse …`, the same as `python -m disentangle …`."""
+
+import importlib
+import sys
+
+from disentangle import __version__
+
+COMMANDS = {
+    "train": "train a model as a configuration says",
+    "evaluate": "score the model of a run",
+    "traverse": "draw the latent traversals of a run's model",
+}
+
+
+def main() -> None:
+    """Hands over to a command; imports it, and PyTorch with it, only then."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in COMMANDS:
+        sys.exit(importlib.import_module(f"disentangle.{name}").main(arguments))
+    if name == "--version":
+        print(f"disentangle {__version__}")
+    elif name in ("-h", "--help"):
+        print("usage: disentangle COMMAND …   (disentangle COMMAND --help tells more)\n")
+        for command, description in COMMANDS.items():
+            print(f"  {command:<10} {description}")
+    else:
+        known = ", ".join(COMMANDS)
+        print(f"disentangle: error: no command {name!r}; choose one of: {known}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""What the commands share."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from jsonargparse import ArgumentParser, Namespace
+
+from disentangle.config import RunConfig
+from disentangle.parsing import one_line, parse_run
+from disentangle.training.run_folder import RunFolder
+
+
+@contextmanager
+def bad_input_exits(command: str) -> Iterator[None]:
+    """Turns the complaint of a check into one line on the terminal and exit status 2.
+
+    Only for the part of a command that checks and writes nothing: in the part that works, a
+    `ValueError` is a defect of ours, and its traceback is wanted.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        print(f"disentangle {command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """The options of a command.
+
+    Raises:
+        ValueError: One line that names what is wrong, with the nearest option to an unknown one.
+    """
+    try:
+        return parser.parse_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise ValueError(one_line(str(error), parser)) from error
+
+
+def read_run(folder: RunFolder) -> RunConfig:
+    """The configuration of a saved run."""
+    return parse_run(["--config", str(folder.config)])[0]
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device of that name, or a GPU if there is one, or the CPU.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device {name!r} cannot be used here: {reason}") from error

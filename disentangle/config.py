@@ -1,0 +1,235 @@
+"""Every knob of every task, typed and documented once.
+
+The sections `model`, `discriminator` and `data` are the constructor arguments of the class that
+their `name` chooses: each knob and its default stand where the class is, and nowhere else.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from disentangle.data import DSprites, ImageFolder, RenderedSprites
+from disentangle.models import EigenGAN, EigenGANDiscriminator, SubspaceVAE
+
+Technique = Literal["nog", "olr", "ol"]
+
+
+def _check_positive(config: Any, *names: str) -> None:
+    section = type(config).__name__.removesuffix("Config").removeprefix("GAN").removeprefix("VAE")
+    for name in names:
+        if getattr(config, name) <= 0:
+            raise ValueError(
+                f"{section.lower()}.{name} must be positive, got {getattr(config, name)}"
+            )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam.
+
+    Attributes:
+        lr: Learning rate, per step.
+        betas: Decay of the running averages of the gradient and of its square.
+    """
+
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "lr")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas must lie in [0, 1), got {self.betas}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Length, batches, precision and what is written when.
+
+    Attributes:
+        steps: Optimizer steps.
+        batch_size: Images per step, over all processes and accumulation steps together.
+        accumulation: Parts into which the batch of a process is divided to save memory.
+        mixed_precision: Overrides what `accelerate launch` was told.
+        flip: Mirror each image horizontally with probability ½.
+        workers: Processes that decode images, for each training process; 0 decodes in it.
+        ema_half_life: Images after which the weights of a step count half in their running
+            average; 0 keeps none.
+        log_every: Steps between two lines of `metrics.jsonl`.
+        sample_every: Steps between two sheets of samples.
+        checkpoint_every: Steps between two checkpoints; the last step always has one.
+        keep_checkpoints: How many of the newest checkpoints are kept.
+    """
+
+    steps: int = 100_000
+    batch_size: int = 64
+    accumulation: int = 1
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    flip: bool = False
+    workers: int = 0
+    ema_half_life: int = 0
+    log_every: int = 100
+    sample_every: int = 1000
+    checkpoint_every: int = 5000
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "steps", "batch_size", "accumulation", "log_every")
+        _check_positive(self, "sample_every", "checkpoint_every", "keep_checkpoints")
+        for name in ("workers", "ema_half_life"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"training.{name} must not be negative, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class GANObjective:
+    """Adversarial training.
+
+    Attributes:
+        loss: The pair of losses, by its usual name.
+        hinged_generator: With `hinge`, the generator's loss is `E relu(1 − D)` as in the official
+            code of the paper, in place of the usual `−E D`.
+        r1_weight: Weight of `E‖∇D‖²` on real images (no ½); 0 leaves it out.
+        r1_every: Steps between two R1 steps, each a step of the discriminator of its own.
+        r1_lazy_scaling: Multiply the weight by `r1_every`, as StyleGAN2 does.
+        augment_probability: Probability of each DiffAugment transform (colour, translation,
+            cutout) for an image; 0 turns them off.
+    """
+
+    loss: Literal["hinge", "non_saturating"] = "hinge"
+    hinged_generator: bool = False
+    r1_weight: float = 10.0
+    r1_every: int = 16
+    r1_lazy_scaling: bool = False
+    augment_probability: float = 0.6
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "r1_every")
+        if self.r1_weight < 0:
+            raise ValueError(f"objective.r1_weight must not be negative, got {self.r1_weight}")
+        if not 0 <= self.augment_probability <= 1:
+            raise ValueError(
+                f"objective.augment_probability must lie in [0, 1], got {self.augment_probability}"
+            )
+
+
+@dataclass(frozen=True)
+class VAEObjective:
+    """The evidence lower bound with a weight on its divergence.
+
+    Attributes:
+        beta: Weight of the divergence from the prior; 1 is the plain VAE.
+        likelihood: Of a pixel given the code: Bernoulli, or a Gaussian of unit variance.
+    """
+
+    beta: float = 1.0
+    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
+
+    def __post_init__(self) -> None:
+        if self.beta < 0:
+            raise ValueError(f"objective.beta must not be negative, got {self.beta}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What can be chosen for a task: its objective, its models and their discriminators."""
+
+    objective: type
+    models: Mapping[str, type]
+    discriminators: Mapping[str, type] = field(default_factory=dict)
+
+
+TASKS = {
+    "gan": Task(GANObjective, {"eigengan": EigenGAN}, {"eigengan": EigenGANDiscriminator}),
+    "vae": Task(VAEObjective, {"subspace_vae": SubspaceVAE}),
+}
+DATA_SETS = {"sprites": RenderedSprites, "dsprites": DSprites, "folder": ImageFolder}
+FROM_MODEL = {"image_size", "image_channels"}  # the model's say; other sections must not repeat it
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run.
+
+    Attributes:
+        task: What is trained: `gan` or `vae`.
+        output: The run folder to make.
+        data: `name` of the data set and the arguments of its class.
+        model: `name` of the model and the arguments of its class.
+        objective: The task's own knobs.
+        discriminator: `name` of the discriminator and the arguments of its class; only for GANs.
+        optimizer: Adam's knobs, the same for every network of the run.
+        training: Length, batches, precision and what is written when.
+        seed: Of the initial weights and of every random draw.
+        orthogonality: Techniques that act on the Pre-SVD parameters, in any combination.
+        pre_svd_parameters: Names of these parameters, in place of those that the model names.
+        orthogonal_loss_weight: Weight of the technique `ol`.
+    """
+
+    task: str
+    output: Path
+    data: dict[str, Any]
+    model: dict[str, Any]
+    objective: GANObjective | VAEObjective
+    discriminator: dict[str, Any] = field(default_factory=dict)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    seed: int = 0
+    orthogonality: tuple[Technique, ...] = ()
+    pre_svd_parameters: tuple[str, ...] | None = None
+    orthogonal_loss_weight: float = 100.0
+
+    def __post_init__(self) -> None:
+        if len(set(self.orthogonality)) < len(self.orthogonality):
+            raise ValueError(f"orthogonality names a technique twice: {list(self.orthogonality)}")
+        if self.orthogonal_loss_weight < 0:
+            weight = self.orthogonal_loss_weight
+            raise ValueError(f"orthogonal_loss_weight must not be negative, got {weight}")
+
+    def build_model(self) -> Any:
+        """The model of this run, with fresh weights."""
+        return _build(TASKS[self.task].models, self.model)
+
+    def build_discriminator(self) -> Any:
+        """The discriminator of this run, for the images that the model makes."""
+        shape = {key: self.model[key] for key in FROM_MODEL}
+        return _build(TASKS[self.task].discriminators, self.discriminator | shape)
+
+    def build_data(self) -> Any:
+        """The data set of this run, with images of the model's size and channels.
+
+        Raises:
+            ValueError: If the data set has images of another shape.
+            FileNotFoundError: If a file or folder is missing.
+        """
+        accepted = inspect.signature(DATA_SETS[self.data["name"]]).parameters
+        shape = {key: self.model[key] for key in FROM_MODEL & accepted.keys()}
+        data = _build(DATA_SETS, self.data | shape)
+        for key in sorted(FROM_MODEL):
+            if getattr(data, key) != self.model[key]:
+                raise ValueError(
+                    f"model.{key} is {self.model[key]}, but the data set {self.data['name']!r} "
+                    f"has {key} {getattr(data, key)}"
+                )
+        return data
+
+    def dump(self) -> str:
+        """The run as YAML that `disentangle.parsing.parse_run` reads back."""
+        return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
+
+
+def _build(classes: Mapping[str, type], section: Mapping[str, Any]) -> Any:
+    arguments = dict(section)
+    return classes[arguments.pop("name")](**arguments)
+
+
+def _plain(value: Any) -> Any:
+    """The value with tuples as lists and paths as strings, as YAML has them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,155 @@
+"""From the command line and YAML files to a `RunConfig`."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from disentangle.config import (
+    DATA_SETS,
+    FROM_MODEL,
+    TASKS,
+    OptimizerConfig,
+    RunConfig,
+    Task,
+    TrainingConfig,
+)
+
+
+def parse_run(arguments: Sequence[str]) -> tuple[RunConfig, Namespace]:
+    """Fills in a run from `--config FILE` and dotted overrides, in the order they are given.
+
+    Args:
+        arguments: As on the command line, without the program's name.
+
+    Returns:
+        The run, and the options that are not part of it: `resume` and `overwrite`.
+
+    Raises:
+        ValueError: One line that names what is wrong and what would be right.
+
+    Examples:
+        >>> names = ["--task", "vae", "--model.name", "subspace_vae", "--data.name", "sprites"]
+        >>> run, _ = parse_run([*names, "--output", "runs/x", "--training.steps", "10"])
+        >>> run.training.steps, run.model["code_dim"]
+        (10, 10)
+    """
+    task, sections = _choose_classes(arguments)
+    parser = _build_parser(task, sections)
+    try:
+        values = parser.parse_args(list(arguments)).as_dict()
+    except argparse.ArgumentError as error:
+        raise ValueError(one_line(str(error), parser)) from error
+    options = Namespace(resume=values.pop("resume"), overwrite=values.pop("overwrite"))
+    del values["config"]
+    values["objective"] = task.objective(**values["objective"])
+    values["optimizer"] = OptimizerConfig(**values["optimizer"])
+    values["training"] = TrainingConfig(**values["training"])
+    return RunConfig(**values), options
+
+
+def _choose_classes(arguments: Sequence[str]) -> tuple[Task, dict[str, tuple[str, type]]]:
+    """The task, and for each section the name and class that its `name` chooses.
+
+    A parser of a union would name every alternative's complaints; choosing first lets the parser
+    know, and `--help` show, exactly the arguments of what was chosen.
+    """
+    names = _peek_names(arguments)
+    task = TASKS[_choose("task", names.get("task"), TASKS)]
+    choices: dict[str, Mapping[str, type]] = {"data": DATA_SETS, "model": task.models}
+    if task.discriminators:
+        choices["discriminator"] = task.discriminators
+        names.setdefault("discriminator.name", names.get("model.name"))
+    sections = {}
+    for section, classes in choices.items():
+        key = f"{section}.name"
+        name = _choose(key, names.get(key), classes)
+        sections[section] = (name, classes[name])
+    return task, sections
+
+
+def _peek_names(arguments: Sequence[str]) -> dict[str, Any]:
+    """The task and the names of the sections; what comes later overrides what came before."""
+    keys = ["task", *(f"{section}.name" for section in ("data", "model", "discriminator"))]
+    peeker = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for key in ["config", *keys]:
+        peeker.add_argument(f"--{key}", action="append", default=[])
+    peeked = vars(peeker.parse_known_args(arguments)[0])
+    names: dict[str, Any] = {}
+    for path in peeked["config"]:
+        content = _read_yaml(path)
+        names |= {key: value for key in keys if (value := _lookup(content, key)) is not None}
+    return names | {key: peeked[key][-1] for key in keys if peeked[key]}
+
+
+def _read_yaml(path: str) -> Any:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return yaml.safe_load(file)
+    except OSError as error:
+        raise ValueError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _lookup(content: Any, key: str) -> Any:
+    for part in key.split("."):
+        content = content.get(part) if isinstance(content, dict) else None
+    return content
+
+
+def _choose(key: str, name: str | None, choices: Iterable[str]) -> str:
+    if name not in choices:
+        known = ", ".join(choices)
+        given = "is missing" if name is None else f"has no choice {name!r}"
+        raise ValueError(f"{key} {given}; choose one of: {known}")
+    return name
+
+
+def _build_parser(task: Task, sections: Mapping[str, tuple[str, type]]) -> ArgumentParser:
+    parser = ArgumentParser(prog="disentangle train", exit_on_error=False)
+    parser.add_argument("--config", action="config", help="A YAML file; later options override it.")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="latest",
+        help="Go on from a checkpoint of the run folder: `latest` (default) or `step-N`.",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="Replace the run in the folder `output`."
+    )
+    parser.add_class_arguments(RunConfig, skip={"data", "model", "discriminator", "objective"})
+    parser.add_class_arguments(task.objective, "objective")
+    for section, (name, cls) in sections.items():
+        parser.add_class_arguments(cls, section, skip=FROM_MODEL if section != "model" else set())
+        parser.add_argument(f"--{section}.name", default=name, help=f"Which {section}.")
+    return parser
+
+
+def one_line(message: str, parser: ArgumentParser) -> str:
+    """The parser's complaint without line breaks and type names, and what was perhaps meant."""
+    message = " ".join(message.split())
+    message = re.sub(r'Parser key "(.*?)": ', r"\1: ", message)
+    message = message.replace("<class 'tuple'>", "a list such as [a, b]")
+    message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
+    message = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", message)
+    message = message.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
+    if unknown := re.search(r"unrecognized arguments: --([\w.]+)|accept option '([\w.]+)'", message):
+        near = _nearest(unknown[1] or unknown[2], [action.dest for action in parser._actions])
+        message += f"; did you mean {near}?" if near else ""
+    return message
+
+
+def _nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known key most like a word as a whole or in its last part, if any is much like it."""
+
+    def likeness(key: str) -> float:
+        pairs = (word, key), (word.rpartition(".")[2], key.rpartition(".")[2])
+        return max(difflib.SequenceMatcher(None, a, b).ratio() for a, b in pairs)
+
+    best = max(known, key=likeness, default=None)
+    return best if best is not None and likeness(best) > 0.75 else None

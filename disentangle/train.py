@@ -1,0 +1,24 @@
+"""`accelerate launch -m disentangle.train --config configs/X.yaml [--a.b value …]`."""
+
+import sys
+from collections.abc import Sequence
+
+from disentangle.commands import bad_input_exits
+from disentangle.parsing import parse_run
+from disentangle.training.loop import Session
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Trains a run; returns the exit status: 0, or 128 + N when signal N ended it early."""
+    with bad_input_exits("train"):
+        run, options = parse_run(arguments)
+        session = Session(run, resume=options.resume, overwrite=options.overwrite)
+    stopped_by = session.train()
+    if stopped_by is not None:
+        print(f"stopped at step {session.step}; go on with --resume", file=sys.stderr)
+        return 128 + stopped_by
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

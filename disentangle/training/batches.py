@@ -1,0 +1,117 @@
+"""Which images a step trains on, and the random numbers that go with them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from disentangle.data import scale_pixels
+from disentangle.training import randomness
+from disentangle.training.randomness import Purpose
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One process's share of the joint batch of a step.
+
+    Attributes:
+        images: `(N, C, H, W)` in `[-1, 1]`, on the training device.
+        step: The optimizer step, from 1.
+        samples: The places of the images in the joint batch of all processes.
+        seed: The run's seed.
+    """
+
+    images: Tensor
+    step: int
+    samples: range
+    seed: int
+
+    def normal(self, purpose: Purpose, dim: int) -> Tensor:
+        """Standard normal numbers `(N, dim)` that belong to these samples."""
+        return self._draw(randomness.normal, purpose, dim)
+
+    def uniform(self, purpose: Purpose, dim: int) -> Tensor:
+        """Uniform numbers in `[0, 1)`, `(N, dim)`, that belong to these samples."""
+        return self._draw(randomness.uniform, purpose, dim)
+
+    def split(self, parts: int) -> list["Batch"]:
+        """The batch in `parts` of equal size, for gradient accumulation."""
+        size = len(self.samples) // parts
+        starts = range(0, len(self.samples), size)
+        return [
+            replace(self, images=self.images[i : i + size], samples=self.samples[i : i + size])
+            for i in starts
+        ]
+
+    def _draw(self, draw: Callable[..., Tensor], purpose: Purpose, dim: int) -> Tensor:
+        numbers = draw(self.seed, purpose, self.step, self.samples, dim)
+        return numbers.to(self.images.device, non_blocking=True)
+
+
+class StepSampler(Sampler[list[int]]):
+    """For each step from `first` to `last`, the indices of one process's share of the joint batch.
+
+    The joint batches of all steps, one after the other, run through one shuffle of the data set
+    after the other. What step N reads is a function of the seed and of N alone, so there is no
+    state to save.
+    """
+
+    def __init__(
+        self, *, size: int, batch_size: int, samples: range, seed: int, first: int, last: int
+    ) -> None:
+        self.size, self.batch_size, self.samples, self.seed = size, batch_size, samples, seed
+        self.steps = range(first, last + 1)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            start = (step - 1) * self.batch_size
+            positions = (divmod(start + i, self.size) for i in self.samples)
+            yield [int(shuffled(self.seed, epoch, self.size)[place]) for epoch, place in positions]
+
+
+@lru_cache(maxsize=2)  # a batch may lie across the end of an epoch
+def shuffled(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The order `(size,)` in which an epoch goes through the data set."""
+    return randomness.stream(seed, Purpose.ORDER, epoch, 0).permutation(size)
+
+
+def load_batches(
+    data: Dataset, sampler: StepSampler, *, device: torch.device, workers: int, flip: bool
+) -> Iterator[Batch]:
+    """The batches of a sampler's steps, decoded as whole batches by `workers` processes.
+
+    Args:
+        data: Fetches a list of indices as one uint8 tensor `(N, C, H, W)`.
+        sampler: What each step reads.
+        device: Where the images go; they travel as uint8.
+        workers: Processes that decode; 0 decodes in this one.
+        flip: Mirror each image horizontally with probability ½.
+    """
+    loader = DataLoader(
+        data,
+        batch_sampler=sampler,
+        collate_fn=_as_fetched,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+    for step, pixels in zip(sampler.steps, loader, strict=True):
+        images = scale_pixels(pixels.to(device, non_blocking=True))
+        batch = Batch(images, step, sampler.samples, sampler.seed)
+        yield flip_some(batch) if flip else batch
+
+
+def flip_some(batch: Batch) -> Batch:
+    """The batch with each image mirrored horizontally with probability ½."""
+    chosen = batch.uniform(Purpose.FLIP, 1).lt(0.5)[..., None, None]  # (N, 1) -> (N, 1, 1, 1)
+    return replace(batch, images=torch.where(chosen, batch.images.flip(3), batch.images))
+
+
+def _as_fetched(images: Tensor) -> Tensor:
+    return images

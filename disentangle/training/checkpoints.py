@@ -1,0 +1,94 @@
+"""Checkpoints that are whole or not there.
+
+`accelerator.save_state` is not atomic and its own rotation deletes first. Here a checkpoint is
+written under a temporary name, flushed, given a manifest and renamed; older ones go afterwards.
+"""
+
+import json
+import os
+import re
+import shutil
+import warnings
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from disentangle.training.run_folder import flush
+
+MANIFEST = "manifest.json"
+
+
+def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int) -> None:
+    """Writes the checkpoint `folder/step-N` and removes all but the newest `keep`.
+
+    Every process takes part; the first one writes what they share.
+    """
+    temporary = folder / f".step-{step}.tmp"
+    if accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(temporary))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        _publish(temporary, folder / f"step-{step}", step)
+        for old in sorted(_steps(folder))[:-keep]:
+            shutil.rmtree(folder / f"step-{old}")
+    accelerator.wait_for_everyone()
+
+
+def find_checkpoint(folder: Path, which: str) -> Path:
+    """The checkpoint that `latest` or `step-N` names.
+
+    A checkpoint whose files are not those of its manifest is passed over with a warning by
+    `latest`.
+
+    Raises:
+        ValueError: If there is no such checkpoint, or it is not whole.
+    """
+    steps = sorted(_steps(folder), reverse=True)
+    if which == "latest":
+        for step in steps:
+            if is_whole(folder / f"step-{step}"):
+                return folder / f"step-{step}"
+            warnings.warn(f"the checkpoint {folder / f'step-{step}'} is not whole", stacklevel=2)
+        raise ValueError(f"there is no whole checkpoint in {folder}")
+    if (match := re.fullmatch(r"(?:step-)?(\d+)", which)) is None:
+        raise ValueError(f"--resume takes 'latest' or 'step-N', got {which!r}")
+    if (step := int(match[1])) not in steps:
+        known = ", ".join(f"step-{step}" for step in steps) or "none"
+        raise ValueError(f"there is no checkpoint step-{step} in {folder}; found: {known}")
+    if not is_whole(folder / f"step-{step}"):
+        raise ValueError(f"the checkpoint {folder / f'step-{step}'} is not whole")
+    return folder / f"step-{step}"
+
+
+def read_step(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint was written."""
+    return json.loads((checkpoint / MANIFEST).read_text())["step"]
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds every file of its manifest, in full length."""
+    try:
+        sizes = json.loads((checkpoint / MANIFEST).read_text())["sizes"]
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _publish(temporary: Path, checkpoint: Path, step: int) -> None:
+    files = sorted(file for file in temporary.rglob("*") if file.is_file())
+    sizes = {str(file.relative_to(temporary)): file.stat().st_size for file in files}
+    manifest = temporary / MANIFEST
+    manifest.write_text(json.dumps({"step": step, "sizes": sizes}, indent=1))
+    for file in [*files, manifest]:
+        flush(file)
+    shutil.rmtree(checkpoint, ignore_errors=True)  # a torn one of the same step
+    os.replace(temporary, checkpoint)
+    flush(checkpoint.parent)
+
+
+def _steps(folder: Path) -> list[int]:
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return [int(match[1]) for name in names if (match := re.fullmatch(r"step-(\d+)", name))]

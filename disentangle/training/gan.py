@@ -1,0 +1,84 @@
+"""The task `gan`: a generator against a discriminator."""
+
+import torch
+from accelerate import Accelerator
+from diffusers import ModelMixin
+from torch import Tensor
+
+from disentangle.config import GANObjective, RunConfig
+from disentangle.training.augment import DRAWS, diff_augment
+from disentangle.training.batches import Batch
+from disentangle.training.learner import Learner, Terms
+from disentangle.training.losses import discriminator_loss, generator_loss, r1_penalty
+from disentangle.training.randomness import Purpose
+
+
+class GANTask:
+    """Alternates a step of the discriminator, one of R1 when it is due, and one of the generator.
+
+    Attributes:
+        learner: Of the generator.
+        critic: Of the discriminator.
+    """
+
+    def __init__(self, run: RunConfig, accelerator: Accelerator) -> None:
+        assert isinstance(run.objective, GANObjective)
+        self.objective = run.objective
+        self.parts = run.training.accumulation
+        generator = run.build_model().to(accelerator.device)
+        self.learner = Learner(run, accelerator, generator, treated=True)
+        discriminator = run.build_discriminator().to(accelerator.device)
+        self.critic = Learner(run, accelerator, discriminator)
+
+    @property
+    def exports(self) -> dict[str, ModelMixin]:
+        """The models to save, by the name of their folder."""
+        return {"model": self.learner.raw, "discriminator": self.critic.raw}
+
+    def step(self, batch: Batch) -> Terms:
+        """Trains both networks on a batch and reports the terms of their losses."""
+        parts = batch.split(self.parts)
+        terms = self.critic.descend(parts, self._discriminator_loss)
+        if self.objective.r1_weight and batch.step % self.objective.r1_every == 0:
+            terms |= self.critic.descend(parts, self._r1_loss)
+        # The generator's gradient flows through the discriminator, not into it.
+        self.critic.raw.requires_grad_(False)
+        terms |= self.learner.descend(parts, self._generator_loss)
+        self.critic.raw.requires_grad_(True)
+        return terms
+
+    def draw_samples(self, model: ModelMixin, latents: Tensor, images: Tensor) -> Tensor:
+        """Images `(N, C, H, W)` for a sheet of samples: those of the latents."""
+        return model.decode(latents)
+
+    def _discriminator_loss(self, part: Batch) -> tuple[Tensor, Terms]:
+        with torch.no_grad():
+            fake = self.learner.raw(part.normal(Purpose.LATENT, self.learner.raw.latent_dim))
+        fake = self._augment(fake, part, Purpose.AUGMENT_FAKE)
+        real = self._augment(part.images, part, Purpose.AUGMENT_REAL)
+        # One call, not two: a distributed wrapper allows one forward per backward.
+        real_logits, fake_logits = self.critic.network(torch.cat([real, fake])).chunk(2)
+        loss = discriminator_loss(real_logits, fake_logits, self.objective.loss)
+        terms = {"loss/discriminator": loss, "logits/real": real_logits.mean()}
+        return loss, terms | {"logits/fake": fake_logits.mean()}
+
+    def _r1_loss(self, part: Batch) -> tuple[Tensor, Terms]:
+        images = part.images.detach().requires_grad_()
+        augmented = self._augment(images, part, Purpose.AUGMENT_REAL)
+        penalty = r1_penalty(self.critic.network(augmented), images)
+        scale = self.objective.r1_every if self.objective.r1_lazy_scaling else 1
+        return self.objective.r1_weight * scale * penalty, {"r1": penalty}
+
+    def _generator_loss(self, part: Batch) -> tuple[Tensor, Terms]:
+        z = part.normal(Purpose.GENERATOR_LATENT, self.learner.raw.latent_dim)
+        fake = self._augment(self.learner.network(z), part, Purpose.GENERATOR_AUGMENT)
+        loss = generator_loss(
+            self.critic.raw(fake), self.objective.loss, hinged=self.objective.hinged_generator
+        )
+        return loss, {"loss/generator": loss}
+
+    def _augment(self, images: Tensor, part: Batch, purpose: Purpose) -> Tensor:
+        probability = self.objective.augment_probability
+        if not probability:
+            return images
+        return diff_augment(images, part.uniform(purpose, DRAWS), probability)

@@ -1,0 +1,92 @@
+"""A network, its optimizer and the techniques on its Pre-SVD parameters, under Accelerate."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from disentangle.config import RunConfig
+from disentangle.linalg import condition_number
+from disentangle.orthogonality import as_matrix, attach, orthogonal_loss, resolve_parameters
+from disentangle.training.batches import Batch
+
+Terms = dict[str, Tensor]
+
+
+class Learner:
+    """Makes optimizer steps on one network.
+
+    Args:
+        run: Its optimizer and, with `treated`, its orthogonality techniques are used.
+        accelerator: What the network and the optimizer are prepared with.
+        network: On the training device.
+        treated: Whether the techniques act on the network's Pre-SVD parameters.
+
+    Attributes:
+        raw: The network itself. In mixed precision its `forward` autocasts as well.
+        network: The network as Accelerate wraps it: what a loss that trains it must call.
+        pre_svd: The Pre-SVD parameters by name.
+
+    Raises:
+        ValueError: If a Pre-SVD parameter is not found, or found twice.
+    """
+
+    def __init__(
+        self, run: RunConfig, accelerator: Accelerator, network: nn.Module, *, treated: bool = False
+    ) -> None:
+        self.accelerator, self.raw = accelerator, network
+        # Fused: one kernel per step, and no host synchronisation with a tensor as learning rate.
+        optimizer = torch.optim.Adam(
+            network.parameters(), lr=run.optimizer.lr, betas=run.optimizer.betas, fused=True
+        )
+        self.pre_svd: dict[str, nn.Parameter] = {}
+        self.orthogonal_loss_weight = 0.0
+        if treated:
+            names = run.pre_svd_parameters or network.pre_svd_parameters()
+            self.pre_svd = resolve_parameters(network, names)
+            attach(optimizer, self.pre_svd, set(run.orthogonality) - {"ol"})
+            if "ol" in run.orthogonality:
+                self.orthogonal_loss_weight = run.orthogonal_loss_weight
+        self.network, self.optimizer = accelerator.prepare(network, optimizer)
+
+    def descend(
+        self, parts: Sequence[Batch], compute_loss: Callable[[Batch], tuple[Tensor, Terms]]
+    ) -> Terms:
+        """One step on the mean of a loss over the parts of a batch.
+
+        Args:
+            parts: As many as Accelerate was told to accumulate.
+            compute_loss: The loss of a part, and terms to report.
+
+        Returns:
+            The mean of each term over the parts, detached.
+        """
+        totals: Terms = {}
+        for part in parts:
+            with self.accelerator.accumulate(self.network):
+                loss, terms = compute_loss(part)
+                if self.orthogonal_loss_weight:
+                    terms["orthogonal"] = orthogonal_loss(list(self.pre_svd.values()))
+                    loss = loss + self.orthogonal_loss_weight * terms["orthogonal"]
+                self.accelerator.backward(loss)
+                if self.accelerator.scaler is not None and self.accelerator.sync_gradients:
+                    # A fused optimizer would unscale only after NOG and OLR saw the gradient.
+                    self.accelerator.unscale_gradients(self.optimizer)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            for name, term in terms.items():
+                totals[name] = totals.get(name, 0) + term.detach() / len(parts)
+        return totals
+
+    @torch.no_grad()
+    def condition_numbers(self) -> Terms:
+        """`σmax / σmin` of each Pre-SVD parameter as a matrix, by name."""
+        return {name: basis_condition(parameter) for name, parameter in self.pre_svd.items()}
+
+
+def basis_condition(parameter: Tensor) -> Tensor:
+    """`σmax / σmin` of a parameter as a matrix, a 0-d tensor."""
+    matrix = as_matrix(parameter).double()
+    gram = matrix @ matrix.mT if matrix.shape[0] <= matrix.shape[1] else matrix.mT @ matrix
+    return condition_number(gram).sqrt()

@@ -1,0 +1,224 @@
+"""The shell that every task shares: data, averages, logs, samples, checkpoints, signals."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration, set_seed
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from disentangle.config import RunConfig
+from disentangle.data import scale_pixels
+from disentangle.training.batches import StepSampler, load_batches
+from disentangle.training.checkpoints import find_checkpoint, read_step, save_checkpoint
+from disentangle.training.gan import GANTask
+from disentangle.training.logs import MetricsLog, drop_lines_after
+from disentangle.training.run_folder import RunFolder
+from disentangle.training.signals import note_signals
+from disentangle.training.vae import VAETask
+from disentangle.traversal import image_grid
+
+TASK_CLASSES = {"gan": GANTask, "vae": VAETask}
+ARCHITECTURE = ("task", "model", "discriminator")  # a checkpoint fits no other
+SHEET = 64  # images of a sheet of samples
+
+
+class Session:
+    """One run in one process, ready to train.
+
+    The constructor checks whatever can be checked and writes nothing; `train` writes.
+
+    Args:
+        run: The run.
+        resume: The checkpoint to go on from, `latest` or `step-N`; `None` starts afresh.
+        overwrite: Whether a run in the folder is to be replaced.
+
+    Raises:
+        ValueError: If the run cannot be trained as it is described.
+        FileNotFoundError: If the data are missing.
+    """
+
+    def __init__(
+        self, run: RunConfig, *, resume: str | None = None, overwrite: bool = False
+    ) -> None:
+        self.run = run
+        self.folder = RunFolder(run.output)
+        self.folder.check_claim(resume=resume is not None, overwrite=overwrite)
+        checkpoint = None
+        if resume is not None:
+            check_architecture(run, self.folder.config)
+            checkpoint = find_checkpoint(self.folder.checkpoints, resume)
+        self.data = run.build_data()
+        self.accelerator = build_accelerator(run)
+        self.samples = share_batch(run, len(self.data), self.accelerator)
+        set_seed(run.seed)  # for the initial weights; every later draw has a stream of its own
+        self.task = TASK_CLASSES[run.task](run, self.accelerator)
+        self.average = build_average(self.task.learner.raw, run)
+        if self.average is not None:
+            self.accelerator.register_for_checkpointing(self.average)
+        self.step = 0
+        if checkpoint is not None:
+            self.accelerator.load_state(str(checkpoint))
+            self.step = read_step(checkpoint)
+
+    def train(self) -> int | None:
+        """Trains to the last step, or until a signal asks to stop.
+
+        Returns:
+            The number of the signal, if one ended the run early.
+        """
+        training = self.run.training
+        sampler = StepSampler(
+            size=len(self.data),
+            batch_size=training.batch_size,
+            samples=self.samples,
+            seed=self.run.seed,
+            first=self.step + 1,
+            last=training.steps,
+        )
+        batches = load_batches(
+            self.data,
+            sampler,
+            device=self.accelerator.device,
+            workers=training.workers,
+            flip=training.flip,
+        )
+        self._open_folder()
+        log = MetricsLog(
+            self.accelerator,
+            self.folder.metrics,
+            first=self.step,
+            last=training.steps,
+            batch_size=training.batch_size,
+        )
+        stop = False
+        with note_signals() as noted:
+            for batch in batches:
+                log.add(self.task.step(batch))
+                self.step = batch.step
+                if self.average is not None:
+                    self.average.update_parameters(self.task.learner.raw)
+                stop = self._asked_to_stop(noted)
+                self._write_what_is_due(log, last=stop or self.step == training.steps)
+                if stop:
+                    break
+        log.close()
+        self.accelerator.end_training()
+        return noted[0] if stop and noted else None
+
+    def _open_folder(self) -> None:
+        """Makes or clears the folder, or takes it back to the step that training goes on from."""
+        if self.accelerator.is_main_process:
+            if self.step == 0:
+                self.folder.clear()
+            self.folder.samples.mkdir(parents=True, exist_ok=True)
+            self.folder.config.write_text(self.run.dump(), encoding="utf-8")
+            drop_lines_after(self.folder.metrics, self.step)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.init_trackers(
+            "logs", init_kwargs={"tensorboard": {"purge_step": self.step + 1}}
+        )
+
+    def _write_what_is_due(self, log: MetricsLog, *, last: bool) -> None:
+        training = self.run.training
+        if last or self.step % training.log_every == 0:
+            conditions = self.task.learner.condition_numbers()
+            log.write(self.step, {f"condition/{name}": c for name, c in conditions.items()})
+        if last or self.step % training.sample_every == 0:
+            self._write_sheet()
+        if last or self.step % training.checkpoint_every == 0:
+            self._write_models()
+            save_checkpoint(
+                self.accelerator, self.folder.checkpoints, self.step, training.keep_checkpoints
+            )
+
+    @torch.no_grad()
+    def _write_sheet(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        model = self.task.learner.raw if self.average is None else self.average.module
+        latents = model.sample_latents(SHEET, torch.Generator().manual_seed(self.run.seed))
+        spread = range(0, len(self.data), max(1, len(self.data) // SHEET))
+        pixels = self.data.__getitems__(list(spread)[:SHEET])
+        device = self.accelerator.device
+        images = self.task.draw_samples(model, latents.to(device), scale_pixels(pixels.to(device)))
+        image_grid(images).save(self.folder.samples / f"step-{self.step:07}.png")
+
+    def _write_models(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        for name, model in self.task.exports.items():
+            self.folder.export(name, model)
+        if self.average is not None:
+            self.folder.export("ema", self.average.module)
+
+    def _asked_to_stop(self, noted: list[int]) -> bool:
+        """Whether any process noted a signal; several ask each other only when a line is due."""
+        if self.accelerator.num_processes == 1:
+            return bool(noted)
+        if self.step % self.run.training.log_every:
+            return False
+        flag = torch.tensor(len(noted), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum").item())
+
+
+def build_accelerator(run: RunConfig) -> Accelerator:
+    """Accelerate, set up from the run and from what `accelerate launch` says."""
+    return Accelerator(
+        mixed_precision=run.training.mixed_precision,
+        gradient_accumulation_steps=run.training.accumulation,
+        log_with="tensorboard",
+        project_config=ProjectConfiguration(str(run.output), logging_dir=str(run.output)),
+    )
+
+
+def share_batch(run: RunConfig, size: int, accelerator: Accelerator) -> range:
+    """The places of this process's images in the joint batch.
+
+    Raises:
+        ValueError: If the batch is larger than the data set, or cannot be divided equally.
+    """
+    joint, accumulation = run.training.batch_size, run.training.accumulation
+    if joint > size:
+        raise ValueError(f"training.batch_size is {joint}, but the data set has {size} images only")
+    processes = accelerator.num_processes
+    if joint % (processes * accumulation):
+        raise ValueError(
+            f"training.batch_size must be a multiple of {processes} processes × {accumulation} "
+            f"accumulation steps, got {joint}"
+        )
+    share = joint // processes
+    return range(joint)[accelerator.process_index * share :][:share]
+
+
+def build_average(model: nn.Module, run: RunConfig) -> AveragedModel | None:
+    """The running average of the weights and buffers, or `None` if the run keeps none."""
+    half_life = run.training.ema_half_life
+    if not half_life:
+        return None
+    decay = 0.5 ** (run.training.batch_size / half_life)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return average.requires_grad_(False).eval()
+
+
+def check_architecture(run: RunConfig, saved: Path) -> None:
+    """Whether the checkpoints of a saved run are of the networks of this one.
+
+    Raises:
+        ValueError: With the first option that differs, and its two values.
+    """
+    then, now = yaml.safe_load(saved.read_text(encoding="utf-8")), yaml.safe_load(run.dump())
+    for section in ARCHITECTURE:
+        if then.get(section) == now[section]:
+            continue
+        old, new = then.get(section), now[section]
+        if isinstance(old, dict) and isinstance(new, dict):
+            key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
+            section, old, new = f"{section}.{key}", old.get(key), new.get(key)
+        raise ValueError(
+            f"the checkpoints in {saved.parent} are of another architecture: {section} is {old} "
+            f"there and {new} here"
+        )

@@ -1,0 +1,41 @@
+"""The SVD latent layer: an orthonormal basis, its importances and an origin."""
+
+import torch
+from torch import Tensor, nn
+
+
+class SubspaceLayer(nn.Module):
+    """Maps coordinates of a linear subspace to a point of it: `φ = (L ⊙ z) U + μ`.
+
+    `U` starts orthonormal, `L` at `[3q, …, 6, 3]`, `μ` at zero. What keeps `U` orthonormal in
+    training, a loss, an orthogonal gradient or a parametrization, is chosen outside this layer:
+    `U` is the Pre-SVD parameter that the orthogonality techniques act on.
+
+    Source: He, Kan and Shan, EigenGAN, ICCV 2021, https://arxiv.org/abs/2104.12476, eq. 2.
+
+    Args:
+        basis_dim: The dimension `q` of the subspace.
+        feature_dim: The dimension of the space it lies in.
+
+    Raises:
+        ValueError: If `basis_dim` is not between 1 and `feature_dim`.
+
+    Examples:
+        >>> layer = SubspaceLayer(basis_dim=6, feature_dim=128)
+        >>> layer(torch.randn(2, 6)).shape
+        torch.Size([2, 128])
+    """
+
+    def __init__(self, *, basis_dim: int, feature_dim: int) -> None:
+        super().__init__()
+        if not 1 <= basis_dim <= feature_dim:
+            raise ValueError(
+                f"basis_dim must be between 1 and feature_dim = {feature_dim}, got {basis_dim}"
+            )
+        self.U = nn.Parameter(nn.init.orthogonal_(torch.empty(basis_dim, feature_dim)))
+        self.L = nn.Parameter(3.0 * torch.arange(basis_dim, 0, -1))
+        self.mu = nn.Parameter(torch.zeros(feature_dim))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The points `(N, feature_dim)` of coordinates `z (N, basis_dim)`."""
+        return torch.addmm(self.mu, self.L * z, self.U)

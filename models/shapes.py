@@ -1,0 +1,26 @@
+"""The shapes of images that the convolutional models accept."""
+
+
+def count_halvings(image_size: int, smallest: int) -> int:
+    """How often an image is halved until it is `smallest` pixels wide.
+
+    Args:
+        image_size: Height and width in pixels.
+        smallest: The resolution to arrive at, a power of two.
+
+    Raises:
+        ValueError: If `image_size` is not a power of two from 32.
+
+    Examples:
+        >>> count_halvings(256, smallest=4)
+        6
+    """
+    if image_size < 32 or image_size & (image_size - 1):
+        raise ValueError(f"image_size must be a power of two from 32, got {image_size}")
+    return (image_size // smallest).bit_length() - 1
+
+
+def check_image_channels(image_channels: int) -> None:
+    """Raises `ValueError` unless images are grey (1) or colour (3)."""
+    if image_channels not in (1, 3):
+        raise ValueError(f"image_channels must be 1 or 3, got {image_channels}")

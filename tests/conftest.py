@@ -1,0 +1,44 @@
+"""What tests share."""
+
+import os
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread_per_worker():
+    """Several test processes on few cores are slower with several threads each."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny_vae(tmp_path):
+    """Options of a VAE run that trains for a moment, in `tmp_path / "run"`."""
+    return [
+        *("--task", "vae", "--model.name", "subspace_vae", "--data.name", "sprites"),
+        *("--model.image_size", "32", "--model.base_channels", "4", "--model.hidden_dim", "32"),
+        *("--training.steps", "6", "--training.batch_size", "8", "--training.log_every", "2"),
+        *("--orthogonality", "[nog, olr]", "--training.checkpoint_every", "3"),
+        *("--output", str(tmp_path / "run")),
+    ]
+
+
+@pytest.fixture
+def tiny_gan(tmp_path):
+    """Options of an EigenGAN run that trains for a moment, in `tmp_path / "run"`."""
+    return [
+        *("--task", "gan", "--model.name", "eigengan", "--data.name", "sprites"),
+        *("--model.image_size", "32", "--model.image_channels", "1", "--model.noise_dim", "8"),
+        *("--model.base_channels", "4", "--discriminator.base_channels", "4"),
+        *("--objective.r1_every", "2", "--training.ema_half_life", "100"),
+        *("--training.steps", "6", "--training.batch_size", "8", "--training.log_every", "2"),
+        *("--orthogonality", "[nog, olr, ol]", "--training.checkpoint_every", "3"),
+        *("--output", str(tmp_path / "run")),
+    ]

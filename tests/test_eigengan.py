@@ -1,0 +1,73 @@
+import math
+
+import pytest
+import torch
+
+from disentangle.models import EigenGAN, EigenGANDiscriminator, Generator
+
+
+@pytest.mark.parametrize("image_size", [32, 64, 128, 256])
+@pytest.mark.parametrize("image_channels", [1, 3])
+def test_any_power_of_two_from_32(image_size, image_channels):
+    shape = {"image_size": image_size, "image_channels": image_channels, "base_channels": 2}
+    generator = EigenGAN(**shape, max_channels=8, noise_dim=5)
+    images = generator(generator.sample_latents(2))
+    assert images.shape == (2, image_channels, image_size, image_size)
+    assert images.abs().max() <= 1
+    assert EigenGANDiscriminator(**shape, max_channels=8)(images).shape == (2,)
+    assert generator.block_count == math.log2(image_size) - 2
+
+
+@pytest.mark.parametrize("image_size", [0, -64, 16, 48, 100])
+@pytest.mark.parametrize("network", [EigenGAN, EigenGANDiscriminator])
+def test_other_sizes_are_refused(network, image_size):
+    with pytest.raises(ValueError, match=rf"power of two from 32, got {image_size}"):
+        network(image_size=image_size)
+
+
+@pytest.mark.parametrize("network", [EigenGAN, EigenGANDiscriminator])
+def test_channels_are_checked(network):
+    with pytest.raises(ValueError, match="must be 1 or 3, got 2"):
+        network(image_channels=2)
+
+
+def test_bases_of_the_paper():
+    with torch.device("meta"):
+        model = EigenGAN(image_size=256)
+    widths = [dict(model.named_parameters())[name].shape for name in model.pre_svd_parameters()]
+    assert widths == [(6, n) for n in (8192, 32768, 65536, 131072, 262144, 524288)]
+
+
+def test_bases_start_orthonormal_with_descending_importances():
+    model = EigenGAN(image_size=32, base_channels=4)
+    for block in model.blocks:
+        assert torch.allclose(block.subspace.U @ block.subspace.U.T, torch.eye(6), atol=1e-5)
+        assert block.subspace.L.tolist() == [18, 15, 12, 9, 6, 3]
+        assert not block.subspace.mu.any()
+
+
+def test_split_names_the_parts_of_the_flat_latent():
+    model = EigenGAN(image_size=64, basis_dim=3, noise_dim=5, base_channels=2)
+    z = torch.arange(model.latent_dim).repeat(2, 1)
+    noise, coordinates = model.split(z)
+    assert noise[0].tolist() == [0, 1, 2, 3, 4]
+    assert coordinates.shape == (2, 4, 3)
+    assert coordinates[0, 1].tolist() == [8, 9, 10]
+
+
+def test_axes_move_the_coordinate_that_they_name():
+    model = EigenGAN(image_size=32, basis_dim=2, noise_dim=5, base_channels=2)
+    assert isinstance(model, Generator)
+    assert len({(axis.group, axis.name) for axis in model.axes}) == 6
+    z = torch.zeros(1, model.latent_dim)
+    for number, axis in enumerate(model.axes):
+        _, coordinates = model.split(z + axis.direction)
+        block, dimension = divmod(number, 2)
+        assert (axis.group, axis.name) == (f"block {block}", f"dimension {dimension}")
+        assert coordinates.nonzero().tolist() == [[0, block, dimension]]
+
+
+def test_every_parameter_gets_a_gradient():
+    model = EigenGAN(image_size=32, base_channels=2, noise_dim=4)
+    model(model.sample_latents(4)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
