@@ -1,0 +1,26 @@
+"""What the benchmarks share: measuring and printing."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+
+def median_seconds(function: Callable[[], object], repeats: int = 7) -> float:
+    """Median wall-clock seconds of a call, after one call to warm up."""
+    function()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table: the first column to the left, the others to the right."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    print(f"\n{title}")
+    for first, *others in lines:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        print("  ".join([first.ljust(widths[0]), *cells]))

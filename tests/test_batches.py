@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from disentangle.data import RenderedSprites
+from disentangle.training.batches import Batch, StepSampler, flip_some, load_batches
+from disentangle.training.randomness import Purpose
+
+
+def sampler(*, size=10, batch_size=4, samples=None, seed=0, first=1, last=5):
+    samples = range(batch_size) if samples is None else samples
+    return StepSampler(
+        size=size, batch_size=batch_size, samples=samples, seed=seed, first=first, last=last
+    )
+
+
+def test_each_epoch_reads_every_image_once():
+    indices = sum(sampler(), [])
+    assert sorted(indices[:10]) == sorted(indices[10:]) == list(range(10))
+    assert indices[:10] != indices[10:]
+
+
+def test_a_resumed_run_reads_on_where_it_stopped():
+    assert list(sampler(first=4)) == list(sampler())[3:]
+
+
+def test_two_processes_share_the_joint_batch():
+    shares = zip(sampler(samples=range(2)), sampler(samples=range(2, 4)), strict=True)
+    assert [a + b for a, b in shares] == list(sampler())
+
+
+def test_seeds_differ():
+    assert list(sampler(seed=1)) != list(sampler(seed=2))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_images_on_the_device(workers):
+    data = RenderedSprites(image_size=32)
+    source = sampler(size=len(data), last=3)
+    device = torch.device("cpu")
+    batches = list(load_batches(data, source, device=device, workers=workers, flip=False))
+    assert [batch.step for batch in batches] == [1, 2, 3]
+    assert batches[0].images.shape == (4, 1, 32, 32)
+    assert batches[0].images.dtype == torch.float32
+    assert set(batches[0].images.unique().tolist()) == {-1.0, 1.0}
+    expected = data.__getitems__(list(source)[1]).float() / 127.5 - 1
+    assert torch.equal(batches[1].images, expected)
+
+
+def batch(n=64):
+    return Batch(torch.randn(n, 3, 4, 4), step=7, samples=range(n), seed=0)
+
+
+def test_flip_mirrors_about_half_and_the_same_ones_again():
+    original = batch()
+    flipped = flip_some(original).images
+    mirrored = (flipped == original.images.flip(3)).flatten(1).all(1)
+    kept = (flipped == original.images).flatten(1).all(1)
+    assert torch.equal(mirrored, ~kept)
+    assert 16 < mirrored.sum() < 48
+    assert torch.equal(flip_some(original).images, flipped)
+
+
+def test_parts_draw_what_the_whole_draws():
+    whole = batch(8)
+    parts = whole.split(4)
+    assert [len(part.images) for part in parts] == [2, 2, 2, 2]
+    joined = torch.cat([part.normal(Purpose.LATENT, 5) for part in parts])
+    assert torch.equal(joined, whole.normal(Purpose.LATENT, 5))

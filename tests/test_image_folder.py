@@ -1,0 +1,227 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from disentangle.data import ImageFolder
+
+
+def noise(height, width, channels=3, seed=0):
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def load(path, size, channels=3):
+    """The only image in a folder."""
+    return ImageFolder(path=path, image_size=size, image_channels=channels)[0]
+
+
+@pytest.fixture
+def truncated(tmp_path):
+    """A folder with a whole image and one cut off in the middle."""
+    save(tmp_path / "b.png", noise(20, 20))
+    path = save(tmp_path / "a.jpg", noise(90, 90))
+    path.write_bytes(path.read_bytes()[:-2000])
+    return tmp_path
+
+
+def test_images_of_the_right_size_keep_their_pixels(tmp_path):
+    pictures = [noise(16, 16, seed=seed) for seed in range(3)]
+    for number, picture in enumerate(pictures):
+        save(tmp_path / f"{number}.png", picture)
+    data = ImageFolder(path=tmp_path, image_size=16)
+    assert len(data) == 3
+    assert (data.image_size, data.image_channels, data.skipped) == (16, 3, ())
+    images = data.__getitems__([2, 0])
+    assert images.dtype == torch.uint8
+    assert np.array_equal(images.permute(0, 2, 3, 1), np.stack([pictures[2], pictures[0]]))
+
+
+def test_order_is_that_of_the_names(tmp_path):
+    names = ["b/x.png", "a/y.JPG", "a.png", "c.webp", "a/b/z.bmp", "é.tiff"]
+    for name in names:
+        save(tmp_path / name, noise(8, 8))
+    for other in ("notes.txt", ".hidden.png", "._c.webp", ".cache/x.png"):
+        (tmp_path / other).parent.mkdir(exist_ok=True)
+        (tmp_path / other).write_bytes(b"no image")
+    data = ImageFolder(path=str(tmp_path), image_size=8)
+    found = [path.relative_to(tmp_path).as_posix() for path in data.paths]
+    assert found == ["a/b/z.bmp", "a/y.JPG", "a.png", "b/x.png", "c.webp", "é.tiff"]
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 100), (100, 40)])
+def test_the_central_square_is_cropped(tmp_path, height, width):
+    picture = np.zeros((height, width, 3), dtype=np.uint8)
+    top, left = (height - 40) // 2, (width - 40) // 2
+    picture[top : top + 40, left : left + 40, 1] = 200
+    save(tmp_path / "a.png", picture)
+    image = load(tmp_path, 20)
+    assert (image[1, 3:-3, 3:-3] == 200).all()
+    assert (image[1] > 180).all()
+    assert not image[[0, 2]].any()
+
+
+def test_shrinking_averages(tmp_path):
+    checkerboard = np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255
+    save(tmp_path / "a.png", checkerboard)
+    image = load(tmp_path, 8)
+    assert abs(image.float() - 127.5).max() < 3
+
+
+def test_a_large_jpeg_is_close_to_its_full_decoding(tmp_path):
+    ramp = np.linspace(0, 255, 512).astype(np.uint8)
+    picture = np.stack([np.tile(ramp, (512, 1)), np.tile(ramp, (512, 1)).T], axis=2)
+    picture = np.pad(picture, ((0, 0), (0, 0), (0, 1)))
+    save(tmp_path / "a.jpg", picture, quality=95)
+    expected = Image.fromarray(picture).resize((32, 32), Image.Resampling.LANCZOS)
+    difference = load(tmp_path, 32).permute(1, 2, 0).numpy() - np.asarray(expected, dtype=float)
+    assert abs(difference).mean() < 2
+
+
+def test_exif_orientation_is_honoured(tmp_path):
+    picture = noise(16, 16)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned clockwise by 90°
+    save(tmp_path / "a.png", picture, exif=exif)
+    assert np.array_equal(load(tmp_path, 16).permute(1, 2, 0), np.rot90(picture, -1))
+
+
+def test_grey_and_colour_are_converted(tmp_path):
+    grey = noise(16, 16, channels=1)
+    save(tmp_path / "grey" / "a.png", grey)
+    save(tmp_path / "colour" / "a.png", np.full((16, 16, 3), (255, 0, 0), dtype=np.uint8))
+    assert np.array_equal(load(tmp_path / "grey", 16), np.stack([grey] * 3))
+    assert np.array_equal(load(tmp_path / "grey", 16, channels=1), grey[None])
+    assert load(tmp_path / "colour", 16, channels=1).unique().tolist() == [76]
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    picture = np.zeros((16, 16, 4), dtype=np.uint8)
+    picture[:8, :, 3] = 255
+    save(tmp_path / "rgba" / "a.png", picture)
+    palette = Image.fromarray(np.zeros((16, 16), dtype=np.uint8)).convert("P")
+    (tmp_path / "palette").mkdir()
+    palette.save(tmp_path / "palette" / "a.png", transparency=bytes(256))
+    assert not load(tmp_path / "rgba", 16)[:, :8].any()
+    assert (load(tmp_path / "rgba", 16)[:, 8:] == 255).all()
+    assert (load(tmp_path / "palette", 16) == 255).all()
+
+
+def test_sixteen_bits_are_scaled(tmp_path):
+    picture = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+    save(tmp_path / "a.png", picture)
+    assert np.array_equal(load(tmp_path, 16, channels=1)[0], picture // 257)
+
+
+def test_a_truncated_image_is_an_error_that_names_it(truncated):
+    with pytest.raises(ValueError, match="truncated") as error:
+        ImageFolder(path=truncated, image_size=16)
+    message = str(error.value)
+    assert str(truncated / "a.jpg") in message
+    assert "--data.on_corrupt skip" in message
+    assert "\n" not in message
+
+
+def test_corrupt_images_are_skipped_when_asked(truncated):
+    (truncated / "c.png").write_bytes(b"no image")
+    (truncated / "d.png").touch()
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in truncated.iterdir())
+    data = ImageFolder(path=truncated, image_size=16, on_corrupt="skip")
+    assert [path.name for path in data.paths] == ["b.png"]
+    assert [path.name for path in data.skipped] == ["a.jpg", "c.png", "d.png"]
+    assert len(data) == 1
+    assert before == sorted((path.name, path.stat().st_mtime_ns) for path in truncated.iterdir())
+
+
+def test_all_corrupt(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"no image in .* can be decoded, all 1 are corrupt"):
+        ImageFolder(path=tmp_path, image_size=16, on_corrupt="skip")
+
+
+def test_a_decompression_bomb_counts_as_corrupt(tmp_path, monkeypatch):
+    save(tmp_path / "a.png", noise(40, 40))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
+    with pytest.raises(ValueError, match=r"a.png: Image size \(1600 pixels\) exceeds limit"):
+        ImageFolder(path=tmp_path, image_size=16)
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    save(tmp_path / "a.tiff", np.zeros((16, 16), dtype=np.float32))
+    with pytest.raises(ValueError, match="pixels must have 8 or 16 bits, got PIL mode 'F'"):
+        ImageFolder(path=tmp_path, image_size=16)
+
+
+def test_a_pipe_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a.png: not a regular file"):
+        ImageFolder(path=tmp_path, image_size=16)
+
+
+def test_links(tmp_path):
+    outside = save(tmp_path / "outside" / "x.png", noise(8, 8)).parent
+    inside = save(tmp_path / "images" / "sub" / "y.png", noise(8, 8)).parent
+    (inside / "loop").symlink_to(tmp_path / "images")
+    (inside / "other").symlink_to(outside)
+    (inside / "same").symlink_to(outside)
+    data = ImageFolder(path=tmp_path / "images", image_size=8)
+    found = [path.relative_to(tmp_path / "images").as_posix() for path in data.paths]
+    assert found == ["sub/other/x.png", "sub/y.png"]
+    (inside / "broken.png").symlink_to(tmp_path / "absent.png")
+    with pytest.raises(ValueError, match=r"broken.png"):
+        ImageFolder(path=tmp_path / "images", image_size=8)
+
+
+def test_a_file_that_breaks_later_is_named(tmp_path):
+    path = save(tmp_path / "a.png", noise(8, 8))
+    data = ImageFolder(path=tmp_path, image_size=8)
+    path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"cannot decode .*a.png"):
+        data[0]
+
+
+def test_no_folder_no_images(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*absent .*\.jpg"):
+        ImageFolder(path=tmp_path / "absent", image_size=8)
+    with pytest.raises(ValueError, match=r"no images in .*: no file ends in \.bmp, .*\.webp"):
+        ImageFolder(path=tmp_path, image_size=8)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file must be a folder of images .*, got a file"):
+        ImageFolder(path=tmp_path / "file", image_size=8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 0}, "image_size must be an integer of at least 1, got 0"),
+        ({"image_size": 8.5}, "image_size must be an integer of at least 1, got 8.5"),
+        ({"image_channels": 4}, "image_channels must be 1 or 3, got 4"),
+        ({"on_corrupt": "ignore"}, "on_corrupt must be 'error' or 'skip', got 'ignore'"),
+    ],
+)
+def test_bad_arguments(tmp_path, options, message):
+    save(tmp_path / "a.png", noise(8, 8))
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(**{"path": tmp_path, "image_size": 8, **options})
+
+
+@pytest.mark.parametrize("index", [-1, 1, 0.0])
+def test_bad_indices(tmp_path, index):
+    save(tmp_path / "a.png", noise(8, 8))
+    with pytest.raises(ValueError, match="indices must be"):
+        ImageFolder(path=tmp_path, image_size=8)[index]
+
+
+def test_pickles(tmp_path):
+    save(tmp_path / "a.png", noise(8, 8))
+    data = ImageFolder(path=tmp_path, image_size=8)
+    assert torch.equal(pickle.loads(pickle.dumps(data))[0], data[0])

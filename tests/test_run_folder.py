@@ -1,0 +1,69 @@
+import pytest
+
+from disentangle.training.run_folder import RunFolder, replace_files
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "checkpoints" / "step-1").mkdir(parents=True)
+    (folder / "config.yaml").write_text("task: vae\n")
+    (folder / "notes.txt").write_text("mine")
+    return RunFolder(folder)
+
+
+def test_a_fresh_or_empty_folder_may_be_claimed(tmp_path):
+    RunFolder(tmp_path / "new").check_claim(resume=False, overwrite=False)
+    RunFolder(tmp_path).check_claim(resume=False, overwrite=False)
+
+
+def test_a_run_may_be_claimed_only_when_asked_for(run):
+    with pytest.raises(ValueError, match=r"already holds a run: add --resume .* --overwrite"):
+        run.check_claim(resume=False, overwrite=False)
+    run.check_claim(resume=True, overwrite=False)
+    run.check_claim(resume=False, overwrite=True)
+    with pytest.raises(ValueError, match="choose one"):
+        run.check_claim(resume=True, overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_not_a_run_is_never_claimed(tmp_path, overwrite):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match="is not a run folder: choose another --output"):
+        RunFolder(tmp_path).check_claim(resume=False, overwrite=overwrite)
+    with pytest.raises(ValueError, match="is not a run folder"):
+        RunFolder(tmp_path / "thesis.tex").check_claim(resume=False, overwrite=overwrite)
+    with pytest.raises(ValueError, match="nothing to resume"):
+        RunFolder(tmp_path).check_claim(resume=True, overwrite=False)
+
+
+def test_clearing_leaves_what_is_not_the_runs(run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (run.path / "samples").symlink_to(tmp_path / "elsewhere")
+    run.clear()
+    assert [entry.name for entry in run.path.iterdir()] == ["notes.txt"]
+    assert (tmp_path / "elsewhere").is_dir()
+
+
+def test_opening(run, tmp_path):
+    assert RunFolder.open(run.path).config == run.config
+    with pytest.raises(FileNotFoundError, match="there is no run folder"):
+        RunFolder.open(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"is not a run folder: it holds no config\.yaml"):
+        RunFolder.open(tmp_path)
+
+
+def test_files_are_replaced_whole(tmp_path):
+    target = tmp_path / "model"
+    replace_files(target, lambda folder: (folder / "a").write_text("old"))
+
+    def fail(folder):
+        (folder / "a").write_text("half of the n")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        replace_files(target, fail)
+    assert (target / "a").read_text() == "old"
+    replace_files(target, lambda folder: (folder / "a").write_text("new"))
+    assert (target / "a").read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]

@@ -1,0 +1,19 @@
+import signal
+
+import pytest
+
+from disentangle.training.signals import note_signals
+
+
+def test_the_first_signal_is_noted_and_the_second_acts():
+    with pytest.raises(KeyboardInterrupt), note_signals() as noted:
+        signal.raise_signal(signal.SIGINT)
+        assert noted == [signal.SIGINT]
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with note_signals():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
