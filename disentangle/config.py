@@ -183,6 +183,8 @@ class RunConfig:
     orthogonal_loss_weight: float = 100.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
         if len(set(self.orthogonality)) < len(self.orthogonality):
             raise ValueError(f"orthogonality names a technique twice: {list(self.orthogonality)}")
         if self.orthogonal_loss_weight < 0:

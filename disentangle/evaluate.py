@@ -1,6 +1,7 @@
 """`disentangle evaluate RUN`: scores of a run's model, on the terminal and in `scores.json`."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -13,11 +14,16 @@ import numpy as np
 import torch
 from diffusers import ModelMixin
 from jsonargparse import ArgumentParser, Namespace
-from torch import Tensor
 
 from disentangle.commands import bad_input_exits, parse_arguments, pick_device, read_run
 from disentangle.data import GroundTruthData, ImageData, scale_pixels
-from disentangle.metrics import activeness, factor_vae_score, mig
+from disentangle.metrics import (
+    ActivenessResult,
+    MigResult,
+    activeness,
+    factor_vae_score,
+    mig,
+)
 from disentangle.models import Encoder
 from disentangle.training.checkpoints import find_checkpoint, read_step
 from disentangle.training.run_folder import RunFolder
@@ -33,16 +39,16 @@ def main(arguments: Sequence[str]) -> int:
         folder = RunFolder.open(options.run)
         model = folder.load_generator().to(pick_device(options.device))
         data = read_run(folder).build_data() if isinstance(model, Encoder) else None
-    scores = compute_scores(model, data, options)
+        scores = compute_scores(model, data, options)
     report = {
         "step": read_step(find_checkpoint(folder.checkpoints, "latest")),
         "versions": {name: version(name) for name in LIBRARIES},
         "scores": scores,
     }
     temporary = folder.scores.with_suffix(".tmp")
-    temporary.write_text(json.dumps(report, indent=1, default=_jsonable), encoding="utf-8")
+    temporary.write_text(json.dumps(_plain(report), indent=1), encoding="utf-8")
     os.replace(temporary, folder.scores)
-    print(format_table(scores))
+    print(format_table(scores, model))
     print(f"\nscores: {folder.scores}")
     return 0
 
@@ -59,6 +65,12 @@ def build_parser() -> ArgumentParser:
     parser.add_function_arguments(mig, "mig", skip={"codes", "factors"})
     parser.add_function_arguments(
         factor_vae_score, "factor_vae_score", skip={"represent", "factor_sizes", "seed"}
+    )
+    parser.add_argument(
+        "--activeness.latents", type=int, default=100, help="Latents around which an axis is moved."
+    )
+    parser.add_function_arguments(
+        activeness, "activeness", skip={"decode", "latents", "directions", "std", "batch_size"}
     )
     return parser
 
@@ -80,7 +92,7 @@ def compute_scores(
         scores["factor_vae_score"] = timed(
             factor_vae_score, represent, data.factor_sizes, seed=seed, **options.factor_vae_score
         )
-    scores["activeness"] = timed(score_axes, model, seed=seed)
+    scores["activeness"] = timed(score_axes, model, seed=seed, **options.activeness)
     return scores
 
 
@@ -105,10 +117,20 @@ def score_mig(
     points: int,
     seed: int,
     **protocol: Any,
-) -> Any:
+) -> MigResult:
     """MIG of the codes of `points` random images."""
+    _check_positive("mig.points", points)
     factors = data.sample_factors(points, np.random.default_rng(seed))
     return mig(represent(factors), factors, **protocol)
+
+
+def score_axes(model: ModelMixin, *, latents: int, seed: int, **protocol: Any) -> ActivenessResult:
+    """Activeness of every axis of a generator, around random latents of its prior."""
+    _check_positive("activeness.latents", latents)
+    z = model.sample_latents(latents, torch.Generator().manual_seed(seed)).to(model.device)
+    directions = torch.stack([axis.direction for axis in model.axes]).to(model.device)
+    stds = [axis.std for axis in model.axes]
+    return activeness(model.decode, z, directions, std=stds, **protocol)
 
 
 def timed(metric: Callable[..., Any], *arguments: Any, **protocol: Any) -> dict[str, Any]:
@@ -122,3 +144,38 @@ def timed(metric: Callable[..., Any], *arguments: Any, **protocol: Any) -> dict[
         "seconds": round(seconds, 3),
         "details": details,
     }
+
+
+def format_table(scores: dict[str, dict[str, Any]], model: ModelMixin) -> str:
+    """The scores as a table, with the activeness of each axis below it."""
+    rows = [f"{'metric':<20} {'score':>8} {'seconds':>8}  protocol"]
+    for name, score in scores.items():
+        protocol = ", ".join(f"{key} {value}" for key, value in score["protocol"].items())
+        rows.append(f"{name:<20} {score['score']:>8.4f} {score['seconds']:>8.1f}  {protocol}")
+    rows += ["", f"{'axis':<24} {'activeness':>10}"]
+    per_axis = scores["activeness"]["details"]["per_axis"]
+    most = max(per_axis.max(), np.finfo(float).tiny)
+    for axis, value in zip(model.axes, per_axis, strict=True):
+        bar = "█" * round(24 * value / most)
+        rows.append(f"{f'{axis.group}, {axis.name}':<24} {value:>10.5f}  {bar}")
+    return "\n".join(rows)
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be positive, got {value}")
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists, for JSON, which has no name for NaN or infinity."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

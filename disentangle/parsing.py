@@ -46,6 +46,10 @@ def parse_run(arguments: Sequence[str]) -> tuple[RunConfig, Namespace]:
         raise ValueError(one_line(str(error), parser)) from error
     options = Namespace(resume=values.pop("resume"), overwrite=values.pop("overwrite"))
     del values["config"]
+    for section in ("objective", "optimizer", "training", *sections):
+        if not isinstance(values[section], dict):
+            given = values[section]
+            raise ValueError(f"{section} must be a mapping of options, got {given!r}")
     values["objective"] = task.objective(**values["objective"])
     values["optimizer"] = OptimizerConfig(**values["optimizer"])
     values["training"] = TrainingConfig(**values["training"])
@@ -59,6 +63,8 @@ def _choose_classes(arguments: Sequence[str]) -> tuple[Task, dict[str, tuple[str
     know, and `--help` show, exactly the arguments of what was chosen.
     """
     names = _peek_names(arguments)
+    if not {"-h", "--help"}.isdisjoint(arguments):  # shows some choice where none was made
+        names = {"task": "vae", "model.name": "subspace_vae", "data.name": "sprites"} | names
     task = TASKS[_choose("task", names.get("task"), TASKS)]
     choices: dict[str, Mapping[str, type]] = {"data": DATA_SETS, "model": task.models}
     if task.discriminators:
@@ -78,7 +84,10 @@ def _peek_names(arguments: Sequence[str]) -> dict[str, Any]:
     peeker = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for key in ["config", *keys]:
         peeker.add_argument(f"--{key}", action="append", default=[])
-    peeked = vars(peeker.parse_known_args(arguments)[0])
+    try:
+        peeked = vars(peeker.parse_known_args(arguments)[0])
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from error
     names: dict[str, Any] = {}
     for path in peeked["config"]:
         content = _read_yaml(path)
@@ -86,14 +95,17 @@ def _peek_names(arguments: Sequence[str]) -> dict[str, Any]:
     return names | {key: peeked[key][-1] for key in keys if peeked[key]}
 
 
-def _read_yaml(path: str) -> Any:
+def _read_yaml(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
-            return yaml.safe_load(file)
+            content = yaml.safe_load(file)
     except OSError as error:
         raise ValueError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a mapping of options, got {type(content).__name__}")
+    return content
 
 
 def _lookup(content: Any, key: str) -> Any:
@@ -111,7 +123,13 @@ def _choose(key: str, name: str | None, choices: Iterable[str]) -> str:
 
 
 def _build_parser(task: Task, sections: Mapping[str, tuple[str, type]]) -> ArgumentParser:
-    parser = ArgumentParser(prog="disentangle train", exit_on_error=False)
+    choices = [f"task {name} has the models {', '.join(TASKS[name].models)}" for name in TASKS]
+    parser = ArgumentParser(
+        prog="disentangle train",
+        exit_on_error=False,
+        description="Options of the task, model and data set that were chosen by name. "
+        f"Choices: {'; '.join(choices)}; data sets: {', '.join(DATA_SETS)}.",
+    )
     parser.add_argument("--config", action="config", help="A YAML file; later options override it.")
     parser.add_argument(
         "--resume",
@@ -138,7 +156,9 @@ def one_line(message: str, parser: ArgumentParser) -> str:
     message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
     message = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", message)
     message = message.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
-    if unknown := re.search(r"unrecognized arguments: --([\w.]+)|accept option '([\w.]+)'", message):
+    if unknown := re.search(
+        r"unrecognized arguments: --([\w.]+)|accept option '([\w.]+)'", message
+    ):
         near = _nearest(unknown[1] or unknown[2], [action.dest for action in parser._actions])
         message += f"; did you mean {near}?" if near else ""
     return message

@@ -74,8 +74,11 @@ class SubspaceDecoder(nn.Module):
             raise ValueError(
                 f"subspace_count must be between 1 and {len(dims)}, got {subspace_count}"
             )
+        # The encoder sets the scale of each code; unequal importances only make it learn slower.
+        ones = [1.0] * code_dim
         self.subspaces = nn.ModuleList(
-            SubspaceLayer(basis_dim=code_dim, feature_dim=dim) for dim in dims[:subspace_count]
+            SubspaceLayer(basis_dim=code_dim, feature_dim=dim, importances=ones)
+            for dim in dims[:subspace_count]
         )
         self.hidden = nn.Linear(hidden_dim, dims[1])
         self.convolutions = nn.ModuleList(

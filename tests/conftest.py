@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -42,3 +43,11 @@ def tiny_gan(tmp_path):
         *("--orthogonality", "[nog, olr, ol]", "--training.checkpoint_every", "3"),
         *("--output", str(tmp_path / "run")),
     ]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate():
+    """Accelerate keeps its state for the life of a process; a test may want another precision."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()

@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int) -> None:
-    """Writes the checkpoint `folder/step-N` and removes all but the newest `keep`.
+    """Writes the checkpoint `folder/step-N` and removes all whole ones but the newest `keep`.
 
     Every process takes part; the first one writes what they share.
     """
@@ -32,7 +32,8 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         _publish(temporary, folder / f"step-{step}", step)
-        for old in sorted(_steps(folder))[:-keep]:
+        whole = [s for s in sorted(_steps(folder)) if is_whole(folder / f"step-{s}")]
+        for old in whole[:-keep]:
             shutil.rmtree(folder / f"step-{old}")
     accelerator.wait_for_everyone()
 

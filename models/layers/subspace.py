@@ -1,5 +1,7 @@
 """The SVD latent layer: an orthonormal basis, its importances and an origin."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 class SubspaceLayer(nn.Module):
     """Maps coordinates of a linear subspace to a point of it: `φ = (L ⊙ z) U + μ`.
 
-    `U` starts orthonormal, `L` at `[3q, …, 6, 3]`, `μ` at zero. What keeps `U` orthonormal in
+    `U` starts orthonormal, `L` at `importances`, `μ` at zero. What keeps `U` orthonormal in
     training, a loss, an orthogonal gradient or a parametrization, is chosen outside this layer:
     `U` is the Pre-SVD parameter that the orthogonality techniques act on.
 
@@ -16,9 +18,11 @@ class SubspaceLayer(nn.Module):
     Args:
         basis_dim: The dimension `q` of the subspace.
         feature_dim: The dimension of the space it lies in.
+        importances: Where `L` starts, `q` numbers; by default `[3q, …, 6, 3]` as in the paper.
 
     Raises:
-        ValueError: If `basis_dim` is not between 1 and `feature_dim`.
+        ValueError: If `basis_dim` is not between 1 and `feature_dim`, or there are not as many
+            importances.
 
     Examples:
         >>> layer = SubspaceLayer(basis_dim=6, feature_dim=128)
@@ -26,14 +30,20 @@ class SubspaceLayer(nn.Module):
         torch.Size([2, 128])
     """
 
-    def __init__(self, *, basis_dim: int, feature_dim: int) -> None:
+    def __init__(
+        self, *, basis_dim: int, feature_dim: int, importances: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         if not 1 <= basis_dim <= feature_dim:
             raise ValueError(
                 f"basis_dim must be between 1 and feature_dim = {feature_dim}, got {basis_dim}"
             )
         self.U = nn.Parameter(nn.init.orthogonal_(torch.empty(basis_dim, feature_dim)))
-        self.L = nn.Parameter(3.0 * torch.arange(basis_dim, 0, -1))
+        if importances is None:
+            importances = [3.0 * i for i in range(basis_dim, 0, -1)]
+        if len(importances) != basis_dim:
+            raise ValueError(f"expected {basis_dim} importances, got {len(importances)}")
+        self.L = nn.Parameter(torch.tensor(importances, dtype=torch.float32))
         self.mu = nn.Parameter(torch.zeros(feature_dim))
 
     def forward(self, z: Tensor) -> Tensor:

@@ -1,0 +1,80 @@
+import json
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from disentangle.training.checkpoints import find_checkpoint, read_step, save_checkpoint
+
+
+@pytest.fixture
+def accelerator():
+    accelerator = Accelerator(cpu=True)
+    accelerator.prepare(torch.nn.Linear(2, 2))
+    return accelerator
+
+
+def steps(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_the_newest_are_kept(accelerator, tmp_path):
+    for step in (5, 10, 15, 20):
+        save_checkpoint(accelerator, tmp_path, step, keep=2)
+    assert steps(tmp_path) == ["step-15", "step-20"]
+    latest = find_checkpoint(tmp_path, "latest")
+    assert latest == tmp_path / "step-20"
+    assert read_step(latest) == 20
+    assert find_checkpoint(tmp_path, "step-15") == find_checkpoint(tmp_path, "15")
+
+
+def test_a_torn_checkpoint_is_reported_and_passed_over(accelerator, tmp_path):
+    save_checkpoint(accelerator, tmp_path, 1, keep=3)
+    save_checkpoint(accelerator, tmp_path, 2, keep=3)
+    weights = tmp_path / "step-2" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    (tmp_path / "step-3").mkdir()
+    with pytest.warns(UserWarning, match=r"step-[23] is not whole"):
+        assert find_checkpoint(tmp_path, "latest") == tmp_path / "step-1"
+    with pytest.raises(ValueError, match="step-2 is not whole"):
+        find_checkpoint(tmp_path, "step-2")
+
+
+def test_a_torn_checkpoint_is_not_counted_among_the_kept(accelerator, tmp_path):
+    save_checkpoint(accelerator, tmp_path, 1, keep=2)
+    save_checkpoint(accelerator, tmp_path, 2, keep=2)
+    (tmp_path / "step-2" / "manifest.json").unlink()
+    save_checkpoint(accelerator, tmp_path, 3, keep=2)
+    assert steps(tmp_path) == ["step-1", "step-2", "step-3"]
+
+
+def test_a_failing_write_leaves_the_older_one(accelerator, tmp_path, monkeypatch):
+    save_checkpoint(accelerator, tmp_path, 1, keep=1)
+
+    def fail(folder):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(accelerator, "save_state", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(accelerator, tmp_path, 2, keep=1)
+    assert find_checkpoint(tmp_path, "latest") == tmp_path / "step-1"
+
+
+def test_the_manifest_lists_every_file(accelerator, tmp_path):
+    save_checkpoint(accelerator, tmp_path, 1, keep=1)
+    sizes = json.loads((tmp_path / "step-1" / "manifest.json").read_text())["sizes"]
+    assert set(sizes) | {"manifest.json"} == set(steps(tmp_path / "step-1"))
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("latest", "there is no whole checkpoint in"),
+        ("step-7", "there is no checkpoint step-7 in .*; found: none"),
+        ("newest", "--resume takes 'latest' or 'step-N', got 'newest'"),
+        ("../../etc", "--resume takes 'latest' or 'step-N'"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there(tmp_path, which, message):
+    with pytest.raises(ValueError, match=message):
+        find_checkpoint(tmp_path, which)

@@ -1,0 +1,240 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from disentangle.linalg import condition_number, effective_rank, polar_factor
+
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+few = settings(max_examples=30, deadline=None, derandomize=True)
+
+
+def make_matrix(shape, *, rank, condition=1.0, dtype=torch.float32, seed=0):
+    """Random singular vectors; `rank` singular values from 1 down to `1 / condition`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def orthonormal(rows):
+        square = torch.randn(*shape[:-2], rows, rank, generator=generator, dtype=torch.float64)
+        return torch.linalg.qr(square)[0]
+
+    exponents = torch.linspace(0, 1, rank, dtype=torch.float64)
+    sigmas = torch.tensor(1 / condition, dtype=torch.float64) ** exponents
+    return ((orthonormal(shape[-2]) * sigmas) @ orthonormal(shape[-1]).mT).to(dtype)
+
+
+def reference(matrix, rank):
+    """The partial isometry from the float64 SVD, its rank known."""
+    U, _, Vh = torch.linalg.svd(matrix.double(), full_matrices=False)
+    return U[..., :rank] @ Vh[..., :rank, :]
+
+
+def make_covariance(eigenvalues, dtype=torch.float64):
+    n = len(eigenvalues)
+    Q = torch.linalg.qr(torch.randn(n, n, dtype=torch.float64))[0]
+    return (Q @ torch.diag(torch.tensor(eigenvalues, dtype=torch.float64)) @ Q.T).to(dtype)
+
+
+shapes = st.tuples(st.integers(1, 12), st.integers(1, 40)).flatmap(
+    lambda shape: st.sampled_from([shape, shape[::-1], (3, *shape), (2, 1, *shape[::-1])])
+)
+seeds = st.integers(0, 2**31)
+
+
+# The polar factor
+
+
+@few
+@given(shapes, seeds, st.floats(0, 3), st.sampled_from([torch.float32, torch.float64]))
+def test_polar_factor_is_that_of_the_float64_svd(shape, seed, log_condition, dtype):
+    rank = min(shape[-2:])
+    matrix = make_matrix(shape, rank=rank, condition=10**log_condition, dtype=dtype, seed=seed)
+    polar, expected = polar_factor(matrix), reference(matrix, rank)
+    assert polar.dtype == dtype
+    assert torch.linalg.norm(polar - expected) <= 1e-6 * torch.linalg.norm(expected)
+
+
+@few
+@given(shapes, seeds, st.data())
+def test_polar_factor_of_a_deficient_matrix_is_the_partial_isometry(shape, seed, data):
+    rank = data.draw(st.integers(1, min(shape[-2:])), label="rank")
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64]), label="dtype")
+    matrix = make_matrix(shape, rank=rank, condition=10, dtype=dtype, seed=seed)
+    polar = polar_factor(matrix).double()
+    torch.testing.assert_close(polar, reference(matrix, rank), atol=2e-6, rtol=0)
+    # A partial isometry undoes its transpose, and the trace of its projection is its rank.
+    torch.testing.assert_close(polar @ polar.mT @ polar, polar, atol=5e-6, rtol=0)
+    assert torch.allclose(polar.square().sum((-2, -1)).round(), torch.tensor(rank).double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("rank", [1, 4, 6])
+def test_low_precision_keeps_its_dtype_and_finds_its_rank(dtype, rank):
+    matrix = make_matrix((6, 200), rank=rank, condition=5, dtype=dtype)
+    polar = polar_factor(matrix)
+    assert polar.dtype == dtype
+    rounding = torch.finfo(dtype).eps / 2
+    torch.testing.assert_close(polar.double(), reference(matrix, rank), atol=rounding, rtol=0)
+
+
+@pytest.mark.parametrize("condition", [1.0, 10.0, 1e3])
+@pytest.mark.parametrize("shape", [(6, 8192), (8192, 6), (6, 32768), (64, 576)])
+def test_polar_factor_of_real_layers(shape, condition):
+    matrix = make_matrix(shape, rank=min(shape), condition=condition)
+    expected = reference(matrix, min(shape))
+    error = torch.linalg.norm(polar_factor(matrix) - expected) / torch.linalg.norm(expected)
+    assert error <= 1e-6
+
+
+@pytest.mark.parametrize(("shape", "rank"), [((6, 131072), 5), ((2, 131072), 1), ((64, 576), 10)])
+def test_rounding_is_not_taken_for_a_direction_of_a_large_matrix(shape, rank):
+    # Accumulated in float32, as a gradient is.
+    matrix = torch.randn(shape[0], rank) @ torch.randn(rank, shape[1])
+    assert polar_factor(matrix).square().sum().item() == pytest.approx(rank, abs=1e-4)
+
+
+def test_a_weak_direction_of_a_wide_matrix_is_kept():
+    # A threshold of max(m, n) eps σmax would stand at 0.016.
+    matrix = make_matrix((6, 131072), rank=6, condition=1e4)
+    polar = polar_factor(matrix)
+    torch.testing.assert_close(polar @ polar.T, torch.eye(6))
+
+
+@few
+@given(shapes, seeds)
+def test_polar_factor_is_idempotent_and_blind_to_scale(shape, seed):
+    matrix = make_matrix(shape, rank=min(shape[-2:]), condition=50, seed=seed)
+    polar = polar_factor(matrix)
+    torch.testing.assert_close(polar_factor(polar), polar, atol=1e-6, rtol=0)
+    torch.testing.assert_close(polar_factor(-matrix), -polar)
+    torch.testing.assert_close(polar_factor(1e-25 * matrix), polar, atol=1e-6, rtol=0)
+    torch.testing.assert_close(polar_factor(1e30 * matrix), polar, atol=1e-6, rtol=0)
+    torch.testing.assert_close(polar_factor(matrix.mT), polar.mT, atol=1e-6, rtol=0)
+
+
+@few
+@given(seeds, st.sampled_from([torch.float32, torch.float64]))
+def test_polar_factor_turns_with_its_matrix(seed, dtype):
+    matrix = make_matrix((5, 30), rank=5, condition=20, dtype=dtype, seed=seed)
+    rotation = make_matrix((5, 5), rank=5, dtype=dtype, seed=seed + 1)
+    expected = rotation @ polar_factor(matrix)
+    torch.testing.assert_close(polar_factor(rotation @ matrix), expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (2, 4, 4), (1, 1)])
+def test_zero_goes_to_zero(shape, dtype):
+    assert torch.equal(polar_factor(torch.zeros(shape, dtype=dtype)), torch.zeros(shape).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("entry", [torch.nan, torch.inf, -torch.inf])
+def test_only_the_matrix_with_a_nonfinite_entry_is_lost(dtype, entry):
+    matrices = torch.randn(3, 4, 7).to(dtype)
+    expected = polar_factor(matrices)
+    matrices[1, 2, 3] = entry
+    polar = polar_factor(matrices)
+    assert polar[1].isnan().all()
+    assert torch.equal(polar[[0, 2]], expected[[0, 2]])
+
+
+def test_a_batch_is_treated_matrix_by_matrix():
+    matrices = torch.randn(2, 3, 6, 3000)
+    expected = torch.stack([torch.stack([polar_factor(m) for m in row]) for row in matrices])
+    torch.testing.assert_close(polar_factor(matrices), expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 2, 3), (0, 0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_empty_matrices_stay_empty(shape, dtype):
+    assert polar_factor(torch.empty(shape, dtype=dtype)).shape == shape
+
+
+def test_the_argument_and_its_layout_are_left_alone():
+    matrix = torch.randn(40, 6)
+    before = matrix.clone()
+    assert polar_factor(matrix).is_contiguous()
+    assert torch.equal(matrix, before)
+
+
+def test_polar_factor_is_differentiable_at_distinct_singular_values():
+    matrix = make_matrix((3, 5), rank=3, condition=4, dtype=torch.float32).requires_grad_()
+    polar_factor(matrix)[0, 0].backward()
+    twin = matrix.detach().double().requires_grad_()
+    U, _, Vh = torch.linalg.svd(twin, full_matrices=False)
+    (U @ Vh)[0, 0].backward()
+    torch.testing.assert_close(matrix.grad.double(), twin.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_polar_factor_says_what_it_expects():
+    with pytest.raises(ValueError, match=r"at least 2 dimensions.*got shape \(3,\)"):
+        polar_factor(torch.ones(3))
+    with pytest.raises(ValueError, match=r"floating point, got torch.int64"):
+        polar_factor(torch.ones(3, 3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"floating point, got torch.complex64"):
+        polar_factor(torch.ones(3, 3, dtype=torch.complex64))
+
+
+# Conditioning
+
+
+@few
+@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=8))
+def test_condition_number_of_known_eigenvalues(eigenvalues):
+    expected = max(eigenvalues) / min(eigenvalues)
+    assert condition_number(make_covariance(eigenvalues)).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_singular_covariance_is_infinitely_ill_conditioned(dtype):
+    X = torch.randn(64, 27, dtype=torch.float64)
+    assert condition_number((X @ X.T).to(dtype)).item() == torch.inf
+    assert condition_number(torch.zeros(3, 3, dtype=dtype)).item() == torch.inf
+
+
+def test_roundoff_does_not_hide_a_small_eigenvalue():
+    assert condition_number(make_covariance([1.0, 1e-12])).item() == pytest.approx(1e12, rel=1e-2)
+    single = make_covariance([1.0, 0.5, 1e-5], torch.float32)
+    assert condition_number(single).item() == pytest.approx(1e5, rel=2e-2)
+    assert condition_number(torch.diag(torch.tensor([6e4, 0.1]).half())).item() > 65504
+
+
+def test_diagnostics_are_batched():
+    covariances = torch.stack([torch.eye(3), torch.diag(torch.tensor([4.0, 1.0, 2.0]))])
+    covariances = torch.stack([covariances, torch.full((2, 3, 3), torch.nan)])
+    numbers, ranks = condition_number(covariances), effective_rank(covariances)
+    assert numbers.shape == ranks.shape == (2, 2)
+    assert numbers.dtype == ranks.dtype == torch.float64
+    assert numbers[0].tolist() == pytest.approx([1.0, 4.0])
+    assert numbers[1].isnan().all()
+    assert ranks[1].isnan().all()
+
+
+@few
+@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=8))
+def test_effective_rank_lies_between_one_and_n(eigenvalues):
+    covariance = make_covariance(eigenvalues)
+    rank = effective_rank(covariance).item()
+    assert 1 - 1e-9 <= rank <= len(eigenvalues) + 1e-9
+    assert effective_rank(17 * covariance).item() == pytest.approx(rank)
+
+
+def test_effective_rank_of_known_spectra():
+    projection = make_covariance([1.0, 1.0, 1.0, 0.0, 0.0])
+    assert effective_rank(projection).item() == pytest.approx(3)
+    assert effective_rank(torch.zeros(3, 3)).item() == 0
+    # Entropy of (¾, ¼).
+    entropy = 0.75 * torch.log(torch.tensor(4 / 3)) + 0.25 * torch.log(torch.tensor(4.0))
+    known = effective_rank(torch.diag(torch.tensor([3.0, 1.0]))).item()
+    assert known == pytest.approx(entropy.exp().item())
+
+
+@pytest.mark.parametrize("function", [condition_number, effective_rank])
+def test_diagnostics_say_what_they_expect(function):
+    with pytest.raises(ValueError, match=r"square.*got shape \(2, 3\)"):
+        function(torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"not empty.*got shape \(0, 0\)"):
+        function(torch.ones(0, 0))
+    with pytest.raises(ValueError, match=r"at least 2 dimensions"):
+        function(torch.ones(2))
+    with pytest.raises(ValueError, match=r"floating point, got torch.int32"):
+        function(torch.ones(2, 2, dtype=torch.int32))

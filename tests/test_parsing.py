@@ -1,0 +1,120 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from disentangle.config import VAEObjective
+from disentangle.parsing import parse_run
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+NAMES = ["--task", "vae", "--model.name", "subspace_vae", "--data.name", "sprites"]
+VAE = [*NAMES, "--output", "run"]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_recipe_parses_and_is_short(config):
+    text = config.read_text()
+    path = ["--data.path", "images"] if "name: folder" in text else []
+    run, _ = parse_run(["--config", str(config), *path])
+    assert run.output == Path("runs") / config.stem
+    assert f"--config configs/{config.name}" in text.splitlines()[0]
+    assert 10 <= len(text.splitlines()) <= 32
+
+
+def test_later_options_override_earlier_ones(tmp_path):
+    config = tmp_path / "a.yaml"
+    config.write_text("training: {steps: 5, batch_size: 3}\nobjective: {beta: 2.0}\n")
+    run, _ = parse_run([*VAE, "--config", str(config), "--training.steps", "7"])
+    assert (run.training.steps, run.training.batch_size) == (7, 3)
+    assert run.objective == VAEObjective(beta=2.0)
+
+
+def test_the_name_in_a_config_can_be_overridden(tmp_path):
+    config = tmp_path / "a.yaml"
+    config.write_text("data: {name: folder}\n")
+    run, _ = parse_run(["--config", str(config), *VAE])
+    assert run.data == {"name": "sprites"}
+
+
+def test_round_trip_through_yaml(tmp_path):
+    run, _ = parse_run([*VAE, "--orthogonality", "[nog, olr]", "--optimizer.betas", "[0.5, 0.9]"])
+    saved = tmp_path / "config.yaml"
+    saved.write_text(run.dump())
+    assert parse_run(["--config", str(saved)])[0] == run
+
+
+@pytest.mark.parametrize(
+    ("options", "resume"),
+    [([], None), (["--resume"], "latest"), (["--resume", "step-3"], "step-3")],
+)
+def test_resume_takes_an_optional_checkpoint(options, resume):
+    assert parse_run([*VAE, *options])[1].resume == resume
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "task is missing; choose one of: gan, vae"),
+        (["--task", "gam"], "task has no choice 'gam'; choose one of: gan, vae"),
+        (["--task", "vae"], "data.name is missing; choose one of: sprites, dsprites, folder"),
+        ([*NAMES, "--model.name", "vgg"], "model.name has no choice 'vgg'; choose one of: sub"),
+        ([*VAE, "--model.name"], "expected one argument"),
+        (NAMES, "required: output"),
+        ([*VAE, "--training.stepz", "3"], "--training.stepz 3; did you mean training.steps?"),
+        ([*VAE, "--betas", "3"], "--betas 3; did you mean optimizer.betas?"),
+        ([*VAE, "--training.steps", "many"], "training.steps: expected int, got many"),
+        ([*VAE, "--training.steps", "0"], "training.steps must be positive, got 0"),
+        ([*VAE, "--training.workers", "-1"], "training.workers must not be negative, got -1"),
+        ([*VAE, "--orthogonality", "[noq]"], "expected one of 'nog', 'olr', 'ol', got noq"),
+        ([*VAE, "--orthogonality", "nog"], "expected a list such as [a, b], got nog"),
+        ([*VAE, "--orthogonality", "[nog, nog]"], "names a technique twice: ['nog', 'nog']"),
+        ([*VAE, "--optimizer.lr", "0"], "optimizer.lr must be positive, got 0"),
+        ([*VAE, "--optimizer.betas", "[1, 0]"], "optimizer.betas must lie in [0, 1)"),
+        ([*VAE, "--objective.beta", "-1"], "objective.beta must not be negative, got -1"),
+        ([*VAE, "--objective.r1_weight", "1"], "unrecognized arguments: --objective.r1_weight"),
+        ([*VAE, "--discriminator.base_channels", "4"], "--discriminator.base_channels"),
+        ([*VAE, "--seed", "-1"], "seed must be between 0 and 2**63 - 1, got -1"),
+        ([*VAE, "--config", "nowhere.yaml"], "cannot read the configuration nowhere.yaml: No such"),
+        ([*VAE, "extra"], "unrecognized arguments: extra"),
+    ],
+)
+def test_bad_options_get_one_line(options, message):
+    with pytest.raises(ValueError, match=r".") as caught:
+        parse_run(options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("training: {stepz: 3}", "does not accept option 'stepz'; did you mean training.steps?"),
+        ("training: {steps: many}", "training.steps: expected int, got many"),
+        ("trainings: {steps: 3}", "trainings"),
+        ("training: 3", "training"),
+        ("[1, 2]", "a.yaml must hold a mapping of options"),
+        ("training: {steps: [", "a.yaml is not YAML"),
+        ("\x00", "a.yaml is not YAML"),
+    ],
+)
+def test_bad_configurations_get_one_line(tmp_path, content, message):
+    (tmp_path / "a.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r".") as caught:
+        parse_run([*VAE, "--config", str(tmp_path / "a.yaml")])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_help_shows_the_knobs_of_what_was_chosen():
+    command = [sys.executable, "-m", "disentangle.train", *NAMES, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for knob in ("--model.subspace_count", "--objective.beta", "--training.batch_size"):
+        assert knob in done.stdout
+    assert "Depths at which the code enters the decoder" in done.stdout
+    assert "r1_weight" not in done.stdout
+
+
+def test_dumped_values_are_plain():
+    assert yaml.safe_load(parse_run(VAE)[0].dump())["optimizer"]["betas"] == [0.9, 0.999]

@@ -1,0 +1,198 @@
+"""Whole runs: what they write, that they resume bit for bit, and how they end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from disentangle.parsing import parse_run
+from disentangle.train import main
+from disentangle.training.loop import Session
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(params=["tiny_vae", "tiny_gan"])
+def options(request):
+    return request.getfixturevalue(request.param)
+
+
+def train(options):
+    run, extra = parse_run(options)
+    session = Session(run, resume=extra.resume, overwrite=extra.overwrite)
+    assert session.train() is None
+    return run.output
+
+
+def weights(folder):
+    return {file.parent.name: load_file(file) for file in sorted(folder.glob(f"*/{WEIGHTS}"))}
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].keys() == b[name].keys()
+        for key in a[name]:
+            assert torch.equal(a[name][key], b[name][key]), (name, key)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def complaint(capsys, options):
+    """What the command prints of bad input, after checking that it is one line and status 2."""
+    with pytest.raises(SystemExit) as exited:
+        main(options)
+    assert exited.value.code == 2
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 1
+    return printed[0]
+
+
+def test_what_a_run_writes(options):
+    folder = train(options)
+    names = {entry.name for entry in folder.iterdir()}
+    gan = "gan" in options
+    expected = {"config.yaml", "metrics.jsonl", "model", "checkpoints", "samples", "logs"}
+    assert names == expected | ({"discriminator", "ema"} if gan else set())
+    assert [line["step"] for line in lines(folder)] == [2, 4, 6]
+    assert (
+        "condition/" + ("blocks.0.subspace.U" if gan else "decoder.subspaces.0.U")
+        in lines(folder)[0]
+    )
+    assert sorted(entry.name for entry in (folder / "checkpoints").iterdir()) == [
+        "step-3",
+        "step-6",
+    ]
+    assert [entry.name for entry in (folder / "samples").iterdir()] == ["step-0000006.png"]
+    assert list((folder / "logs").glob("events.*"))
+    assert parse_run(["--config", str(folder / "config.yaml")])[0] == parse_run(options)[0]
+
+
+def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not_stopped(options, tmp_path):
+    whole = train([*options, "--output", str(tmp_path / "whole")])
+    cut = [*options, "--output", str(tmp_path / "cut")]
+    train([*cut, "--training.steps", "3"])
+    train([*cut, "--resume"])
+    assert_same(weights(tmp_path / "cut"), weights(whole))
+    timeless = [
+        [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines(folder)]
+        for folder in (tmp_path / "cut", whole)
+    ]
+    # The stop at step 3 wrote a line of its own, which divides the mean of steps 3 and 4.
+    assert timeless[0][0] == timeless[1][0]
+    assert timeless[0][-1] == timeless[1][-1]
+
+
+def test_resuming_an_older_checkpoint_drops_what_came_after(options):
+    folder = train(options)
+    before = weights(folder)
+    train([*options, "--resume", "step-3"])
+    assert [line["step"] for line in lines(folder)] == [2, 4, 6]
+    assert_same(weights(folder), before)
+
+
+def test_another_seed_gives_other_weights(tiny_vae, tmp_path):
+    a = train([*tiny_vae, "--output", str(tmp_path / "a")])
+    b = train([*tiny_vae, "--output", str(tmp_path / "b"), "--seed", "1"])
+    assert not torch.equal(
+        weights(a)["model"]["decoder.subspaces.0.U"], weights(b)["model"]["decoder.subspaces.0.U"]
+    )
+
+
+def test_accumulated_parts_make_the_same_step(options, tmp_path):
+    whole = weights(train([*options, "--output", str(tmp_path / "whole")]))
+    parts = [*options, "--training.accumulation", "4", "--output", str(tmp_path / "parts")]
+    accumulated = weights(train(parts))
+    for name, tensor in whole["model"].items():
+        assert torch.allclose(tensor, accumulated["model"][name], atol=1e-4), name
+
+
+@pytest.mark.parametrize("techniques", ["[]", "[nog]", "[olr]", "[ol]", "[olr, ol, nog]"])
+def test_every_combination_of_techniques_trains(tiny_gan, techniques):
+    folder = train([*tiny_gan, "--orthogonality", techniques, "--training.steps", "2"])
+    assert all(torch.isfinite(tensor).all() for tensor in weights(folder)["model"].values())
+
+
+def test_bfloat16(options):
+    train([*options, "--training.mixed_precision", "bf16", "--training.steps", "2"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_checkpoints_and_leaves(tiny_vae, tmp_path, number):
+    command = [sys.executable, "-m", "disentangle.train", *tiny_vae, "--training.steps", "100000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_text()):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    last = lines(tmp_path / "run")[-1]["step"]
+    assert f"stopped at step {last}; go on with --resume" in errors
+    assert "Traceback" not in errors
+    assert (tmp_path / "run" / "checkpoints" / f"step-{last}").is_dir()
+    train([*tiny_vae, "--training.steps", str(last + 1), "--resume"])
+
+
+def test_an_existing_run_is_kept_unless_asked_otherwise(tiny_vae, capsys):
+    folder = train(tiny_vae)
+    (folder / "notes.txt").write_text("mine")
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    assert "already holds a run" in complaint(capsys, tiny_vae)
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    train([*tiny_vae, "--overwrite", "--training.steps", "2"])
+    assert [line["step"] for line in lines(folder)] == [2]
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_checkpoint_of_another_architecture(tiny_vae, capsys):
+    folder = train(tiny_vae)
+    message = complaint(capsys, [*tiny_vae, "--resume", "--model.code_dim", "7"])
+    assert "another architecture: model.code_dim is 10 there and 7 here" in message
+    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    assert saved["model"]["code_dim"] == 10
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--resume"], "nothing to resume"),
+        (["--model.image_size", "48"], "image_size must be a power of two from 32, got 48"),
+        (["--model.image_channels", "3"], "model.image_channels is 3, but the data set 'sprites'"),
+        (["--training.batch_size", "1000000"], "but the data set has 737280 images only"),
+        (["--training.accumulation", "3"], "must be a multiple of 1 processes × 3"),
+        (["--pre_svd_parameters", "[decoder.U]"], "decoder.U"),
+        (["--model.subspace_count", "9"], "subspace_count must be between 1 and"),
+        (["--data.name", "dsprites", "--data.path", "no.npz"], "no.npz"),
+        (["--data.name", "folder", "--data.path", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_input_gets_one_line_and_nothing_is_written(tiny_vae, tmp_path, capsys, more, message):
+    assert message in complaint(capsys, [*tiny_vae, *more])
+    assert not list(tmp_path.iterdir())
+
+
+def test_corrupt_images_are_named_or_counted(tiny_vae, tmp_path, capsys):
+    from PIL import Image
+
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(9):
+        Image.new("L", (40, 40), i * 20).save(images / f"{i}.png")
+    (images / "8.png").write_bytes((images / "8.png").read_bytes()[:60])
+    options = [*tiny_vae, "--data.name", "folder", "--data.path", str(images)]
+    assert "8.png" in complaint(capsys, options)
+    assert not (tmp_path / "run").exists()
+    train([*options, "--data.on_corrupt", "skip", "--training.flip", "true"])
+    assert "1 of 9 images is corrupt and left out" in capsys.readouterr().err
+    (images / "8.png").unlink()
+    assert os.listdir(images)
