@@ -14,8 +14,7 @@ import yaml
 
 from disentangle.data import DSprites, ImageFolder, RenderedSprites
 from disentangle.models import EigenGAN, EigenGANDiscriminator, SubspaceVAE
-
-Technique = Literal["nog", "olr", "ol"]
+from disentangle.orthogonality import Technique
 
 
 def _check_positive(config: Any, *names: str) -> None:

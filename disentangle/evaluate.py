@@ -25,6 +25,7 @@ from disentangle.metrics import (
     mig,
 )
 from disentangle.models import Encoder
+from disentangle.parsing import new_parser
 from disentangle.training.checkpoints import find_checkpoint, read_step
 from disentangle.training.run_folder import RunFolder
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def build_parser() -> ArgumentParser:
     """The options of the command; those of a metric are the arguments of its function."""
-    parser = ArgumentParser(prog="disentangle evaluate", exit_on_error=False)
+    parser = new_parser("evaluate")
     parser.add_argument("run", type=str, help="A run folder.")
     parser.add_argument("--seed", type=int, default=0, help="Of every random draw.")
     parser.add_argument("--device", type=str, help="Default: a GPU if there is one.")

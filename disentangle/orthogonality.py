@@ -10,7 +10,7 @@ https://arxiv.org/abs/2212.05599.
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,11 @@ from torch.optim import Optimizer
 from disentangle.linalg import polar_factor
 
 # In the order in which they act: the optimal learning rate is that of the gradient in use.
-OPTIMIZER_TECHNIQUES = ("nog", "olr")
-LOSS_TECHNIQUES = ("ol",)
-TECHNIQUES = OPTIMIZER_TECHNIQUES + LOSS_TECHNIQUES
+OptimizerTechnique = Literal["nog", "olr"]
+LossTechnique = Literal["ol"]
+Technique = Literal[OptimizerTechnique, LossTechnique]
+OPTIMIZER_TECHNIQUES: tuple[str, ...] = get_args(OptimizerTechnique)
+LOSS_TECHNIQUES: tuple[str, ...] = get_args(LossTechnique)
 
 
 def as_matrix(tensor: Tensor) -> Tensor:

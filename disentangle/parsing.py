@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -114,8 +114,8 @@ def _lookup(content: Any, key: str) -> Any:
     return content
 
 
-def _choose(key: str, name: str | None, choices: Iterable[str]) -> str:
-    if name not in choices:
+def _choose(key: str, name: str | None, choices: Collection[str]) -> str:
+    if name is None or name not in choices:
         known = ", ".join(choices)
         given = "is missing" if name is None else f"has no choice {name!r}"
         raise ValueError(f"{key} {given}; choose one of: {known}")
@@ -124,10 +124,9 @@ def _choose(key: str, name: str | None, choices: Iterable[str]) -> str:
 
 def _build_parser(task: Task, sections: Mapping[str, tuple[str, type]]) -> ArgumentParser:
     choices = [f"task {name} has the models {', '.join(TASKS[name].models)}" for name in TASKS]
-    parser = ArgumentParser(
-        prog="disentangle train",
-        exit_on_error=False,
-        description="Options of the task, model and data set that were chosen by name. "
+    parser = new_parser(
+        "train",
+        "Options of the task, model and data set that were chosen by name. "
         f"Choices: {'; '.join(choices)}; data sets: {', '.join(DATA_SETS)}.",
     )
     parser.add_argument("--config", action="config", help="A YAML file; later options override it.")
@@ -146,6 +145,16 @@ def _build_parser(task: Task, sections: Mapping[str, tuple[str, type]]) -> Argum
         parser.add_class_arguments(cls, section, skip=FROM_MODEL if section != "model" else set())
         parser.add_argument(f"--{section}.name", default=name, help=f"Which {section}.")
     return parser
+
+
+def new_parser(command: str, description: str | None = None) -> ArgumentParser:
+    """The empty parser of a command: it raises instead of exiting, and guesses nothing."""
+    return ArgumentParser(
+        prog=f"disentangle {command}",
+        description=description,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
 
 
 def one_line(message: str, parser: ArgumentParser) -> str:

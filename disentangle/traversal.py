@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,11 @@ DEFAULT_VALUES = (-3.0, -2.25, -1.5, -0.75, 0.0, 0.75, 1.5, 2.25, 3.0)
 SMALLEST_TILE = 64  # px: smaller images are enlarged to at least this
 TEXT_SIZES = (14, 28)  # px: smallest and largest
 AXES_PER_LINE = 10  # in an animation
+LARGEST_WEBP = 16_383  # px, of a side; a limit of the format
+# Drawn shapes are smaller without loss, photographs eight times larger. The quality of a lossless
+# file is the effort of its compression.
+LOSSLESS: dict[str, Any] = {"lossless": True, "quality": 40, "method": 2}
+LOSSY: dict[str, Any] = {"lossless": False, "quality": 90, "method": 2}
 GAP, TEXT_GAP, SECTION_GAP = 2, 6, 12  # px: between tiles; headings; sections and samples
 
 
@@ -170,7 +175,7 @@ def save_animation(
     """Writes an animated WebP in which all axes move through their values, forth and back.
 
     Every axis is a labelled column with one tile per sample; the current value stands below. The
-    file is lossless, loops for ever and has `2V − 2` frames.
+    file loops for ever and has `2V − 2` frames, lossless for one channel.
 
     Args:
         frames: Shape `(A, S, V, C, H, W)` in `[-1, 1]`, with `V ≥ 2`.
@@ -184,7 +189,7 @@ def save_animation(
 
     Raises:
         ValueError: As `traversal_grid`, and if there is one value only, two values have the same
-            label, or the path has another ending.
+            label, the path has another ending, or the picture is too large for a WebP.
 
     Examples:
         >>> import tempfile
@@ -206,33 +211,20 @@ def save_animation(
         )
     names = [_text(label, size) for label in row_labels]
     column_width = max(tiles.shape[4], *(name.width + TEXT_GAP for name in names))
+    names = [_widen(name, column_width) for name in names]
     captions = _align([_text(label, size) for label in column_labels], 0.0)
-    blocks = [
-        (heading, line)
-        for heading, members in _group(groups, len(tiles))
-        for heading, line in _wrap(heading, members)
+    pages = [
+        _page(title, [*_draw_blocks(tiles[:, :, v], names, groups, size), captions[v]], size)
+        for v in range(count)
     ]
-    pages = []
-    for v in range(count):
-        sections = []
-        for heading, line in blocks:
-            cells = [
-                _above([_widen(names[a], column_width), _stack(tiles[a, :, v], column_width)], GAP)
-                for a in line
-            ]
-            sections.append(_above([*_heading(heading, size), _beside(cells, GAP)], GAP))
-        pages.append(_page(title, [*sections, captions[v]], size))
+    if max(pages[0].size) > LARGEST_WEBP:
+        raise ValueError(
+            f"a WebP has at most {LARGEST_WEBP} pixels along a side, got {pages[0].size}: "
+            "choose fewer samples or axes"
+        )
     first, *rest = [*pages, *pages[-2:0:-1]]
-    first.save(
-        path,
-        save_all=True,
-        append_images=rest,
-        duration=milliseconds,
-        loop=0,
-        lossless=True,
-        quality=40,  # of a lossless file: the effort of its compression
-        method=2,
-    )
+    quality = LOSSLESS if frames.shape[3] == 1 else LOSSY
+    first.save(path, save_all=True, append_images=rest, duration=milliseconds, loop=0, **quality)
 
 
 def image_grid(images: Tensor, columns: int | None = None) -> Image.Image:
@@ -337,12 +329,21 @@ def _group(groups: Sequence[str] | None, axes: int) -> Iterator[tuple[str | None
         yield heading, list(members)
 
 
-def _wrap(heading: str | None, members: list[int]) -> Iterator[tuple[str | None, list[int]]]:
-    """Lines of about equal length; only the first one has the heading."""
-    lines = math.ceil(len(members) / AXES_PER_LINE)
-    length = math.ceil(len(members) / lines)
-    for i in range(0, len(members), length):
-        yield (heading if i == 0 else None), members[i : i + length]
+def _draw_blocks(
+    tiles: np.ndarray, names: list[Image.Image], groups: Sequence[str] | None, size: int
+) -> list[Image.Image]:
+    """Columns of the tiles `(A, S, H, W, 3)` under their names, in lines of about equal length."""
+    cells = [
+        _above([name, *(_widen(Image.fromarray(image), name.width) for image in samples)], GAP)
+        for name, samples in zip(names, tiles, strict=True)
+    ]
+    sections = []
+    for heading, members in _group(groups, len(tiles)):
+        length = math.ceil(len(members) / math.ceil(len(members) / AXES_PER_LINE))
+        lines = [members[i : i + length] for i in range(0, len(members), length)]
+        rows = [_beside([cells[a] for a in line], GAP) for line in lines]
+        sections.append(_above([*_heading(heading, size), _above(rows, SECTION_GAP)], GAP))
+    return sections
 
 
 def _heading(heading: str | None, size: int) -> list[Image.Image]:
@@ -363,16 +364,11 @@ def _strip(images: np.ndarray, width: int) -> Image.Image:
     return _beside([_widen(Image.fromarray(image), width) for image in images], GAP)
 
 
-def _stack(images: np.ndarray, width: int) -> Image.Image:
-    """Tiles of the images `(S, H, W, 3)` below each other, in the middle of a column."""
-    return _above([_widen(Image.fromarray(image), width) for image in images], GAP)
-
-
 def _text(text: str, size: int) -> Image.Image:
     """One line of text, as wide as its ink and as high as its font."""
     font = ImageFont.load_default(size=size)
     left, _, right, _ = font.getbbox(text or " ")
-    _, _, _, height = font.getbbox("Ag")  # the same for all lines, or baselines would differ
+    _, _, _, height = font.getbbox("Ag|(")  # the same for all lines, or baselines would differ
     x = max(0, -math.floor(left))
     line = _blank(x + math.ceil(right) + 1, math.ceil(height))
     ImageDraw.Draw(line).text((x, 0), text, fill="black", font=font)

@@ -7,8 +7,9 @@ import torch
 from jsonargparse import ArgumentParser
 
 from disentangle.commands import bad_input_exits, parse_arguments, pick_device
+from disentangle.parsing import new_parser
 from disentangle.training.run_folder import RunFolder
-from disentangle.traversal import save_animation, traversal_grid, traverse
+from disentangle.traversal import save_animation, traversal_grid, traverse, value_labels
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -17,10 +18,38 @@ def main(arguments: Sequence[str]) -> int:
         options = parse_arguments(build_parser(), arguments)
         folder = RunFolder.open(options.run)
         model = folder.load_generator().to(pick_device(options.device))
-        if options.steps < 2 or options.samples < 1 or options.range <= 0:
-            raise ValueError("--steps must be at least 2, --samples at least 1, --range positive")
+        for name, least in (("steps", 2), ("samples", 1)):
+            if options[name] < least:
+                raise ValueError(f"--{name} must be at least {least}, got {options[name]}")
+        if not 0 < options.range < float("inf"):
+            raise ValueError(f"--range must be positive, got {options.range}")
     values = torch.linspace(-options.range, options.range, options.steps)
     generator = torch.Generator().manual_seed(options.seed)
     latents = model.sample_latents(options.samples, generator).to(model.device)
     frames = traverse(model.decode, latents, model.axes, values=values)
+    labels = [axis.name for axis in model.axes], value_labels(values)
+    groups = [axis.group for axis in model.axes]
+    folder.traversals.mkdir(exist_ok=True)
+    grid, animation = (folder.traversals / f"traversal.{kind}" for kind in ("png", "webp"))
+    traversal_grid(frames, *labels, groups=groups).save(grid)
+    save_animation(frames, animation, *labels, groups=groups)
+    print(f"grid:      {grid}\nanimation: {animation}")
     return 0
+
+
+def build_parser() -> ArgumentParser:
+    """The options of the command."""
+    parser = new_parser("traverse")
+    parser.add_argument("run", type=str, help="A run folder.")
+    parser.add_argument("--steps", type=int, default=9, help="Values of each axis.")
+    parser.add_argument(
+        "--range", type=float, default=2.0, help="Largest value, in standard deviations."
+    )
+    parser.add_argument("--samples", type=int, default=1, help="Latents to start from.")
+    parser.add_argument("--seed", type=int, default=0, help="Of these latents.")
+    parser.add_argument("--device", type=str, help="Default: a GPU if there is one.")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -11,9 +11,10 @@ from disentangle.training.batches import Batch
 from disentangle.training.learner import Learner, Terms
 from disentangle.training.losses import discriminator_loss, generator_loss, r1_penalty
 from disentangle.training.randomness import Purpose
+from disentangle.training.task import Task
 
 
-class GANTask:
+class GANTask(Task):
     """Alternates a step of the discriminator, one of R1 when it is due, and one of the generator.
 
     Attributes:
@@ -32,7 +33,7 @@ class GANTask:
 
     @property
     def exports(self) -> dict[str, ModelMixin]:
-        """The models to save, by the name of their folder."""
+        """The generator and the discriminator."""
         return {"model": self.learner.raw, "discriminator": self.critic.raw}
 
     def step(self, batch: Batch) -> Terms:

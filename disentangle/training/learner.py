@@ -4,11 +4,18 @@ from collections.abc import Callable, Sequence
 
 import torch
 from accelerate import Accelerator
+from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from disentangle.config import RunConfig
 from disentangle.linalg import condition_number
-from disentangle.orthogonality import as_matrix, attach, orthogonal_loss, resolve_parameters
+from disentangle.orthogonality import (
+    LOSS_TECHNIQUES,
+    as_matrix,
+    attach,
+    orthogonal_loss,
+    resolve_parameters,
+)
 from disentangle.training.batches import Batch
 
 Terms = dict[str, Tensor]
@@ -33,7 +40,12 @@ class Learner:
     """
 
     def __init__(
-        self, run: RunConfig, accelerator: Accelerator, network: nn.Module, *, treated: bool = False
+        self,
+        run: RunConfig,
+        accelerator: Accelerator,
+        network: ModelMixin,
+        *,
+        treated: bool = False,
     ) -> None:
         self.accelerator, self.raw = accelerator, network
         # Fused: one kernel per step, and no host synchronisation with a tensor as learning rate.
@@ -45,7 +57,7 @@ class Learner:
         if treated:
             names = run.pre_svd_parameters or network.pre_svd_parameters()
             self.pre_svd = resolve_parameters(network, names)
-            attach(optimizer, self.pre_svd, set(run.orthogonality) - {"ol"})
+            attach(optimizer, self.pre_svd, set(run.orthogonality).difference(LOSS_TECHNIQUES))
             if "ol" in run.orthogonality:
                 self.orthogonal_loss_weight = run.orthogonal_loss_weight
         self.network, self.optimizer = accelerator.prepare(network, optimizer)

@@ -1,12 +1,12 @@
 """The shell that every task shares: data, averages, logs, samples, checkpoints, signals."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
+from diffusers import ModelMixin
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -18,10 +18,11 @@ from disentangle.training.gan import GANTask
 from disentangle.training.logs import MetricsLog, drop_lines_after
 from disentangle.training.run_folder import RunFolder
 from disentangle.training.signals import note_signals
+from disentangle.training.task import Task
 from disentangle.training.vae import VAETask
 from disentangle.traversal import image_grid
 
-TASK_CLASSES = {"gan": GANTask, "vae": VAETask}
+TASK_CLASSES: dict[str, type[Task]] = {"gan": GANTask, "vae": VAETask}
 ARCHITECTURE = ("task", "model", "discriminator")  # a checkpoint fits no other
 SHEET = 64  # images of a sheet of samples
 
@@ -139,13 +140,13 @@ class Session:
     def _write_sheet(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        model = self.task.learner.raw if self.average is None else self.average.module
+        model: ModelMixin = self.task.learner.raw if self.average is None else self.average.module
         latents = model.sample_latents(SHEET, torch.Generator().manual_seed(self.run.seed))
         spread = range(0, len(self.data), max(1, len(self.data) // SHEET))
         pixels = self.data.__getitems__(list(spread)[:SHEET])
         device = self.accelerator.device
         images = self.task.draw_samples(model, latents.to(device), scale_pixels(pixels.to(device)))
-        image_grid(images).save(self.folder.samples / f"step-{self.step:07}.png")
+        image_grid(images, columns=8).save(self.folder.samples / f"step-{self.step:07}.png")
 
     def _write_models(self) -> None:
         if not self.accelerator.is_main_process:

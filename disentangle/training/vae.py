@@ -10,9 +10,10 @@ from disentangle.training.batches import Batch
 from disentangle.training.learner import Learner, Terms
 from disentangle.training.losses import gaussian_divergence, reconstruction_loss
 from disentangle.training.randomness import Purpose
+from disentangle.training.task import Task
 
 
-class VAETask:
+class VAETask(Task):
     """Trains a VAE on reconstruction plus β times divergence.
 
     Attributes:
@@ -28,7 +29,7 @@ class VAETask:
 
     @property
     def exports(self) -> dict[str, ModelMixin]:
-        """The models to save, by the name of their folder."""
+        """The VAE."""
         return {"model": self.learner.raw}
 
     def step(self, batch: Batch) -> Terms:
