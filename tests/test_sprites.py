@@ -264,3 +264,16 @@ def test_spawned_workers_fetch_whole_batches():
     )
     for batch, indices in zip(loader, batches, strict=True):
         assert torch.equal(batch, SPRITES.__getitems__(indices))
+
+
+def test_one_orientation_leaves_sprites_upright():
+    upright, turning = RenderedSprites(orientations=1), RenderedSprites()
+    assert upright.factor_sizes == (3, 6, 1, 32, 32)
+    factors = upright.sample_factors(50, np.random.default_rng(0))
+    assert torch.equal(upright.render(factors), turning.render(factors))
+
+
+@pytest.mark.parametrize("orientations", [0, -1, 2.0, True])
+def test_orientations_are_checked(orientations):
+    with pytest.raises(ValueError, match="orientations must be an integer of at least 1, got"):
+        RenderedSprites(orientations=orientations)

@@ -126,15 +126,15 @@ class GroundTruthData(ImageData):
         return np.stack(np.unravel_index(checked, self.factor_sizes), axis=1).astype(np.int64)
 
 
-def checked_image_size(image_size: int, minimum: int) -> int:
-    """The size, if it is an integer of at least `minimum` pixels.
+def checked_integer(name: str, value: int, minimum: int) -> int:
+    """The value, if it is an integer of at least `minimum`.
 
     Raises:
         ValueError: If it is not.
     """
-    if not _is_integer(image_size) or image_size < minimum:
-        raise ValueError(f"image_size must be an integer of at least {minimum}, got {image_size!r}")
-    return operator.index(image_size)
+    if not _is_integer(value) or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+    return operator.index(value)
 
 
 def _is_integer(value: Any) -> bool:

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from disentangle.data.base import ImageData, Integers, checked_image_size
+from disentangle.data.base import ImageData, Integers, checked_integer
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MODES = {1: "L", 3: "RGB"}
@@ -68,7 +68,7 @@ class ImageFolder(ImageData):
         if on_corrupt not in ("error", "skip"):
             raise ValueError(f"on_corrupt must be 'error' or 'skip', got {on_corrupt!r}")
         super().__init__(
-            image_size=checked_image_size(image_size, 1), image_channels=image_channels
+            image_size=checked_integer("image_size", image_size, 1), image_channels=image_channels
         )
         found = _find_images(Path(path))
         self.skipped = tuple(self._find_corrupt(found, stop=on_corrupt == "error"))

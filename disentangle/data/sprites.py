@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from disentangle.data.base import GroundTruthData, Integers, checked_image_size
+from disentangle.data.base import GroundTruthData, Integers, checked_integer
 
 FACTOR_NAMES = ("shape", "scale", "orientation", "x", "y")
-SHAPES, SCALES, ORIENTATIONS, POSITIONS = 3, 6, 40, 32
+SHAPES, SCALES, POSITIONS = 3, 6, 32
 
 # Lengths as a fraction of the canvas, at the largest scale. The three shapes cover nearly the same
 # area, and on average over the scales 4.2 % of the canvas, as the official ones do.
@@ -42,9 +42,12 @@ class RenderedSprites(GroundTruthData):
 
     Args:
         image_size: Height and width of an image, at least 16 pixels.
+        orientations: How many orientations there are; 1 leaves every sprite upright, which a
+            small model learns much sooner.
 
     Raises:
-        ValueError: If `image_size` is not an integer of at least 16.
+        ValueError: If `image_size` is not an integer of at least 16, or `orientations` not one of
+            at least 1.
 
     Examples:
         >>> sprites = RenderedSprites()
@@ -57,16 +60,22 @@ class RenderedSprites(GroundTruthData):
         True
     """
 
-    def __init__(self, *, image_size: int = 64) -> None:
+    def __init__(self, *, image_size: int = 64, orientations: int = 40) -> None:
         super().__init__(
-            image_size=checked_image_size(image_size, 16),
+            image_size=checked_integer("image_size", image_size, 16),
             image_channels=1,
             factor_names=FACTOR_NAMES,
-            factor_sizes=(SHAPES, SCALES, ORIENTATIONS, POSITIONS, POSITIONS),
+            factor_sizes=(
+                SHAPES,
+                SCALES,
+                checked_integer("orientations", orientations, 1),
+                POSITIONS,
+                POSITIONS,
+            ),
         )
         self._whole, self._fraction, fractions = _positions(self.image_size)
         self._fractions = len(fractions)
-        self._offsets, counts = _tabulate(self.image_size, fractions)
+        self._offsets, counts = _tabulate(self.image_size, orientations, fractions)
         self._ends = counts.cumsum()
         self._counts = counts
 
@@ -80,7 +89,7 @@ class RenderedSprites(GroundTruthData):
 
     def _pixels(self, indices: Integers) -> Integers:
         """Where the pixels that are on lie in the flattened images `(N·H·W,)` of the indices."""
-        size, sprites = self.image_size, SHAPES * SCALES * ORIENTATIONS
+        size, sprites = self.image_size, math.prod(self.factor_sizes[:3])
         sprite, x, y = np.unravel_index(indices, (sprites, POSITIONS, POSITIONS))
         origin = (np.arange(len(indices)) * size + self._whole[y]) * size + self._whole[x]
         tile = (self._fraction[y] * self._fractions + self._fraction[x]) * sprites + sprite
@@ -106,7 +115,9 @@ def _positions(image_size: int) -> tuple[Integers, Integers, NDArray[np.float64]
     return whole, number, fractions / parts
 
 
-def _tabulate(image_size: int, fractions: NDArray[np.float64]) -> tuple[Integers, Integers]:
+def _tabulate(
+    image_size: int, orientations: int, fractions: NDArray[np.float64]
+) -> tuple[Integers, Integers]:
     """The pixels of every sprite, relative to the pixel of its centre.
 
     Returns:
@@ -118,19 +129,23 @@ def _tabulate(image_size: int, fractions: NDArray[np.float64]) -> tuple[Integers
     offsets, counts = [], []
     for y, x in itertools.product(fractions, repeat=2):
         right, down = pixels[None, :] + 0.5 - x, pixels[:, None] + 0.5 - y
-        for mask in _masks(right / image_size, down / image_size):  # each (40, m, m)
+        # Each mask has the shape (orientations, m, m).
+        for mask in _masks(right / image_size, down / image_size, orientations):
             _, row, column = np.nonzero(mask)
             offsets.append(pixels[row] * image_size + pixels[column])
             counts.append(np.count_nonzero(mask, axis=(1, 2)))
     return np.concatenate(offsets), np.concatenate(counts)
 
 
-def _masks(right: NDArray[np.float64], down: NDArray[np.float64]) -> list[NDArray[np.bool_]]:
-    """For every shape and scale, which points are inside it at the 40 orientations."""
+def _masks(
+    right: NDArray[np.float64], down: NDArray[np.float64], orientations: int
+) -> list[NDArray[np.bool_]]:
+    """For every shape and scale, which points are inside it at each orientation."""
     # Modulo, so that the last orientation is the first to the bit: sin(2π) is not 0 in floats.
-    turn = 2 * np.pi * (np.arange(ORIENTATIONS) % (ORIENTATIONS - 1)) / (ORIENTATIONS - 1)
+    turns = max(orientations - 1, 1)
+    turn = 2 * np.pi * (np.arange(orientations) % turns) / turns
     cos, sin = np.cos(turn)[:, None, None], np.sin(turn)[:, None, None]
-    u, v = cos * right + sin * down, cos * down - sin * right  # (40, m, m)
+    u, v = cos * right + sin * down, cos * down - sin * right  # (orientations, m, m)
     scales = np.linspace(0.5, 1, SCALES)
     return [
         inside(u / scale, v / scale)
