@@ -33,15 +33,30 @@ class OptimizerConfig:
     Attributes:
         lr: Learning rate, per step.
         betas: Decay of the running averages of the gradient and of its square.
+        decay_from: Fraction of the steps after which the rate falls linearly to 0; 1 keeps it.
     """
 
     lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
+    decay_from: float = 1.0
 
     def __post_init__(self) -> None:
         _check_positive(self, "lr")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas must lie in [0, 1), got {self.betas}")
+        if not 0 <= self.decay_from <= 1:
+            raise ValueError(f"optimizer.decay_from must lie in [0, 1], got {self.decay_from}")
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step, from 1 to `steps`.
+
+        Examples:
+            >>> schedule = OptimizerConfig(lr=1.0, decay_from=0.5)
+            >>> [schedule.rate(step, 8) for step in (1, 4, 5, 8)]
+            [1.0, 1.0, 1.0, 0.25]
+        """
+        kept = round(self.decay_from * steps)
+        return self.lr if step <= kept else self.lr * (steps + 1 - step) / (steps - kept)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,19 @@ from disentangle.training.loop import Session
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Trains a run; returns the exit status: 0, or 128 + N when signal N ended it early."""
+    """Trains a run.
+
+    Returns:
+        The exit status: 0; 1 when a loss was no longer finite; 128 + N when signal N ended the run.
+    """
     with bad_input_exits("train"):
         run, options = parse_run(arguments)
         session = Session(run, resume=options.resume, overwrite=options.overwrite)
-    stopped_by = session.train()
+    try:
+        stopped_by = session.train()
+    except FloatingPointError as error:
+        print(f"disentangle train: error: {error}; lower optimizer.lr?", file=sys.stderr)
+        return 1
     if stopped_by is not None:
         print(f"stopped at step {session.step}; go on with --resume", file=sys.stderr)
         return 128 + stopped_by

@@ -2,11 +2,17 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
+import numpy as np
 import torch
-from jsonargparse import ArgumentParser
+from diffusers import ModelMixin
+from jsonargparse import ArgumentParser, Namespace
+from torch import Tensor
 
-from disentangle.commands import bad_input_exits, parse_arguments, pick_device
+from disentangle.commands import bad_input_exits, parse_arguments, pick_device, read_run
+from disentangle.data import scale_pixels
+from disentangle.models import Encoder
 from disentangle.parsing import new_parser
 from disentangle.training.run_folder import RunFolder
 from disentangle.traversal import save_animation, traversal_grid, traverse, value_labels
@@ -23,9 +29,8 @@ def main(arguments: Sequence[str]) -> int:
                 raise ValueError(f"--{name} must be at least {least}, got {options[name]}")
         if not 0 < options.range < float("inf"):
             raise ValueError(f"--range must be positive, got {options.range}")
+        latents = choose_latents(model, folder, options)
     values = torch.linspace(-options.range, options.range, options.steps)
-    generator = torch.Generator().manual_seed(options.seed)
-    latents = model.sample_latents(options.samples, generator).to(model.device)
     frames = traverse(model.decode, latents, model.axes, values=values)
     labels = [axis.name for axis in model.axes], value_labels(values)
     groups = [axis.group for axis in model.axes]
@@ -37,6 +42,21 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+@torch.no_grad()
+def choose_latents(model: ModelMixin, folder: RunFolder, options: Namespace) -> Tensor:
+    """The latents `(S, D)` to start from: codes of random images, or draws from the prior."""
+    has_encoder = isinstance(model, Encoder)
+    if options.around == "images" or (options.around is None and has_encoder):
+        if not has_encoder:
+            raise ValueError("--around images needs a model with an encoder; use --around prior")
+        data = read_run(folder).build_data()
+        random = np.random.default_rng(options.seed)
+        indices = random.choice(len(data), options.samples, replace=options.samples > len(data))
+        return model.encode(scale_pixels(data.__getitems__(indices).to(model.device)))
+    generator = torch.Generator().manual_seed(options.seed)
+    return model.sample_latents(options.samples, generator).to(model.device)
+
+
 def build_parser() -> ArgumentParser:
     """The options of the command."""
     parser = new_parser("traverse")
@@ -46,7 +66,13 @@ def build_parser() -> ArgumentParser:
         "--range", type=float, default=2.0, help="Largest value, in standard deviations."
     )
     parser.add_argument("--samples", type=int, default=1, help="Latents to start from.")
-    parser.add_argument("--seed", type=int, default=0, help="Of these latents.")
+    parser.add_argument(
+        "--around",
+        type=Literal["images", "prior"],
+        help="Start from codes of random images of the data set (default for a model with an "
+        "encoder) or from draws of the prior.",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Of the choice of latents.")
     parser.add_argument("--device", type=str, help="Default: a GPU if there is one.")
     return parser
 

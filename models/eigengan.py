@@ -14,7 +14,12 @@ from torch.nn import functional
 
 from disentangle.models.layers import SubspaceLayer
 from disentangle.models.protocol import Axis, StandardNormalPrior, coordinate_axes
-from disentangle.models.shapes import check_image_channels, count_halvings
+from disentangle.models.shapes import (
+    check_image_channels,
+    check_images,
+    check_latents,
+    count_halvings,
+)
 
 SLOPE = 0.2  # of every leaky ReLU
 SMALLEST = 4  # resolution at which the generator starts and the discriminator ends
@@ -100,6 +105,7 @@ class EigenGAN(StandardNormalPrior, ModelMixin, ConfigMixin):
 
     def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Latents `(N, D)` as noise `(N, noise_dim)` and coordinates `(N, blocks, q)`."""
+        check_latents(z, self.latent_dim)
         noise, coordinates = z.tensor_split([self.config.noise_dim], dim=1)
         shape = (self.block_count, self.config.basis_dim)
         return noise, coordinates.unflatten(1, shape)  # (N, blocks·q) -> (N, blocks, q)
@@ -177,6 +183,7 @@ class EigenGANDiscriminator(ModelMixin, ConfigMixin):
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits `(N,)` of images `(N, C, H, W)`: larger means more real."""
+        check_images(images, self.config.image_channels, self.config.image_size)
         h = images
         for convolution in self.convolutions:
             h = functional.leaky_relu(convolution(h), SLOPE)

@@ -1,4 +1,6 @@
-"""The shapes of images that the convolutional models accept."""
+"""The shapes that the convolutional models accept."""
+
+from torch import Tensor
 
 
 def count_halvings(image_size: int, smallest: int) -> int:
@@ -18,6 +20,22 @@ def count_halvings(image_size: int, smallest: int) -> int:
     if image_size < 32 or image_size & (image_size - 1):
         raise ValueError(f"image_size must be a power of two from 32, got {image_size}")
     return (image_size // smallest).bit_length() - 1
+
+
+def check_latents(z: Tensor, latent_dim: int) -> None:
+    """Raises `ValueError` unless `z` has the shape `(N, latent_dim)`."""
+    if z.ndim != 2 or z.shape[1] != latent_dim:
+        raise ValueError(f"latents must have the shape (N, {latent_dim}), got {tuple(z.shape)}")
+
+
+def check_images(images: Tensor, image_channels: int, image_size: int) -> None:
+    """Raises `ValueError` unless images have the shape `(N, channels, size, size)`."""
+    expected = (image_channels, image_size, image_size)
+    if images.ndim != 4 or images.shape[1:] != expected:
+        raise ValueError(
+            f"images must have the shape (N, {', '.join(map(str, expected))}), "
+            f"got {tuple(images.shape)}"
+        )
 
 
 def check_image_channels(image_channels: int) -> None:

@@ -17,7 +17,12 @@ from torch.nn import functional
 
 from disentangle.models.layers import SubspaceLayer
 from disentangle.models.protocol import Axis, StandardNormalPrior, coordinate_axes
-from disentangle.models.shapes import check_image_channels, count_halvings
+from disentangle.models.shapes import (
+    check_image_channels,
+    check_images,
+    check_latents,
+    count_halvings,
+)
 
 SMALLEST = 4  # resolution between the convolutions and the linear layers
 
@@ -147,11 +152,12 @@ class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
 
     def encode(self, images: Tensor) -> Tensor:
         """The codes `(N, K)`, means of the posterior, of images `(N, C, H, W)` in `[-1, 1]`."""
-        mean, _ = self.encoder(images)
+        mean, _ = self._infer(images)
         return mean
 
     def decode(self, z: Tensor) -> Tensor:
         """The images `(N, C, H, W)` in `[-1, 1]` of codes `(N, K)`."""
+        check_latents(z, self.latent_dim)
         return 2 * self.decoder(z).sigmoid() - 1
 
     def forward(self, images: Tensor, noise: Tensor) -> VAEOutput:
@@ -161,9 +167,13 @@ class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
             images: `(N, C, H, W)` in `[-1, 1]`.
             noise: Standard normal noise `(N, K)` that the posterior is sampled with.
         """
-        mean, log_variance = self.encoder(images)
+        mean, log_variance = self._infer(images)
         z = torch.addcmul(mean, noise, (0.5 * log_variance).exp())
         return VAEOutput(self.decoder(z), mean, log_variance)
+
+    def _infer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        check_images(images, self.config.image_channels, self.config.image_size)
+        return self.encoder(images)
 
     @property
     def axes(self) -> tuple[Axis, ...]:

@@ -71,3 +71,10 @@ def test_every_parameter_gets_a_gradient():
     model = EigenGAN(image_size=32, base_channels=2, noise_dim=4)
     model(model.sample_latents(4)).square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+def test_shapes_of_inputs_are_checked():
+    with pytest.raises(ValueError, match=r"latents must have the shape \(N, 23\), got \(2, 5\)"):
+        EigenGAN(image_size=32, noise_dim=5).decode(torch.zeros(2, 5))
+    with pytest.raises(ValueError, match=r"\(N, 3, 32, 32\), got \(2, 1, 32, 32\)"):
+        EigenGANDiscriminator(image_size=32)(torch.zeros(2, 1, 32, 32))

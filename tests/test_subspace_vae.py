@@ -58,3 +58,11 @@ def test_gradients_reach_every_parameter():
     model = SubspaceVAE(image_size=32, subspace_count=3, base_channels=4)
     model(torch.rand(4, 1, 32, 32), torch.randn(4, 10)).logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+def test_shapes_of_inputs_are_checked():
+    model = SubspaceVAE(image_size=32)
+    with pytest.raises(ValueError, match=r"latents must have the shape \(N, 10\), got \(10,\)"):
+        model.decode(torch.zeros(10))
+    with pytest.raises(ValueError, match=r"\(N, 1, 32, 32\), got \(2, 1, 64, 64\)"):
+        model.encode(torch.zeros(2, 1, 64, 64))

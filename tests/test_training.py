@@ -49,6 +49,7 @@ def lines(folder):
 
 def complaint(capsys, options):
     """What the command prints of bad input, after checking that it is one line and status 2."""
+    capsys.readouterr()
     with pytest.raises(SystemExit) as exited:
         main(options)
     assert exited.value.code == 2
@@ -143,6 +144,13 @@ def test_a_signal_checkpoints_and_leaves(tiny_vae, tmp_path, number):
     train([*tiny_vae, "--training.steps", str(last + 1), "--resume"])
 
 
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_vae, tmp_path, capsys):
+    options = [*tiny_vae, "--training.steps", "50", "--optimizer.lr", "1e30"]
+    assert main(options) == 1
+    assert "error: loss is nan in the steps" in capsys.readouterr().err.replace("inf", "nan")
+    assert lines(tmp_path / "run")[-1]["step"] < 50
+
+
 def test_an_existing_run_is_kept_unless_asked_otherwise(tiny_vae, capsys):
     folder = train(tiny_vae)
     (folder / "notes.txt").write_text("mine")
@@ -190,9 +198,11 @@ def test_corrupt_images_are_named_or_counted(tiny_vae, tmp_path, capsys):
         Image.new("L", (40, 40), i * 20).save(images / f"{i}.png")
     (images / "8.png").write_bytes((images / "8.png").read_bytes()[:60])
     options = [*tiny_vae, "--data.name", "folder", "--data.path", str(images)]
-    assert "8.png" in complaint(capsys, options)
+    message = complaint(capsys, options)
+    assert "8.png" in message
+    assert "--data.on_corrupt skip" in message
     assert not (tmp_path / "run").exists()
     train([*options, "--data.on_corrupt", "skip", "--training.flip", "true"])
-    assert "1 of 9 images is corrupt and left out" in capsys.readouterr().err
+    assert "1 of 9 images cannot be read and are left out, such as" in capsys.readouterr().out
     (images / "8.png").unlink()
     assert os.listdir(images)

@@ -21,6 +21,21 @@ def test_a_grid_and_an_animation(run, capsys):
             assert getattr(picture, "n_frames", 1) == frames
 
 
+def test_where_to_start_from_can_be_chosen(run, capsys):
+    assert traverse.main([str(run), "--steps", "3", "--around", "prior"]) == 0
+    prior = (run / "traversals" / "traversal.png").read_bytes()
+    if (run / "discriminator").exists():
+        with pytest.raises(SystemExit):
+            traverse.main([str(run), "--steps", "3", "--around", "images"])
+        assert "--around images needs a model with an encoder" in capsys.readouterr().err
+    else:
+        traverse.main([str(run), "--steps", "3", "--around", "images"])
+        images = (run / "traversals" / "traversal.png").read_bytes()
+        traverse.main([str(run), "--steps", "3"])
+        default = (run / "traversals" / "traversal.png").read_bytes()
+        assert default == images != prior
+
+
 def test_pictures_depend_on_the_seed_alone(run):
     pictures = []
     for seed in ("1", "1", "2"):
@@ -35,7 +50,7 @@ def test_pictures_depend_on_the_seed_alone(run):
         (["--steps", "1"], "--steps must be at least 2, got 1"),
         (["--samples", "0"], "--samples must be at least 1, got 0"),
         (["--range", "-1"], "--range must be positive, got -1.0"),
-        (["--range", "nan"], "--range must be positive, got nan"),
+        (["--range", "inf"], "--range must be positive, got inf"),
         (["--step", "3"], "unrecognized arguments: --step 3; did you mean steps?"),
     ],
 )

@@ -47,7 +47,7 @@ class Learner:
         *,
         treated: bool = False,
     ) -> None:
-        self.accelerator, self.raw = accelerator, network
+        self.run, self.accelerator, self.raw = run, accelerator, network
         # Fused: one kernel per step, and no host synchronisation with a tensor as learning rate.
         optimizer = torch.optim.Adam(
             network.parameters(), lr=run.optimizer.lr, betas=run.optimizer.betas, fused=True
@@ -74,6 +74,7 @@ class Learner:
         Returns:
             The mean of each term over the parts, detached.
         """
+        self._set_rate(parts[0].step)
         totals: Terms = {}
         for part in parts:
             with self.accelerator.accumulate(self.network):
@@ -90,6 +91,12 @@ class Learner:
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0) + term.detach() / len(parts)
         return totals
+
+    def _set_rate(self, step: int) -> None:
+        """Sets the learning rate of a step: a function of the step, so there is nothing to save."""
+        rate = self.run.optimizer.rate(step, self.run.training.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
 
     @torch.no_grad()
     def condition_numbers(self) -> Terms:

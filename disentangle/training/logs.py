@@ -1,7 +1,9 @@
 """What a run reports while it trains: a progress bar, `metrics.jsonl` and the trackers."""
 
 import json
+import math
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -38,6 +40,8 @@ class MetricsLog:
             total=last,
             unit="step",
             dynamic_ncols=True,
+            # On a terminal the bar is redrawn in place; in a file each drawing is a line.
+            mininterval=0.1 if sys.stderr.isatty() else 30,
             disable=not accelerator.is_main_process,
         )
 
@@ -50,7 +54,11 @@ class MetricsLog:
         self.bar.update()
 
     def write(self, step: int, more: Terms) -> None:
-        """Writes one line: the means of the terms since the last line, and `more` as it is."""
+        """Writes one line: the means of the terms since the last line, and `more` as it is.
+
+        Raises:
+            FloatingPointError: If a term is NaN or infinite; the line is written all the same.
+        """
         means = {name: total / self.counts[name] for name, total in self.totals.items()} | more
         stacked = torch.stack([value.detach().double() for value in means.values()])
         values = self.accelerator.reduce(stacked, "mean").tolist()  # the one synchronisation
@@ -61,8 +69,12 @@ class MetricsLog:
         if self.accelerator.is_main_process:
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **line}) + "\n")
+        wrong = [name for name in self.totals if not math.isfinite(line[name])]
+        if wrong:
+            since = step - self.steps + 1
+            raise FloatingPointError(f"{wrong[0]} is {line[wrong[0]]} in the steps {since}–{step}")
         shown = {name: f"{line[name]:.4g}" for name in line if name.startswith("loss")}
-        self.bar.set_postfix(shown)
+        self.bar.set_postfix(shown, refresh=False)
         self.totals, self.counts, self.steps = {}, {}, 0
 
     def close(self) -> None:

@@ -54,6 +54,7 @@ class Session:
             checkpoint = find_checkpoint(self.folder.checkpoints, resume)
         self.data = run.build_data()
         self.accelerator = build_accelerator(run)
+        self._report_skipped()
         self.samples = share_batch(run, len(self.data), self.accelerator)
         set_seed(run.seed)  # for the initial weights; every later draw has a stream of its own
         self.task = TASK_CLASSES[run.task](run, self.accelerator)
@@ -109,6 +110,15 @@ class Session:
         log.close()
         self.accelerator.end_training()
         return noted[0] if stop and noted else None
+
+    def _report_skipped(self) -> None:
+        """Says how many images of a folder are left out because they cannot be read."""
+        if skipped := getattr(self.data, "skipped", ()):
+            total = len(self.data) + len(skipped)
+            self.accelerator.print(
+                f"{len(skipped)} of {total} images cannot be read and are left out, such as "
+                f"{skipped[0]}"
+            )
 
     def _open_folder(self) -> None:
         """Makes or clears the folder, or takes it back to the step that training goes on from."""
