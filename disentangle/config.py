@@ -69,6 +69,8 @@ class TrainingConfig:
         accumulation: Parts into which the batch of a process is divided to save memory.
         mixed_precision: Overrides what `accelerate launch` was told.
         flip: Mirror each image horizontally with probability ½.
+        cpu_threads: Threads of each process for arithmetic on a CPU; 0 leaves them as they are,
+            which after `accelerate launch` can mean one.
         workers: Processes that decode images, for each training process; 0 decodes in it.
         ema_half_life: Images after which the weights of a step count half in their running
             average; 0 keeps none.
@@ -83,6 +85,7 @@ class TrainingConfig:
     accumulation: int = 1
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     flip: bool = False
+    cpu_threads: int = 0
     workers: int = 0
     ema_half_life: int = 0
     log_every: int = 100
@@ -93,7 +96,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _check_positive(self, "steps", "batch_size", "accumulation", "log_every")
         _check_positive(self, "sample_every", "checkpoint_every", "keep_checkpoints")
-        for name in ("workers", "ema_half_life"):
+        for name in ("cpu_threads", "workers", "ema_half_life"):
             if getattr(self, name) < 0:
                 raise ValueError(f"training.{name} must not be negative, got {getattr(self, name)}")
 

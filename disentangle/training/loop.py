@@ -178,6 +178,8 @@ class Session:
 
 def build_accelerator(run: RunConfig) -> Accelerator:
     """Accelerate, set up from the run and from what `accelerate launch` says."""
+    if run.training.cpu_threads:
+        torch.set_num_threads(run.training.cpu_threads)
     return Accelerator(
         mixed_precision=run.training.mixed_precision,
         gradient_accumulation_steps=run.training.accumulation,
