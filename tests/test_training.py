@@ -206,3 +206,20 @@ def test_corrupt_images_are_named_or_counted(tiny_vae, tmp_path, capsys):
     assert "1 of 9 images cannot be read and are left out, such as" in capsys.readouterr().out
     (images / "8.png").unlink()
     assert os.listdir(images)
+
+
+def test_two_processes_train_as_one(options, tmp_path):
+    """The joint batch, its order, latents, noise and R1 steps are those of one process."""
+    alone = lines(train([*options, "--output", str(tmp_path / "alone")]))
+    command = "accelerate launch --multi_gpu --num_processes 2 --num_machines 1"
+    command += " --mixed_precision no --dynamo_backend no -m disentangle.train"
+    together = [*options, "--output", str(tmp_path / "together")]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command.split()[1:]]
+    subprocess.run([*launcher, *together], check=True, env=environment, capture_output=True)
+    # Adam makes a whole step of a gradient that is rounding noise, so weights differ more than
+    # losses do; `images_per_second` is no result.
+    for one, two in zip(alone, lines(tmp_path / "together"), strict=True):
+        assert one.keys() == two.keys()
+        for name in one.keys() - {"images_per_second"}:
+            assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-5), name

@@ -66,9 +66,12 @@ class GANTask(Task):
     def _r1_loss(self, part: Batch) -> tuple[Tensor, Terms]:
         images = part.images.detach().requires_grad_()
         augmented = self._augment(images, part, Purpose.AUGMENT_REAL)
-        penalty = r1_penalty(self.critic.network(augmented), images)
+        logits = self.critic.network(augmented)
+        penalty = r1_penalty(logits, images)
         scale = self.objective.r1_every if self.objective.r1_lazy_scaling else 1
-        return self.objective.r1_weight * scale * penalty, {"r1": penalty}
+        # The penalty does not depend on the biases; a distributed wrapper waits for all gradients.
+        loss = self.objective.r1_weight * scale * penalty + 0 * logits.sum()
+        return loss, {"r1": penalty}
 
     def _generator_loss(self, part: Batch) -> tuple[Tensor, Terms]:
         z = part.normal(Purpose.GENERATOR_LATENT, self.learner.raw.latent_dim)
