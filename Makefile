@@ -8,8 +8,9 @@ INSTALLED := .venv/.installed
 
 quickstart: $(INSTALLED)  ## train a small VAE on sprites, score it, draw its traversals
 	$(BIN)/disentangle train --config configs/quickstart.yaml --overwrite
-	$(BIN)/disentangle traverse runs/quickstart --overwrite
-	$(BIN)/disentangle evaluate runs/quickstart --overwrite
+	$(BIN)/disentangle evaluate runs/quickstart \
+		--factor_vae_score.train_points 2000 --factor_vae_score.test_points 1000
+	$(BIN)/disentangle traverse runs/quickstart --samples 2
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses 2

@@ -26,7 +26,6 @@ from disentangle.metrics import (
 )
 from disentangle.models import Encoder
 from disentangle.parsing import new_parser
-from disentangle.training.checkpoints import find_checkpoint, read_step
 from disentangle.training.run_folder import RunFolder
 
 LIBRARIES = ("disentangle", "torch", "numpy", "scikit-learn")
@@ -40,9 +39,12 @@ def main(arguments: Sequence[str]) -> int:
         folder = RunFolder.open(options.run)
         model = folder.load_generator().to(pick_device(options.device))
         data = read_run(folder).build_data() if isinstance(model, Encoder) else None
+        if folder.scores.is_dir():
+            raise ValueError(f"scores cannot be written to {folder.scores}: it is a folder")
+        step = folder.read_step()
         scores = compute_scores(model, data, options)
     report = {
-        "step": read_step(find_checkpoint(folder.checkpoints, "latest")),
+        "step": step,
         "versions": {name: version(name) for name in LIBRARIES},
         "scores": scores,
     }

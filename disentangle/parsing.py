@@ -4,6 +4,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -50,6 +51,8 @@ def parse_run(arguments: Sequence[str]) -> tuple[RunConfig, Namespace]:
         if not isinstance(values[section], dict):
             given = values[section]
             raise ValueError(f"{section} must be a mapping of options, got {given!r}")
+    if "path" in values["data"]:  # a saved run may be read from another folder
+        values["data"]["path"] = str(Path(values["data"]["path"]).absolute())
     values["objective"] = task.objective(**values["objective"])
     values["optimizer"] = OptimizerConfig(**values["optimizer"])
     values["training"] = TrainingConfig(**values["training"])
@@ -114,8 +117,8 @@ def _lookup(content: Any, key: str) -> Any:
     return content
 
 
-def _choose(key: str, name: str | None, choices: Collection[str]) -> str:
-    if name is None or name not in choices:
+def _choose(key: str, name: Any, choices: Collection[str]) -> str:
+    if not isinstance(name, str) or name not in choices:
         known = ", ".join(choices)
         given = "is missing" if name is None else f"has no choice {name!r}"
         raise ValueError(f"{key} {given}; choose one of: {known}")

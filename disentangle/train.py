@@ -12,7 +12,8 @@ def main(arguments: Sequence[str]) -> int:
     """Trains a run.
 
     Returns:
-        The exit status: 0; 1 when a loss was no longer finite; 128 + N when signal N ended the run.
+        The exit status: 0; 1 when a loss was no longer finite or a file could not be
+        written or read; 128 + N when signal N ended the run.
     """
     with bad_input_exits("train"):
         run, options = parse_run(arguments)
@@ -21,6 +22,9 @@ def main(arguments: Sequence[str]) -> int:
         stopped_by = session.train()
     except FloatingPointError as error:
         print(f"disentangle train: error: {error}; lower optimizer.lr?", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"disentangle train: error: {error}", file=sys.stderr)
         return 1
     if stopped_by is not None:
         print(f"stopped at step {session.step}; go on with --resume", file=sys.stderr)

@@ -27,17 +27,20 @@ def main(arguments: Sequence[str]) -> int:
         for name, least in (("steps", 2), ("samples", 1)):
             if options[name] < least:
                 raise ValueError(f"--{name} must be at least {least}, got {options[name]}")
-        if not 0 < options.range < float("inf"):
+        if options.range <= 0:
             raise ValueError(f"--range must be positive, got {options.range}")
         latents = choose_latents(model, folder, options)
-    values = torch.linspace(-options.range, options.range, options.steps)
-    frames = traverse(model.decode, latents, model.axes, values=values)
-    labels = [axis.name for axis in model.axes], value_labels(values)
-    groups = [axis.group for axis in model.axes]
-    folder.traversals.mkdir(exist_ok=True)
-    grid, animation = (folder.traversals / f"traversal.{kind}" for kind in ("png", "webp"))
-    traversal_grid(frames, *labels, groups=groups).save(grid)
-    save_animation(frames, animation, *labels, groups=groups)
+        if folder.traversals.exists() and not folder.traversals.is_dir():
+            raise ValueError(f"pictures cannot be written to {folder.traversals}: it is a file")
+        values = torch.linspace(-options.range, options.range, options.steps)
+        frames = traverse(model.decode, latents, model.axes, values=values)
+        labels = [axis.name for axis in model.axes], value_labels(values)
+        groups = [axis.group for axis in model.axes]
+        grid, animation = (folder.traversals / f"traversal.{kind}" for kind in ("png", "webp"))
+        picture = traversal_grid(frames, *labels, groups=groups)
+        folder.traversals.mkdir(exist_ok=True)
+        save_animation(frames, animation, *labels, groups=groups)  # refuses what is too large
+        picture.save(grid)
     print(f"grid:      {grid}\nanimation: {animation}")
     return 0
 

@@ -18,6 +18,7 @@ from disentangle.models.shapes import (
     check_image_channels,
     check_images,
     check_latents,
+    check_positive,
     count_halvings,
 )
 
@@ -87,6 +88,7 @@ class EigenGAN(StandardNormalPrior, ModelMixin, ConfigMixin):
         super().__init__()
         doublings = count_halvings(image_size, SMALLEST)
         check_image_channels(image_channels)
+        check_positive(noise_dim=noise_dim, base_channels=base_channels, max_channels=max_channels)
         widths = [min(max_channels, base_channels << i) for i in range(doublings, -1, -1)]
         self.block_count = doublings
         self.latent_dim = noise_dim + doublings * basis_dim
@@ -171,6 +173,7 @@ class EigenGANDiscriminator(ModelMixin, ConfigMixin):
         super().__init__()
         halvings = count_halvings(image_size, SMALLEST)
         check_image_channels(image_channels)
+        check_positive(base_channels=base_channels, max_channels=max_channels)
         widths = [min(max_channels, base_channels << i) for i in range(halvings + 1)]
         layers: list[nn.Module] = [nn.Conv2d(image_channels, widths[0], 7, padding=3)]
         for narrow, wide in itertools.pairwise(widths):

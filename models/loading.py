@@ -45,8 +45,8 @@ def load_model(folder: str | Path) -> ModelMixin:
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{config_file} is not JSON: {error}") from error
-    name = config.get("_class_name")
-    if name not in MODEL_CLASSES:
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    if not isinstance(name, str) or name not in MODEL_CLASSES:
         known = ", ".join(MODEL_CLASSES)
         raise ValueError(f"{config_file} names the class {name!r}, expected one of {known}")
     arguments = {key: value for key, value in config.items() if not key.startswith("_")}

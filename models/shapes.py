@@ -38,6 +38,13 @@ def check_images(images: Tensor, image_channels: int, image_size: int) -> None:
         )
 
 
+def check_positive(**widths: int) -> None:
+    """Raises `ValueError`, with the name of a width that is not positive, if there is one."""
+    for name, width in widths.items():
+        if width < 1:
+            raise ValueError(f"{name} must be at least 1, got {width}")
+
+
 def check_image_channels(image_channels: int) -> None:
     """Raises `ValueError` unless images are grey (1) or colour (3)."""
     if image_channels not in (1, 3):

@@ -21,6 +21,7 @@ from disentangle.models.shapes import (
     check_image_channels,
     check_images,
     check_latents,
+    check_positive,
     count_halvings,
 )
 
@@ -115,8 +116,8 @@ class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
             feature maps from 4 × 4 upwards.
 
     Raises:
-        ValueError: If `image_size` is not a power of two from 32, or there are more subspaces
-            than depths.
+        ValueError: If `image_size` is not a power of two from 32, a width is not positive, or
+            there are more subspaces than depths.
 
     Examples:
         >>> model = SubspaceVAE(image_size=32, image_channels=1, code_dim=5)
@@ -139,6 +140,7 @@ class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
         super().__init__()
         halvings = count_halvings(image_size, SMALLEST)
         check_image_channels(image_channels)
+        check_positive(code_dim=code_dim, base_channels=base_channels, hidden_dim=hidden_dim)
         self.latent_dim = code_dim
         wide = [2 * base_channels] * (halvings - 2)
         widths = [image_channels, base_channels, base_channels, *wide]

@@ -35,7 +35,7 @@ def test_the_name_in_a_config_can_be_overridden(tmp_path):
     config = tmp_path / "a.yaml"
     config.write_text("data: {name: folder}\n")
     run, _ = parse_run(["--config", str(config), *VAE])
-    assert run.data == {"name": "sprites"}
+    assert run.data == {"name": "sprites", "orientations": 40}
 
 
 def test_round_trip_through_yaml(tmp_path):
@@ -58,6 +58,7 @@ def test_resume_takes_an_optional_checkpoint(options, resume):
     [
         ([], "task is missing; choose one of: gan, vae"),
         (["--task", "gam"], "task has no choice 'gam'; choose one of: gan, vae"),
+        (["--task", "[vae]"], "task has no choice '[vae]'"),
         (["--task", "vae"], "data.name is missing; choose one of: sprites, dsprites, folder"),
         ([*NAMES, "--model.name", "vgg"], "model.name has no choice 'vgg'; choose one of: sub"),
         ([*VAE, "--model.name"], "expected one argument"),
@@ -93,7 +94,8 @@ def test_bad_options_get_one_line(options, message):
         ("training: {stepz: 3}", "does not accept option 'stepz'; did you mean training.steps?"),
         ("training: {steps: many}", "training.steps: expected int, got many"),
         ("trainings: {steps: 3}", "trainings"),
-        ("training: 3", "training"),
+        ("training: 3", "training must be a mapping of options, got 3"),
+        ("data: [1]", "data"),
         ("[1, 2]", "a.yaml must hold a mapping of options"),
         ("training: {steps: [", "a.yaml is not YAML"),
         ("\x00", "a.yaml is not YAML"),

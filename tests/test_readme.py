@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from disentangle import evaluate, train, traverse
+from disentangle.commands import parse_arguments
 from disentangle.parsing import parse_run
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +48,16 @@ def test_training_commands_parse(line, monkeypatch, tmp_path):
     arguments = words[words.index("--config") :]
     if "--help" not in arguments:
         parse_run(arguments)
+
+
+def test_make_quickstart_gives_options_that_the_commands_have(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    recipe = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    commands = re.findall(r"^\t\$\(BIN\)/disentangle (\w+) (.*)$", recipe, flags=re.M)
+    assert [name for name, _ in commands] == ["train", "evaluate", "traverse"]
+    parse_run(shlex.split(commands[0][1]))
+    for module, (_, options) in zip((evaluate, traverse), commands[1:], strict=True):
+        parse_arguments(module.build_parser(), shlex.split(options))
 
 
 @pytest.mark.usefixtures("quickstart")

@@ -2,12 +2,14 @@ import pytest
 
 from disentangle.training.run_folder import RunFolder, replace_files
 
+CONFIG = "{task: vae, model: {}, data: {}, output: run}"
+
 
 @pytest.fixture
 def run(tmp_path):
     folder = tmp_path / "run"
     (folder / "checkpoints" / "step-1").mkdir(parents=True)
-    (folder / "config.yaml").write_text("task: vae\n")
+    (folder / "config.yaml").write_text(CONFIG)
     (folder / "notes.txt").write_text("mine")
     return RunFolder(folder)
 
@@ -22,8 +24,7 @@ def test_a_run_may_be_claimed_only_when_asked_for(run):
         run.check_claim(resume=False, overwrite=False)
     run.check_claim(resume=True, overwrite=False)
     run.check_claim(resume=False, overwrite=True)
-    with pytest.raises(ValueError, match="choose one"):
-        run.check_claim(resume=True, overwrite=True)
+    run.check_claim(resume=True, overwrite=True)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -35,6 +36,25 @@ def test_a_folder_that_is_not_a_run_is_never_claimed(tmp_path, overwrite):
         RunFolder(tmp_path / "thesis.tex").check_claim(resume=False, overwrite=overwrite)
     with pytest.raises(ValueError, match="nothing to resume"):
         RunFolder(tmp_path).check_claim(resume=True, overwrite=False)
+
+
+@pytest.mark.parametrize("content", ["hydra: mine", "[1]", "", "{", "\x00", "task: vae"])
+def test_somebody_elses_config_makes_no_run(tmp_path, content):
+    (tmp_path / "config.yaml").write_text(content)
+    for flags in ({"resume": True, "overwrite": False}, {"resume": False, "overwrite": True}):
+        with pytest.raises(ValueError, match="is not a run folder"):
+            RunFolder(tmp_path).check_claim(**flags)
+    with pytest.raises(ValueError, match=r"its config\.yaml is not that of a run"):
+        RunFolder.open(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file is not a folder that may be written to"):
+        RunFolder(tmp_path / "file" / "run").check_claim(resume=False, overwrite=False)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="exists and is not a run folder"):
+        RunFolder(tmp_path / "dangling").check_claim(resume=False, overwrite=False)
 
 
 def test_clearing_leaves_what_is_not_the_runs(run, tmp_path):

@@ -64,7 +64,8 @@ def test_what_a_run_writes(options):
     gan = "gan" in options
     expected = {"config.yaml", "metrics.jsonl", "model", "checkpoints", "samples", "logs"}
     assert names == expected | ({"discriminator", "ema"} if gan else set())
-    assert [line["step"] for line in lines(folder)] == [2, 4, 6]
+    # Every second step, and whenever there is a checkpoint.
+    assert [line["step"] for line in lines(folder)] == [2, 3, 4, 6]
     assert (
         "condition/" + ("blocks.0.subspace.U" if gan else "decoder.subspaces.0.U")
         in lines(folder)[0]
@@ -88,16 +89,20 @@ def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not_stopped(options, tmp
         [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines(folder)]
         for folder in (tmp_path / "cut", whole)
     ]
-    # The stop at step 3 wrote a line of its own, which divides the mean of steps 3 and 4.
-    assert timeless[0][0] == timeless[1][0]
-    assert timeless[0][-1] == timeless[1][-1]
+    assert timeless[0] == timeless[1]
 
 
-def test_resuming_an_older_checkpoint_drops_what_came_after(options):
+def test_resuming_an_older_checkpoint_drops_what_came_after(options, capsys):
     folder = train(options)
     before = weights(folder)
+    message = complaint(capsys, [*options, "--resume", "step-3"])
+    assert "would drop the checkpoint step-6: add --overwrite" in message
+    session = Session(parse_run(options)[0], resume="step-3", overwrite=True)
+    session._open_folder()
+    assert [entry.name for entry in (folder / "checkpoints").iterdir()] == ["step-3"]
+    assert [line["step"] for line in lines(folder)] == [2, 3]
     train([*options, "--resume", "step-3"])
-    assert [line["step"] for line in lines(folder)] == [2, 4, 6]
+    assert [line["step"] for line in lines(folder)] == [2, 3, 4, 6]
     assert_same(weights(folder), before)
 
 
@@ -124,17 +129,26 @@ def test_every_combination_of_techniques_trains(tiny_gan, techniques):
 
 
 def test_bfloat16(options):
-    train([*options, "--training.mixed_precision", "bf16", "--training.steps", "2"])
+    folder = train([*options, "--training.mixed_precision", "bf16", "--training.steps", "2"])
+    assert all(tensor.dtype == torch.float32 for tensor in weights(folder)["model"].values())
+    exact = train([*options, "--training.steps", "2", "--output", str(folder.parent / "exact")])
+    for rough, fine in zip(lines(folder), lines(exact), strict=True):
+        assert rough != fine
+        for name in (name for name in fine if name.startswith("loss")):
+            assert rough[name] == pytest.approx(fine[name], rel=0.05), name
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_checkpoints_and_leaves(tiny_vae, tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGTERM, 2)]
+)
+def test_a_signal_to_the_process_group_checkpoints_and_leaves(tiny_vae, tmp_path, number, workers):
     command = [sys.executable, "-m", "disentangle.train", *tiny_vae, "--training.steps", "100000"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    command += ["--training.workers", str(workers)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     metrics = tmp_path / "run" / "metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.read_text()):
         time.sleep(0.05)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     last = lines(tmp_path / "run")[-1]["step"]
@@ -164,7 +178,8 @@ def test_an_existing_run_is_kept_unless_asked_otherwise(tiny_vae, capsys):
 
 def test_a_checkpoint_of_another_architecture(tiny_vae, capsys):
     folder = train(tiny_vae)
-    message = complaint(capsys, [*tiny_vae, "--resume", "--model.code_dim", "7"])
+    more = ["--training.steps", "8", "--resume", "--model.code_dim", "7"]
+    message = complaint(capsys, [*tiny_vae, *more])
     assert "another architecture: model.code_dim is 10 there and 7 here" in message
     saved = yaml.safe_load((folder / "config.yaml").read_text())
     assert saved["model"]["code_dim"] == 10
@@ -173,7 +188,31 @@ def test_a_checkpoint_of_another_architecture(tiny_vae, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (["--training.steps", "6"], "is after step 6 of 6; a larger --training.steps goes on"),
+        (["--training.ema_half_life", "9"], "an average of the weights is False there and True"),
+        (["--orthogonality", "[nog]"], "olr in orthogonality is True there and False here"),
+    ],
+)
+def test_a_run_that_cannot_go_on(tiny_vae, capsys, more, message):
+    train(tiny_vae)
+    options = [*tiny_vae, "--training.steps", "8", *more, "--resume"]
+    assert message in complaint(capsys, options)
+
+
+def test_a_damaged_checkpoint(tiny_vae, capsys, tmp_path):
+    damaged = train(tiny_vae) / "checkpoints" / "step-6" / "model.safetensors"
+    damaged.write_bytes(b"x" * damaged.stat().st_size)
+    message = complaint(capsys, [*tiny_vae, "--training.steps", "8", "--resume"])
+    assert "step-6 cannot be loaded" in message
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
         (["--resume"], "nothing to resume"),
+        (["--model.base_channels", "0"], "base_channels must be at least 1, got 0"),
+        (["--model.hidden_dim", "-1"], "hidden_dim must be at least 1, got -1"),
+        (["--output", "/proc/version/run"], "/proc/version is not a folder"),
         (["--model.image_size", "48"], "image_size must be a power of two from 32, got 48"),
         (["--model.image_channels", "3"], "model.image_channels is 3, but the data set 'sprites'"),
         (["--training.batch_size", "1000000"], "but the data set has 737280 images only"),
@@ -204,8 +243,7 @@ def test_corrupt_images_are_named_or_counted(tiny_vae, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
     train([*options, "--data.on_corrupt", "skip", "--training.flip", "true"])
     assert "1 of 9 images cannot be read and are left out, such as" in capsys.readouterr().out
-    (images / "8.png").unlink()
-    assert os.listdir(images)
+    assert len(os.listdir(images)) == 9
 
 
 def test_two_processes_train_as_one(options, tmp_path):

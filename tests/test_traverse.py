@@ -50,7 +50,7 @@ def test_pictures_depend_on_the_seed_alone(run):
         (["--steps", "1"], "--steps must be at least 2, got 1"),
         (["--samples", "0"], "--samples must be at least 1, got 0"),
         (["--range", "-1"], "--range must be positive, got -1.0"),
-        (["--range", "inf"], "--range must be positive, got inf"),
+        (["--range", "inf"], "range: expected float, got inf"),
         (["--step", "3"], "unrecognized arguments: --step 3; did you mean steps?"),
     ],
 )

@@ -1,5 +1,6 @@
 """Which images a step trains on, and the random numbers that go with them."""
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -101,6 +102,7 @@ def load_batches(
         collate_fn=_as_fetched,
         num_workers=workers,
         pin_memory=device.type == "cuda",
+        worker_init_fn=_ignore_signals,
     )
     for step, pixels in zip(sampler.steps, loader, strict=True):
         images = scale_pixels(pixels.to(device, non_blocking=True))
@@ -112,6 +114,12 @@ def flip_some(batch: Batch) -> Batch:
     """The batch with each image mirrored horizontally with probability ½."""
     chosen = batch.uniform(Purpose.FLIP, 1).lt(0.5)[..., None, None]  # (N, 1) -> (N, 1, 1, 1)
     return replace(batch, images=torch.where(chosen, batch.images.flip(3), batch.images))
+
+
+def _ignore_signals(worker: int) -> None:
+    """A signal to the whole process group is for the trainer, which still wants its batches."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_fetched(images: Any) -> Any:

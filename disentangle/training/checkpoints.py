@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from disentangle.training.run_folder import flush
 
@@ -64,6 +65,30 @@ def find_checkpoint(folder: Path, which: str) -> Path:
     return folder / f"step-{step}"
 
 
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
+    """Restores what `save_checkpoint` saved.
+
+    Raises:
+        ValueError: If a file is damaged, or of other networks or optimizers.
+    """
+    try:
+        accelerator.load_state(str(checkpoint))
+    except (RuntimeError, ValueError, LookupError, OSError, EOFError, SafetensorError) as error:
+        raise ValueError(f"the checkpoint {checkpoint} cannot be loaded: {error}") from error
+
+
+def later_checkpoints(folder: Path, step: int) -> list[int]:
+    """The steps of the whole checkpoints after a step, in order."""
+    later = sorted(s for s in _steps(folder) if s > step)
+    return [s for s in later if is_whole(folder / f"step-{s}")]
+
+
+def drop_checkpoints_after(folder: Path, step: int) -> None:
+    """Removes the checkpoints of steps that a resumed run will make again."""
+    for later in later_checkpoints(folder, step):
+        shutil.rmtree(folder / f"step-{later}")
+
+
 def read_step(checkpoint: Path) -> int:
     """The optimizer step after which a checkpoint was written."""
     return json.loads((checkpoint / MANIFEST).read_text())["step"]
@@ -74,7 +99,7 @@ def is_whole(checkpoint: Path) -> bool:
     try:
         sizes = json.loads((checkpoint / MANIFEST).read_text())["sizes"]
         return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return False
 
 

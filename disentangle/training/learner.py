@@ -55,8 +55,10 @@ class Learner:
         self.pre_svd: dict[str, nn.Parameter] = {}
         self.orthogonal_loss_weight = 0.0
         if treated:
-            names = run.pre_svd_parameters or network.pre_svd_parameters()
-            self.pre_svd = resolve_parameters(network, names)
+            names = run.pre_svd_parameters
+            self.pre_svd = resolve_parameters(
+                network, network.pre_svd_parameters() if names is None else names
+            )
             attach(optimizer, self.pre_svd, set(run.orthogonality).difference(LOSS_TECHNIQUES))
             if "ol" in run.orthogonality:
                 self.orthogonal_loss_weight = run.orthogonal_loss_weight

@@ -85,7 +85,15 @@ class MetricsLog:
 def drop_lines_after(file: Path, step: int) -> None:
     """Removes the lines of steps that a resumed run will make, and write, again."""
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    kept = [line for line in lines if _step_of(line) <= step]
     temporary = file.with_name(f".{file.name}.tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     os.replace(temporary, file)
+
+
+def _step_of(line: str) -> float:
+    """The step of a line; infinity for one that a crash has torn."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -1,6 +1,7 @@
 """The shell that every task shares: data, averages, logs, samples, checkpoints, signals."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -13,7 +14,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from disentangle.config import RunConfig
 from disentangle.data import scale_pixels
 from disentangle.training.batches import StepSampler, load_batches
-from disentangle.training.checkpoints import find_checkpoint, read_step, save_checkpoint
+from disentangle.training.checkpoints import (
+    drop_checkpoints_after,
+    find_checkpoint,
+    later_checkpoints,
+    load_checkpoint,
+    read_step,
+    save_checkpoint,
+)
 from disentangle.training.gan import GANTask
 from disentangle.training.logs import MetricsLog, drop_lines_after
 from disentangle.training.run_folder import RunFolder
@@ -23,7 +31,6 @@ from disentangle.training.vae import VAETask
 from disentangle.traversal import image_grid
 
 TASK_CLASSES: dict[str, type[Task]] = {"gan": GANTask, "vae": VAETask}
-ARCHITECTURE = ("task", "model", "discriminator")  # a checkpoint fits no other
 SHEET = 64  # images of a sheet of samples
 
 
@@ -50,8 +57,9 @@ class Session:
         self.folder.check_claim(resume=resume is not None, overwrite=overwrite)
         checkpoint = None
         if resume is not None:
-            check_architecture(run, self.folder.config)
+            check_architecture(run, self.folder)
             checkpoint = find_checkpoint(self.folder.checkpoints, resume)
+            check_future(run, checkpoint, overwrite=overwrite)
         self.data = run.build_data()
         self.accelerator = build_accelerator(run)
         self._report_skipped()
@@ -63,7 +71,7 @@ class Session:
             self.accelerator.register_for_checkpointing(self.average)
         self.step = 0
         if checkpoint is not None:
-            self.accelerator.load_state(str(checkpoint))
+            load_checkpoint(self.accelerator, checkpoint)
             self.step = read_step(checkpoint)
 
     def train(self) -> int | None:
@@ -128,6 +136,7 @@ class Session:
             self.folder.samples.mkdir(parents=True, exist_ok=True)
             self.folder.config.write_text(self.run.dump(), encoding="utf-8")
             drop_lines_after(self.folder.metrics, self.step)
+            drop_checkpoints_after(self.folder.checkpoints, self.step)
         self.accelerator.wait_for_everyone()
         self.accelerator.init_trackers(
             "logs", init_kwargs={"tensorboard": {"purge_step": self.step + 1}}
@@ -135,12 +144,13 @@ class Session:
 
     def _write_what_is_due(self, log: MetricsLog, *, last: bool) -> None:
         training = self.run.training
-        if last or self.step % training.log_every == 0:
+        save = last or self.step % training.checkpoint_every == 0
+        if save or self.step % training.log_every == 0:  # a loss that is not finite is not saved
             conditions = self.task.learner.condition_numbers()
             log.write(self.step, {f"condition/{name}": c for name, c in conditions.items()})
         if last or self.step % training.sample_every == 0:
             self._write_sheet()
-        if last or self.step % training.checkpoint_every == 0:
+        if save:
             self._write_models()
             save_checkpoint(
                 self.accelerator, self.folder.checkpoints, self.step, training.keep_checkpoints
@@ -162,9 +172,9 @@ class Session:
         if not self.accelerator.is_main_process:
             return
         for name, model in self.task.exports.items():
-            self.folder.export(name, model)
+            self.folder.export(name, model, self.step)
         if self.average is not None:
-            self.folder.export("ema", self.average.module)
+            self.folder.export("ema", self.average.module, self.step)
 
     def _asked_to_stop(self, noted: list[int]) -> bool:
         """Whether any process noted a signal; several ask each other only when a line is due."""
@@ -217,21 +227,49 @@ def build_average(model: nn.Module, run: RunConfig) -> AveragedModel | None:
     return average.requires_grad_(False).eval()
 
 
-def check_architecture(run: RunConfig, saved: Path) -> None:
-    """Whether the checkpoints of a saved run are of the networks of this one.
+def check_architecture(run: RunConfig, folder: RunFolder) -> None:
+    """Whether the checkpoints of a saved run are of the networks and optimizers of this one.
 
     Raises:
         ValueError: With the first option that differs, and its two values.
     """
-    then, now = yaml.safe_load(saved.read_text(encoding="utf-8")), yaml.safe_load(run.dump())
-    for section in ARCHITECTURE:
-        if then.get(section) == now[section]:
-            continue
-        old, new = then.get(section), now[section]
-        if isinstance(old, dict) and isinstance(new, dict):
-            key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
-            section, old, new = f"{section}.{key}", old.get(key), new.get(key)
+    then, now = _state_options(folder.read_config()), _state_options(yaml.safe_load(run.dump()))
+    for option in sorted(then.keys() | now.keys()):
+        old, new = then.get(option), now.get(option)
+        if old != new:
+            raise ValueError(
+                f"the checkpoints in {folder.path} are of another architecture: {option} is {old} "
+                f"there and {new} here"
+            )
+
+
+def _state_options(config: dict[str, Any]) -> dict[str, Any]:
+    """The options that decide which tensors a checkpoint holds, by dotted name."""
+    options = {"task": config["task"]}
+    for section in ("model", "discriminator"):
+        values = config.get(section) or {}
+        options |= {f"{section}.{key}": value for key, value in values.items()}
+    divided = "olr" in (config.get("orthogonality") or ())  # into a parameter group for each
+    options["olr in orthogonality"] = divided
+    options["pre_svd_parameters"] = config.get("pre_svd_parameters") if divided else None
+    average = (config.get("training") or {}).get("ema_half_life", 0)
+    return options | {"an average of the weights": bool(average)}
+
+
+def check_future(run: RunConfig, checkpoint: Path, *, overwrite: bool) -> None:
+    """Whether there are steps left after a checkpoint, and none already made that would be lost.
+
+    Raises:
+        ValueError: If the run is over, or a later checkpoint would be dropped unasked.
+    """
+    step = read_step(checkpoint)
+    if step >= run.training.steps:
         raise ValueError(
-            f"the checkpoints in {saved.parent} are of another architecture: {section} is {old} "
-            f"there and {new} here"
+            f"nothing to resume: {checkpoint} is after step {step} of {run.training.steps}; "
+            "a larger --training.steps goes on"
+        )
+    if (later := later_checkpoints(checkpoint.parent, step)) and not overwrite:
+        raise ValueError(
+            f"going on from step-{step} would drop the checkpoint step-{later[-1]}: add "
+            "--overwrite to drop it, or copy the run folder"
         )

@@ -1,14 +1,18 @@
 """The folder of a run: what lies where, and who may write into it."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import yaml
 from diffusers import ModelMixin
 
 from disentangle.models import load_model
 
+STEP_FILE = "training.json"  # beside the weights of a model
 CONTENTS = (
     "config.yaml",
     "metrics.jsonl",
@@ -56,33 +60,57 @@ class RunFolder:
         folder = cls(path)
         if not folder.path.is_dir():
             raise FileNotFoundError(f"there is no run folder {folder.path}")
-        if not folder.config.is_file():
-            raise ValueError(f"{folder.path} is not a run folder: it holds no config.yaml")
+        folder.read_config()
         return folder
+
+    def read_config(self) -> dict[str, Any]:
+        """The saved configuration, as it stands in the file.
+
+        Raises:
+            ValueError: If there is none, or it is not that of a run.
+        """
+        if not self.config.is_file():
+            raise ValueError(f"{self.path} is not a run folder: it holds no config.yaml")
+        try:
+            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            config = None
+        if not isinstance(config, dict) or not config.keys() >= {"task", "model", "data", "output"}:
+            raise ValueError(
+                f"{self.path} is not a run folder: its config.yaml is not that of a run"
+            )
+        return config
 
     def check_claim(self, *, resume: bool, overwrite: bool) -> None:
         """Whether a run may be written here; nothing is touched.
 
         Raises:
-            ValueError: If something is here and it was not said what is to become of it, or if
-                nothing is here and it was to be resumed.
+            ValueError: If something is here and it was not said what is to become of it, if nothing
+                is here and it was to be resumed, or if no folder can be made here.
         """
-        if resume and overwrite:
-            raise ValueError("--resume goes on with a run and --overwrite replaces it: choose one")
-        holds_run = self.config.is_file()
-        if resume and not holds_run:
-            raise ValueError(f"nothing to resume: {self.path} is not a run folder")
-        if holds_run and not (resume or overwrite):
+        try:
+            self.read_config()
+        except ValueError as error:
+            if resume:
+                raise ValueError(f"nothing to resume: {error}") from error
+            self._check_empty()
+            return
+        if not (resume or overwrite):
             raise ValueError(
                 f"{self.path} already holds a run: add --resume to go on with it, --overwrite to "
                 "replace it, or choose another --output"
             )
-        if (
-            self.path.exists()
-            and not holds_run
-            and (not self.path.is_dir() or any(self.path.iterdir()))
-        ):
+
+    def _check_empty(self) -> None:
+        """Whether there is nothing here, or an empty folder, and a folder can be made."""
+        if os.path.lexists(self.path) and not (self.path.is_dir() and not any(self.path.iterdir())):
             raise ValueError(f"{self.path} exists and is not a run folder: choose another --output")
+        parent = next(folder for folder in self.path.absolute().parents if os.path.lexists(folder))
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ValueError(
+                f"the run folder {self.path} cannot be made: {parent} is not a folder that may be "
+                "written to"
+            )
 
     def clear(self) -> None:
         """Removes what a run writes, and nothing else that may lie in the folder."""
@@ -102,9 +130,18 @@ class RunFolder:
         averaged = self.path / "ema"
         return load_model(averaged if averaged.is_dir() else self.path / "model")
 
-    def export(self, name: str, model: ModelMixin) -> None:
-        """Writes a model to the folder `name`, each of its files whole or not at all."""
-        replace_files(self.path / name, model.save_pretrained)
+    def export(self, name: str, model: ModelMixin, step: int) -> None:
+        """Writes a model and its step to the folder `name`, each file whole or not at all."""
+
+        def write(folder: Path) -> None:
+            model.save_pretrained(folder)
+            (folder / STEP_FILE).write_text(json.dumps({"step": step}), encoding="utf-8")
+
+        replace_files(self.path / name, write)
+
+    def read_step(self) -> int:
+        """The step after which the models were written."""
+        return json.loads((self.path / "model" / STEP_FILE).read_text(encoding="utf-8"))["step"]
 
 
 def replace_files(folder: Path, write: Callable[[Path], object]) -> None:
