@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from disentangle.metrics import (
 )
 from disentangle.models import Encoder
 from disentangle.parsing import new_parser
-from disentangle.training.run_folder import RunFolder
+from disentangle.training.run_folder import RunFolder, replace_text
 
 LIBRARIES = ("disentangle", "torch", "numpy", "scikit-learn")
 CHUNK = 1024  # images that are made or encoded at once
@@ -48,9 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         "versions": {name: version(name) for name in LIBRARIES},
         "scores": scores,
     }
-    temporary = folder.scores.with_suffix(".tmp")
-    temporary.write_text(json.dumps(_plain(report), indent=1), encoding="utf-8")
-    os.replace(temporary, folder.scores)
+    replace_text(folder.scores, json.dumps(_plain(report), indent=1))
     print(format_table(scores, model))
     print(f"\nscores: {folder.scores}")
     return 0

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from disentangle.training.learner import Terms
+from disentangle.training.run_folder import replace_text
 
 
 class MetricsLog:
@@ -86,9 +86,7 @@ def drop_lines_after(file: Path, step: int) -> None:
     """Removes the lines of steps that a resumed run will make, and write, again."""
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
     kept = [line for line in lines if _step_of(line) <= step]
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, file)
+    replace_text(file, "".join(kept))
 
 
 def _step_of(line: str) -> float:

@@ -24,7 +24,7 @@ from disentangle.training.checkpoints import (
 )
 from disentangle.training.gan import GANTask
 from disentangle.training.logs import MetricsLog, drop_lines_after
-from disentangle.training.run_folder import RunFolder
+from disentangle.training.run_folder import RunFolder, replace_text
 from disentangle.training.signals import note_signals
 from disentangle.training.task import Task
 from disentangle.training.vae import VAETask
@@ -134,7 +134,7 @@ class Session:
             if self.step == 0:
                 self.folder.clear()
             self.folder.samples.mkdir(parents=True, exist_ok=True)
-            self.folder.config.write_text(self.run.dump(), encoding="utf-8")
+            replace_text(self.folder.config, self.run.dump())
             drop_lines_after(self.folder.metrics, self.step)
             drop_checkpoints_after(self.folder.checkpoints, self.step)
         self.accelerator.wait_for_everyone()

@@ -158,6 +158,14 @@ def replace_files(folder: Path, write: Callable[[Path], object]) -> None:
     flush(folder)
 
 
+def replace_text(file: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    flush(temporary)
+    os.replace(temporary, file)
+
+
 def flush(path: Path) -> None:
     """Returns when the file, or the folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
