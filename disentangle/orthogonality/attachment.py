@@ -1,197 +1,19 @@
-"""Techniques that make a Pre-SVD layer orthogonal: in its gradient, its step size or its weight.
-
-The mathematics are pure functions of tensors; `attach` is the thin shell that runs those which act
-on the optimizer, just before each of its steps.
-
-Source: Song, Sebe and Wang, ECCV 2022, https://arxiv.org/abs/2207.02119, and TPAMI 2022,
-https://arxiv.org/abs/2212.05599.
-"""
+"""NOG and OLR on an optimizer: what runs just before each of its steps."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from difflib import get_close_matches
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from disentangle.linalg import polar_factor
-
-# In the order in which they act: the optimal learning rate is that of the gradient in use.
-OptimizerTechnique = Literal["nog", "olr"]
-LossTechnique = Literal["ol"]
-Technique = Literal[OptimizerTechnique, LossTechnique]
-OPTIMIZER_TECHNIQUES: tuple[str, ...] = get_args(OptimizerTechnique)
-LOSS_TECHNIQUES: tuple[str, ...] = get_args(LossTechnique)
-
-
-def as_matrix(tensor: Tensor) -> Tensor:
-    """A weight or its gradient as a matrix; a view where the memory layout allows it.
-
-    Convolutions `(out, in, kh, kw)` become `(out, in·kh·kw)`. Transposed convolutions are stored
-    as `(in, out, kh, kw)` and become `(in, out·kh·kw)`. A matrix stays as it is.
-
-    Args:
-        tensor: At least 2 dimensions.
-
-    Returns:
-        A matrix with as many rows as the first dimension.
-
-    Raises:
-        ValueError: If `tensor` has fewer than 2 dimensions.
-
-    Examples:
-        >>> as_matrix(torch.nn.Conv2d(3, 64, kernel_size=3).weight).shape
-        torch.Size([64, 27])
-    """
-    if tensor.ndim < 2:
-        raise ValueError(
-            "only a tensor of at least 2 dimensions can be taken as a matrix, "
-            f"got shape {tuple(tensor.shape)}"
-        )
-    return tensor.flatten(start_dim=1)
-
-
-def nearest_orthogonal_gradient(gradient: Tensor) -> Tensor:
-    """NOG: the polar factor of a gradient taken as a matrix. Its magnitude is discarded.
-
-    A gradient of zero stays zero, and directions without gradient stay without (see
-    `polar_factor`). A gradient with any entry that is not finite is passed through untouched, so
-    that whoever looks for overflow still sees it.
-
-    Source: https://arxiv.org/abs/2207.02119.
-
-    Args:
-        gradient: As `as_matrix` takes it, floating point.
-
-    Returns:
-        The shape and dtype of `gradient`.
-
-    Raises:
-        ValueError: If `gradient` has fewer than 2 dimensions or is not floating point.
-
-    Examples:
-        >>> nearest_orthogonal_gradient(torch.tensor([[5.0, 0.0], [0.0, -0.1]]))
-        tensor([[ 1.,  0.],
-                [ 0., -1.]])
-    """
-    matrix = as_matrix(gradient)
-    polar = polar_factor(matrix)
-    # One entry tells: all of it is not a number if any of the gradient is not finite.
-    lost = polar[:1, :1].isnan()
-    return torch.where(lost, matrix, polar).reshape(gradient.shape)
-
-
-def optimal_learning_rate(weight: Tensor, gradient: Tensor, base_rate: float | Tensor) -> Tensor:
-    """OLR: the step size that brings the weight nearest to an orthogonal one, never above a base.
-
-    `η = wᵀw·lᵀw / (wᵀw·lᵀl + 2 (lᵀw)²)` for weight `w` and gradient `l` as vectors, if
-    `0 < η < base_rate`, else the base rate, as also when a vector is zero or not finite. It is the
-    Newton step `−J′(0) / J″(0)` of `J(η) = ‖w − ηl‖⁴`, the paper's approximation to the distance.
-
-    Source: https://arxiv.org/abs/2207.02119.
-
-    Args:
-        weight: Any shape.
-        gradient: The shape of `weight`; after NOG, if that is used too.
-        base_rate: The learning rate not to exceed, a number or a 0-d tensor.
-
-    Returns:
-        0-d, float64, on the device of `weight`.
-
-    Raises:
-        ValueError: If the shapes differ.
-
-    Examples:
-        >>> optimal_learning_rate(torch.tensor([[3.0]]), torch.tensor([[2.0]]), 1.0).item()
-        0.5
-        >>> optimal_learning_rate(torch.tensor([[3.0]]), torch.tensor([[2.0]]), 0.1).item()
-        0.1
-    """
-    if weight.shape != gradient.shape:
-        raise ValueError(
-            "weight and gradient must have the same shape, "
-            f"got {tuple(weight.shape)} and {tuple(gradient.shape)}"
-        )
-    w, l = weight.detach().double().flatten(), gradient.detach().double().flatten()  # noqa: E741
-    w_norm, l_norm = w.dot(w).sqrt(), l.dot(l).sqrt()
-    # The formula divided by (wᵀw)(lᵀl), whose product of four entries leaves the range sooner.
-    cosine = l.dot(w) / w_norm / l_norm
-    eta = w_norm / l_norm * cosine / (1 + 2 * cosine**2)
-    # A comparison with NaN, from a zero or non-finite vector, is false.
-    return torch.where((eta > 0) & (eta < base_rate), eta, base_rate)
-
-
-def orthogonal_loss(matrices: Iterable[Tensor]) -> Tensor:
-    """OL: how far matrices are from orthonormal rows or columns, whichever are fewer.
-
-    The mean over the matrices of `mean((Gram − I)²)`, on the smaller of the two Gram matrices: of
-    a 64 × 27 weight, 64 rows cannot be orthonormal. Differentiable. Zero for orthonormal matrices.
-
-    Source: https://arxiv.org/abs/2207.02119.
-
-    Args:
-        matrices: Weights as `as_matrix` takes them, at least one.
-
-    Returns:
-        0-d, in the dtype of the matrices.
-
-    Raises:
-        ValueError: If there is no matrix, or one has fewer than 2 dimensions.
-
-    Examples:
-        >>> orthogonal_loss([torch.eye(2), 2 * torch.eye(2)])
-        tensor(2.2500)
-    """
-    losses = []
-    for U in map(as_matrix, matrices):
-        gram = U @ U.mT if U.shape[0] <= U.shape[1] else U.mT @ U
-        identity = torch.eye(gram.shape[0], dtype=U.dtype, device=U.device)
-        losses.append((gram - identity).square().mean())
-    if not losses:
-        raise ValueError("the orthogonal loss needs at least one matrix, got none")
-    return torch.stack(losses).mean()
-
-
-def resolve_parameters(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
-    """Finds parameters by name, also inside a wrapped module.
-
-    A name is that of a parameter or its end from a dot on: `conv1.weight` finds
-    `module.conv1.weight` under DistributedDataParallel and `_orig_mod.conv1.weight` under
-    `torch.compile`. The full name of one parameter wins over the end of another.
-
-    Args:
-        module: The network.
-        names: At least one.
-
-    Returns:
-        The parameters under the names that were given, in their order.
-
-    Raises:
-        ValueError: If there is no name, if a name finds no parameter or several, if a parameter is
-            found twice, or if it has fewer than 2 dimensions.
-
-    Examples:
-        >>> network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 4))
-        >>> list(resolve_parameters(torch.nn.ModuleDict({"module": network}), ["0.weight"]))
-        ['0.weight']
-    """
-    available = dict(module.named_parameters(remove_duplicate=False))
-    names = _as_list("names", names)
-    if not names:
-        raise ValueError("names must hold the name of at least one parameter, got none")
-    found: dict[str, nn.Parameter] = {}
-    for name in names:
-        parameter = available[_full_name(name, available)]
-        for other, other_parameter in found.items():
-            if parameter is other_parameter:
-                raise ValueError(f"{other!r} and {name!r} are the same parameter: name it once")
-        if parameter.ndim < 2:
-            shape = tuple(parameter.shape)
-            raise ValueError(f"{name!r} must have at least 2 dimensions, got shape {shape}")
-        found[name] = parameter
-    return found
+from disentangle.orthogonality.parameters import as_list
+from disentangle.orthogonality.techniques import (
+    OPTIMIZER_TECHNIQUES,
+    nearest_orthogonal_gradient,
+    optimal_learning_rate,
+)
 
 
 class Attachment:
@@ -297,6 +119,7 @@ def attach(
             step: if it is given a closure, or gradients that are still scaled.
 
     Examples:
+        >>> from disentangle.orthogonality import resolve_parameters
         >>> network = torch.nn.Linear(4, 2)
         >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.1, fused=True)
         >>> attachment = attach(optimizer, resolve_parameters(network, ["weight"]), ["nog", "olr"])
@@ -318,27 +141,8 @@ def attach(
     return Attachment(optimizer, parameters, chosen)
 
 
-def _as_list(what: str, names: Iterable[str]) -> list[str]:
-    if isinstance(names, str):
-        raise ValueError(f"{what} must be a list of names, got the string {names!r}")
-    return list(names)
-
-
-def _full_name(name: str, available: Iterable[str]) -> str:
-    available = list(available)
-    if name in available:
-        return name
-    matches = [full for full in available if full.endswith(f".{name}")]
-    if len(matches) > 1:
-        raise ValueError(f"{name!r} names {len(matches)} parameters: {', '.join(matches)}")
-    if not matches:
-        close = get_close_matches(name, available) or available
-        raise ValueError(f"no parameter is named {name!r}; there is {', '.join(close) or 'none'}")
-    return matches[0]
-
-
 def _check_techniques(techniques: Iterable[str]) -> tuple[str, ...]:
-    named = _as_list("techniques", techniques)
+    named = as_list("techniques", techniques)
     for name in named:
         if name not in OPTIMIZER_TECHNIQUES:
             choices = ", ".join(OPTIMIZER_TECHNIQUES)
