@@ -1,11 +1,21 @@
 """The polar factor: the nearest matrix with orthonormal rows or columns."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from disentangle.linalg.checks import check_matrix
-
-_EPS = torch.finfo(torch.float64).eps
+from disentangle.linalg.gram import (
+    EigenRoot,
+    IteratedRoot,
+    combine,
+    cross_product,
+    gram_matrix,
+    resolution_of,
+)
 
 
 def polar_factor(matrix: Tensor) -> Tensor:
@@ -24,8 +34,12 @@ def polar_factor(matrix: Tensor) -> Tensor:
     dtype moves it by at most half of that, or below `2 max(m, n)^¼ √eps(float64) ‖A‖_F`, what the
     Gram matrix resolves; in float64, below `max(m, n) eps(float64) σmax`.
 
-    On CUDA the eigendecomposition synchronises with the host. The gradient is not finite where
-    singular values coincide.
+    On CUDA nothing waits for the host: the Gram matrix's root, in float64 too, comes from products
+    of matrices. There the step at the threshold is a slope: a singular value of `t` times the
+    threshold goes to `1 − ⅜ t⁻⁴` for `t ≫ 1` and to `1.5 t` for `t ≪ 1`.
+
+    The gradient is finite at equal singular values; it is that of the directions that are not
+    zero, and of order `1 / σ` along the weakest. There is no second derivative.
 
     Source: Song, Sebe and Wang, ECCV 2022, https://arxiv.org/abs/2207.02119; Higham,
     Functions of Matrices, 2008, chapter 8, https://doi.org/10.1137/1.9780898717778.
@@ -51,48 +65,95 @@ def polar_factor(matrix: Tensor) -> Tensor:
     check_matrix("matrix", matrix)
     if matrix.shape[-2] > matrix.shape[-1]:
         return polar_factor(matrix.mT).mT
-    if matrix.dtype == torch.float64:
-        return _polar_by_svd(matrix)
-    return _polar_by_gram(matrix)
+    if matrix.requires_grad and torch.is_grad_enabled():
+        return _PolarFactor.apply(matrix)
+    return _factorise(matrix)[0]
 
 
-def _polar_by_svd(matrix: Tensor) -> Tensor:
-    """The polar factor of `(…, q, n)`, `q ≤ n`."""
+def polar_factors(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """The polar factors of several matrices, each as from `polar_factor`, without a gradient.
+
+    Matrices with shorter sides of the same length share one decomposition on a GPU,
+    however long they are: the bases of a generator take hardly more kernels than one of them. The
+    longest then sets the threshold below which a singular value counts as zero.
+
+    Args:
+        matrices: Each `(…, m, n)`, floating point.
+
+    Raises:
+        ValueError: If one has fewer than 2 dimensions or is not floating point.
+
+    Examples:
+        >>> [Q.shape for Q in polar_factors([torch.ones(2, 3), torch.ones(5, 2)])]
+        [torch.Size([2, 3]), torch.Size([5, 2])]
+    """
+    for matrix in matrices:
+        check_matrix("matrix", matrix)
+    wide = [A.detach() if A.shape[-2] <= A.shape[-1] else A.detach().mT for A in matrices]
+    groups: dict[object, list[int]] = {}
+    for i, matrix in enumerate(wide):
+        alone = i if _root_class(matrix) is EigenRoot else None
+        key = (alone, matrix.shape[:-1], matrix.dtype, matrix.device)
+        groups.setdefault(key, []).append(i)
+    factors = list(wide)
+    for members in groups.values():
+        for i, Q in zip(members, _factorise_alike([wide[i] for i in members]), strict=True):
+            factors[i] = Q
+    return [Q if Q.shape == A.shape else Q.mT for Q, A in zip(factors, matrices, strict=True)]
+
+
+class _PolarFactor(torch.autograd.Function):
+    """The polar factor `Q` of a wide matrix `A = H Q`, and its gradient.
+
+    From `dA = dH Q + H dQ`: `dQ Qᵀ` is the skew-symmetric `Ω` with
+    `H Ω + Ω H = dA Qᵀ − Q dAᵀ`, and `dQ (I − Qᵀ Q) = H⁻¹ dA (I − Qᵀ Q)`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> Tensor:
+        Q, root = _factorise(matrix)
+        ctx.save_for_backward(Q)
+        ctx.root = root
+        return Q
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (Q,), root = ctx.saved_tensors, ctx.root
+        C = cross_product(gradient, Q, root.dtype)
+        inverse = root.inverse
+        K = root.solve(C - C.mT) - inverse.double() @ C
+        return combine([(K, Q), (inverse, gradient)], root.dtype)
+
+
+def _root_class(matrix: Tensor) -> type[EigenRoot] | type[IteratedRoot]:
+    return IteratedRoot if matrix.is_cuda else EigenRoot
+
+
+def _factorise(matrix: Tensor) -> tuple[Tensor, EigenRoot | IteratedRoot]:
+    """`Q` and `H` of a wide matrix `A = H Q`."""
+    kind = _root_class(matrix)
+    if matrix.dtype == torch.float64 and kind is EigenRoot:
+        return _factorise_by_svd(matrix)
+    root = kind.of(gram_matrix(matrix), resolution_of(matrix))
+    return combine([(root.inverse, matrix)], root.dtype), root
+
+
+def _factorise_alike(matrices: list[Tensor]) -> list[Tensor]:
+    """The polar factors of wide matrices of equal `(…, q)`, dtype and device."""
+    if len(matrices) == 1:
+        return [_factorise(matrices[0])[0]]
+    grams = torch.stack([gram_matrix(matrix) for matrix in matrices])
+    root = IteratedRoot.of(grams, max(map(resolution_of, matrices)))
+    inverses = root.inverse.unbind()
+    return [combine([pair], root.dtype) for pair in zip(inverses, matrices, strict=True)]
+
+
+def _factorise_by_svd(matrix: Tensor) -> tuple[Tensor, EigenRoot]:
     finite = matrix.isfinite().all(dim=-1).all(dim=-1)[..., None, None]
     U, S, Vh = torch.linalg.svd(torch.where(finite, matrix, 0.0), full_matrices=False)
     # LAPACK's own error grows with the longer side: 40 eps on null singular values at 6 × 524288.
-    cutoff = matrix.shape[-1] * _EPS * S[..., :1]
-    return torch.where(finite, (U * S.gt(cutoff)[..., None, :]) @ Vh, torch.nan)
-
-
-def _polar_by_gram(matrix: Tensor) -> Tensor:
-    """The polar factor of `(…, q, n)`, `q ≤ n`, by the float64 Gram matrix of its rows."""
-    chunks = _chunks(matrix)
-    gram = matrix.new_zeros((*matrix.shape[:-1], matrix.shape[-2]), dtype=torch.float64)
-    for chunk in chunks:
-        x = matrix[..., chunk].double()
-        gram = gram + x @ x.mT
-    # Squares of float32 entries cannot overflow in float64: the trace is finite iff they are.
-    trace = gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
-    finite = trace.isfinite()
-    # `eigh` raises at an entry that is not finite.
-    lambdas, U = torch.linalg.eigh(torch.where(finite, gram, 0.0))
-    # The Gram matrix errs by √n eps or less; 4 √n is at least 10 times the error measured on null
-    # eigenvalues from 512 × 512 to 6 × 524288.
-    resolution = max(torch.finfo(matrix.dtype).eps ** 2, 4 * matrix.shape[-1] ** 0.5 * _EPS)
-    nonzero = lambdas > resolution * trace[..., 0]
-    scales = torch.where(nonzero, lambdas, 1.0).rsqrt() * nonzero
-    # (…, q, q)
-    inverse_root = torch.where(finite, (U * scales[..., None, :]) @ U.mT, torch.nan)
-    polar = torch.empty_like(matrix)
-    for chunk in chunks:
-        # In float32 this product alone would lose a factor of the condition number.
-        polar[..., chunk] = (inverse_root @ matrix[..., chunk].double()).to(matrix.dtype)
-    return polar
-
-
-def _chunks(matrix: Tensor) -> list[slice]:
-    """Columns that fit in the cache when converted to float64, enough for a fast product."""
-    n = matrix.shape[-1]
-    columns = max(1024, 2**16 // max(1, matrix[..., :1].numel()))
-    return [slice(start, start + columns) for start in range(0, n, columns)]
+    nonzero = S.gt(matrix.shape[-1] * torch.finfo(matrix.dtype).eps * S[..., :1])
+    polar = torch.where(finite, (U * nonzero[..., None, :]) @ Vh, torch.nan)
+    S = torch.where(finite[..., 0], S * nonzero, torch.nan)
+    return polar, EigenRoot(U, S, torch.float64)
