@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train a model as a configuration says",
     "evaluate": "score the model of a run",
     "traverse": "draw the latent traversals of a run's model",
+    "plot-conditioning": "draw how well conditioned the layers of runs were",
 }
 
 
@@ -16,13 +17,15 @@ def main() -> None:
     """Hands over to a command; imports it, and PyTorch with it, only then."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in COMMANDS:
-        sys.exit(importlib.import_module(f"disentangle.{name}").main(arguments))
+        module = importlib.import_module(f"disentangle.{name.replace('-', '_')}")
+        sys.exit(module.main(arguments))
     if name == "--version":
         print(f"disentangle {__version__}")
     elif name in ("-h", "--help"):
         print("usage: disentangle COMMAND …   (disentangle COMMAND --help tells more)\n")
+        width = max(map(len, COMMANDS))
         for command, description in COMMANDS.items():
-            print(f"  {command:<10} {description}")
+            print(f"  {command:<{width}}  {description}")
     else:
         known = ", ".join(COMMANDS)
         print(f"disentangle: error: no command {name!r}; choose one of: {known}", file=sys.stderr)

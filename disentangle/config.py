@@ -14,7 +14,7 @@ import yaml
 
 from disentangle.data import DSprites, ImageFolder, RenderedSprites
 from disentangle.models import EigenGAN, EigenGANDiscriminator, SubspaceVAE
-from disentangle.orthogonality import Technique
+from disentangle.orthogonality import WEIGHT_TECHNIQUES, Technique, WeightConstraint
 
 
 def _check_positive(config: Any, *names: str) -> None:
@@ -75,6 +75,8 @@ class TrainingConfig:
         ema_half_life: Images after which the weights of a step count half in their running
             average; 0 keeps none.
         log_every: Steps between two lines of `metrics.jsonl`.
+        conditioning_every: Steps between two measurements of how well the Pre-SVD parameters and
+            their gradients are conditioned; by default as `log_every`, 0 makes none.
         sample_every: Steps between two sheets of samples.
         checkpoint_every: Steps between two checkpoints; the last step always has one.
         keep_checkpoints: How many of the newest checkpoints are kept.
@@ -89,6 +91,7 @@ class TrainingConfig:
     workers: int = 0
     ema_half_life: int = 0
     log_every: int = 100
+    conditioning_every: int | None = None
     sample_every: int = 1000
     checkpoint_every: int = 5000
     keep_checkpoints: int = 2
@@ -96,9 +99,14 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _check_positive(self, "steps", "batch_size", "accumulation", "log_every")
         _check_positive(self, "sample_every", "checkpoint_every", "keep_checkpoints")
-        for name in ("cpu_threads", "workers", "ema_half_life"):
-            if getattr(self, name) < 0:
+        for name in ("cpu_threads", "workers", "ema_half_life", "conditioning_every"):
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"training.{name} must not be negative, got {getattr(self, name)}")
+
+    @property
+    def conditioning_steps(self) -> int:
+        """Steps between two measurements of conditioning; 0 makes none."""
+        return self.log_every if self.conditioning_every is None else self.conditioning_every
 
 
 @dataclass(frozen=True)
@@ -165,6 +173,8 @@ TASKS = {
 }
 DATA_SETS = {"sprites": RenderedSprites, "dsprites": DSprites, "folder": ImageFolder}
 FROM_MODEL = {"image_size", "image_channels"}  # the model's say; other sections must not repeat it
+FROM_RUN = {"pre_svd_weight"}  # the say of `orthogonality`; the section `model` must not repeat it
+CONSTRAINTS: dict[str, WeightConstraint] = {"ow": "orthogonal", "sn": "spectral"}
 
 
 @dataclass(frozen=True)
@@ -204,13 +214,25 @@ class RunConfig:
             raise ValueError(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
         if len(set(self.orthogonality)) < len(self.orthogonality):
             raise ValueError(f"orthogonality names a technique twice: {list(self.orthogonality)}")
+        if set(WEIGHT_TECHNIQUES) <= set(self.orthogonality):
+            raise ValueError(
+                "orthogonality may hold one of ow and sn, which keep the same weight to different "
+                f"things, got {list(self.orthogonality)}"
+            )
+        if repeated := FROM_RUN & self.model.keys():
+            raise ValueError(
+                f"model.{repeated.pop()} is no option of a run: choose it by orthogonality, which "
+                "takes ow for an orthogonal and sn for a spectrally normalised weight"
+            )
         if self.orthogonal_loss_weight < 0:
             weight = self.orthogonal_loss_weight
             raise ValueError(f"orthogonal_loss_weight must not be negative, got {weight}")
 
     def build_model(self) -> Any:
-        """The model of this run, with fresh weights."""
-        return _build(TASKS[self.task].models, self.model)
+        """The model of this run, with fresh weights, constrained as `orthogonality` says."""
+        chosen = [CONSTRAINTS[name] for name in self.orthogonality if name in CONSTRAINTS]
+        weight = {"pre_svd_weight": chosen[0]} if chosen else {}
+        return _build(TASKS[self.task].models, self.model | weight)
 
     def build_discriminator(self) -> Any:
         """The discriminator of this run, for the images that the model makes."""

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import SUPPRESS, ArgumentParser, Namespace
 
 from disentangle.config import (
     DATA_SETS,
     FROM_MODEL,
+    FROM_RUN,
     TASKS,
     OptimizerConfig,
     RunConfig,
@@ -145,8 +146,11 @@ def _build_parser(task: Task, sections: Mapping[str, tuple[str, type]]) -> Argum
     parser.add_class_arguments(RunConfig, skip={"data", "model", "discriminator", "objective"})
     parser.add_class_arguments(task.objective, "objective")
     for section, (name, cls) in sections.items():
-        parser.add_class_arguments(cls, section, skip=FROM_MODEL if section != "model" else set())
+        chosen_elsewhere = FROM_RUN if section == "model" else FROM_MODEL
+        parser.add_class_arguments(cls, section, skip=chosen_elsewhere)
         parser.add_argument(f"--{section}.name", default=name, help=f"Which {section}.")
+    for key in FROM_RUN:  # known, so that `RunConfig` can say where it is chosen
+        parser.add_argument(f"--model.{key}", default=SUPPRESS, help=SUPPRESS)
     return parser
 
 

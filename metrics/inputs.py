@@ -37,14 +37,16 @@ def as_codes(codes: Array, *, points: int | None = None) -> np.ndarray:
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 
-def as_factors(factors: Array) -> np.ndarray:
+def as_factors(factors: Array, *, real: bool = False) -> np.ndarray:
     """Ground-truth factors as an int64 array.
 
     Args:
         factors: Integers of shape `(N, F)`, at least one factor.
+        real: Whether real numbers are taken too; the array then is float64.
 
     Raises:
-        ValueError: If the shape is another one or the type no integer one.
+        ValueError: If the shape is another one, the type no integer one, or a real number is NaN or
+            infinite.
 
     Examples:
         >>> as_factors(np.array([[0], [1]], dtype=np.uint8)).dtype
@@ -53,13 +55,17 @@ def as_factors(factors: Array) -> np.ndarray:
     array = _as_array(factors)
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(f"factors must have the shape (N, F) with F ≥ 1, got {array.shape}")
-    if array.dtype.kind not in "iub":
-        raise ValueError(f"factors must be integers, got {array.dtype}")
-    return array.astype(np.int64)
+    if array.dtype.kind not in ("fiub" if real else "iub"):
+        kind = "real numbers" if real else "integers"
+        raise ValueError(f"factors must be {kind}, got {array.dtype}")
+    bad = np.count_nonzero(~np.isfinite(array))
+    if bad:
+        raise ValueError(f"factors must be finite, got {bad} NaN or infinite of {array.size}")
+    return array.astype(np.float64 if real else np.int64)
 
 
 def as_codes_and_factors(
-    codes: Array, factors: Array, *, minimum: int
+    codes: Array, factors: Array, *, minimum: int, real_factors: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """The codes `(N, K)` and factors `(N, F)` of the same `N ≥ minimum` points.
 
@@ -67,7 +73,7 @@ def as_codes_and_factors(
         ValueError: As `as_codes` and `as_factors`, and if the numbers of points differ or are
             fewer than `minimum`.
     """
-    codes, factors = as_codes(codes), as_factors(factors)
+    codes, factors = as_codes(codes), as_factors(factors, real=real_factors)
     if len(codes) != len(factors):
         raise ValueError(
             f"codes and factors must have the same number of points, got {len(codes)} codes "
@@ -75,6 +81,29 @@ def as_codes_and_factors(
         )
     if len(codes) < minimum:
         raise ValueError(f"at least {minimum} points are needed, got {len(codes)}")
+    return codes, factors
+
+
+def as_test_split(
+    codes: Array, factors: Array, *, like: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The checked test codes `(M, K)` and test factors `(M, F)`, `M ≥ 1`.
+
+    Args:
+        codes: Shape `(M, K)`.
+        factors: Integers of shape `(M, F)`.
+        like: The checked training codes `(N, K)` and factors `(N, F)`.
+
+    Raises:
+        ValueError: As `as_codes_and_factors`, and if `K` or `F` is another one than in training.
+    """
+    codes, factors = as_codes_and_factors(codes, factors, minimum=1)
+    for name, test, train in zip(("codes", "factors"), (codes, factors), like, strict=True):
+        if test.shape[1] != train.shape[1]:
+            raise ValueError(
+                f"training and test {name} must have the same number of columns, "
+                f"got {train.shape[1]} and {test.shape[1]}"
+            )
     return codes, factors
 
 

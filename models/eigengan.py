@@ -21,6 +21,7 @@ from disentangle.models.shapes import (
     check_positive,
     count_halvings,
 )
+from disentangle.orthogonality import WeightConstraint
 
 SLOPE = 0.2  # of every leaky ReLU
 SMALLEST = 4  # resolution at which the generator starts and the discriminator ends
@@ -33,10 +34,20 @@ class EigenBlock(nn.Module):
     feature convolution.
     """
 
-    def __init__(self, *, basis_dim: int, size: int, in_channels: int, out_channels: int) -> None:
+    def __init__(
+        self,
+        *,
+        basis_dim: int,
+        size: int,
+        in_channels: int,
+        out_channels: int,
+        pre_svd_weight: WeightConstraint,
+    ) -> None:
         super().__init__()
         self.feature_shape = (in_channels, size, size)
-        self.subspace = SubspaceLayer(basis_dim=basis_dim, feature_dim=in_channels * size * size)
+        self.subspace = SubspaceLayer(
+            basis_dim=basis_dim, feature_dim=in_channels * size * size, weight=pre_svd_weight
+        )
         self.subspace_conv1 = nn.ConvTranspose2d(in_channels, in_channels, 1)
         self.subspace_conv2 = nn.ConvTranspose2d(in_channels, out_channels, 3, 2, 1, 1)
         self.feature_conv1 = nn.ConvTranspose2d(in_channels, out_channels, 3, 2, 1, 1)
@@ -62,9 +73,12 @@ class EigenGAN(StandardNormalPrior, ModelMixin, ConfigMixin):
         noise_dim: Dimension of the noise that the features start from.
         base_channels: Channels at the full resolution; doubled at each coarser one.
         max_channels: Upper bound on the channels.
+        pre_svd_weight: What every basis is kept to: `free`, `orthogonal` (orthonormal rows) or
+            `spectral` (spectral norm 1).
 
     Raises:
-        ValueError: If `image_size` is not a power of two from 32, or a width is not positive.
+        ValueError: If `image_size` is not a power of two from 32, a width is not positive, or
+            `pre_svd_weight` is unknown.
 
     Examples:
         >>> model = EigenGAN(image_size=32, base_channels=4, noise_dim=8)
@@ -84,6 +98,7 @@ class EigenGAN(StandardNormalPrior, ModelMixin, ConfigMixin):
         noise_dim: int = 512,
         base_channels: int = 16,
         max_channels: int = 512,
+        pre_svd_weight: WeightConstraint = "free",
     ) -> None:
         super().__init__()
         doublings = count_halvings(image_size, SMALLEST)
@@ -100,6 +115,7 @@ class EigenGAN(StandardNormalPrior, ModelMixin, ConfigMixin):
                 size=SMALLEST << i,
                 in_channels=widths[i],
                 out_channels=widths[i + 1],
+                pre_svd_weight=pre_svd_weight,
             )
             for i in range(doublings)
         )
@@ -138,7 +154,11 @@ class EigenGAN(StandardNormalPrior, ModelMixin, ConfigMixin):
         )
 
     def pre_svd_parameters(self) -> list[str]:
-        """Names of the parameters that the orthogonality techniques act on: every basis `U`."""
+        """Names of the parameters that the orthogonality techniques act on: every basis `U`.
+
+        Of a constrained `U` the name stands for the free parameter behind it, which is what
+        `resolve_parameters` finds.
+        """
         return [f"blocks.{i}.subspace.U" for i in range(self.block_count)]
 
 

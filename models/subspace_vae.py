@@ -24,6 +24,7 @@ from disentangle.models.shapes import (
     check_positive,
     count_halvings,
 )
+from disentangle.orthogonality import WeightConstraint
 
 SMALLEST = 4  # resolution between the convolutions and the linear layers
 
@@ -71,7 +72,13 @@ class SubspaceDecoder(nn.Module):
     """
 
     def __init__(
-        self, *, widths: list[int], hidden_dim: int, code_dim: int, subspace_count: int
+        self,
+        *,
+        widths: list[int],
+        hidden_dim: int,
+        code_dim: int,
+        subspace_count: int,
+        pre_svd_weight: WeightConstraint,
     ) -> None:
         super().__init__()
         self.feature_shape = (widths[0], SMALLEST, SMALLEST)
@@ -83,7 +90,9 @@ class SubspaceDecoder(nn.Module):
         # The encoder sets the scale of each code; unequal importances only make it learn slower.
         ones = [1.0] * code_dim
         self.subspaces = nn.ModuleList(
-            SubspaceLayer(basis_dim=code_dim, feature_dim=dim, importances=ones)
+            SubspaceLayer(
+                basis_dim=code_dim, feature_dim=dim, importances=ones, weight=pre_svd_weight
+            )
             for dim in dims[:subspace_count]
         )
         self.hidden = nn.Linear(hidden_dim, dims[1])
@@ -114,10 +123,12 @@ class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
         hidden_dim: Width of the linear layers.
         subspace_count: Depths at which the code enters the decoder: the vector first, then the
             feature maps from 4 × 4 upwards.
+        pre_svd_weight: What every basis is kept to: `free`, `orthogonal` (orthonormal rows) or
+            `spectral` (spectral norm 1).
 
     Raises:
-        ValueError: If `image_size` is not a power of two from 32, a width is not positive, or
-            there are more subspaces than depths.
+        ValueError: If `image_size` is not a power of two from 32, a width is not positive, there
+            are more subspaces than depths, or `pre_svd_weight` is unknown.
 
     Examples:
         >>> model = SubspaceVAE(image_size=32, image_channels=1, code_dim=5)
@@ -136,6 +147,7 @@ class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
         base_channels: int = 32,
         hidden_dim: int = 256,
         subspace_count: int = 1,
+        pre_svd_weight: WeightConstraint = "free",
     ) -> None:
         super().__init__()
         halvings = count_halvings(image_size, SMALLEST)
@@ -150,6 +162,7 @@ class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
             hidden_dim=hidden_dim,
             code_dim=code_dim,
             subspace_count=subspace_count,
+            pre_svd_weight=pre_svd_weight,
         )
 
     def encode(self, images: Tensor) -> Tensor:
@@ -184,5 +197,9 @@ class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
         return coordinate_axes(names, "codes", 0, self.latent_dim)
 
     def pre_svd_parameters(self) -> list[str]:
-        """Names of the parameters that the orthogonality techniques act on: every basis `U`."""
+        """Names of the parameters that the orthogonality techniques act on: every basis `U`.
+
+        Of a constrained `U` the name stands for the free parameter behind it, which is what
+        `resolve_parameters` finds.
+        """
         return [f"decoder.subspaces.{i}.U" for i in range(len(self.decoder.subspaces))]

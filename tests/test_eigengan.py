@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from disentangle.models import EigenGAN, EigenGANDiscriminator, Generator
+from disentangle.orthogonality import WEIGHT_CONSTRAINTS, Orthonormal, resolve_parameters
 
 
 @pytest.mark.parametrize("image_size", [32, 64, 128, 256])
@@ -31,11 +32,50 @@ def test_channels_are_checked(network):
         network(image_channels=2)
 
 
-def test_bases_of_the_paper():
+@pytest.mark.parametrize("pre_svd_weight", WEIGHT_CONSTRAINTS)
+def test_bases_of_the_paper(pre_svd_weight):
     with torch.device("meta"):
-        model = EigenGAN(image_size=256)
-    widths = [dict(model.named_parameters())[name].shape for name in model.pre_svd_parameters()]
+        model = EigenGAN(image_size=256, pre_svd_weight=pre_svd_weight)
+    bases = resolve_parameters(model, model.pre_svd_parameters())
+    assert list(bases) == [f"blocks.{i}.subspace.U" for i in range(6)]
+    widths = [basis.shape for basis in bases.values()]
     assert widths == [(6, n) for n in (8192, 32768, 65536, 131072, 262144, 524288)]
+
+
+@pytest.mark.parametrize("pre_svd_weight", WEIGHT_CONSTRAINTS)
+def test_what_a_constraint_keeps_in_training(pre_svd_weight):
+    model = EigenGAN(image_size=32, base_channels=2, noise_dim=4, pre_svd_weight=pre_svd_weight)
+    bases = resolve_parameters(model, model.pre_svd_parameters())
+    assert all(any(basis is p for p in model.parameters()) for basis in bases.values())
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    before = [basis.detach().clone() for basis in bases.values()]
+    for _ in range(5):
+        optimizer.zero_grad()
+        model(model.sample_latents(4)).square().mean().backward()
+        optimizer.step()
+    for basis, block, start in zip(bases.values(), model.blocks, before, strict=True):
+        assert not torch.equal(basis, start)
+        sigmas = torch.linalg.svdvals(block.subspace.U.detach())
+        if pre_svd_weight == "orthogonal":
+            assert torch.allclose(sigmas, torch.ones(6), atol=1e-5)
+        elif pre_svd_weight == "spectral":
+            assert sigmas[0].item() == pytest.approx(1, abs=0.02)
+        else:
+            assert torch.equal(block.subspace.U, basis)
+            assert (sigmas - 1).abs().max() > 1e-3
+
+
+def test_a_basis_is_computed_once_per_pass(monkeypatch):
+    model = EigenGAN(image_size=32, base_channels=2, noise_dim=4, pre_svd_weight="orthogonal")
+    calls, compute = [], Orthonormal.forward
+    monkeypatch.setattr(Orthonormal, "forward", lambda *a: calls.append(a) or compute(*a))
+    model(model.sample_latents(4)).sum().backward()
+    assert len(calls) == len(model.blocks)
+
+
+def test_other_constraints_are_refused():
+    with pytest.raises(ValueError, match="one of free, orthogonal, spectral, got 'unitary'"):
+        EigenGAN(image_size=32, pre_svd_weight="unitary")
 
 
 def test_bases_start_orthonormal_with_descending_importances():

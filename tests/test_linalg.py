@@ -2,8 +2,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import solve_sylvester
+from torch.autograd import gradcheck
 
-from disentangle.linalg import condition_number, effective_rank, polar_factor
+from disentangle.linalg import condition_number, effective_rank, polar, polar_factor, polar_factors
+from disentangle.linalg.gram import EigenRoot, IteratedRoot, resolution_of
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 few = settings(max_examples=30, deadline=None, derandomize=True)
@@ -156,13 +159,170 @@ def test_the_argument_and_its_layout_are_left_alone():
     assert torch.equal(matrix, before)
 
 
-def test_polar_factor_is_differentiable_at_distinct_singular_values():
-    matrix = make_matrix((3, 5), rank=3, condition=4, dtype=torch.float32).requires_grad_()
-    polar_factor(matrix)[0, 0].backward()
-    twin = matrix.detach().double().requires_grad_()
-    U, _, Vh = torch.linalg.svd(twin, full_matrices=False)
-    (U @ Vh)[0, 0].backward()
-    torch.testing.assert_close(matrix.grad.double(), twin.grad, atol=1e-5, rtol=1e-4)
+# Its gradient
+
+
+def gradient_by_sylvester(A, G):
+    """In float64: `K Q + H⁻¹ G (I − QᵀQ)` with `H K + K H = G Qᵀ − Q Gᵀ`, for full rank."""
+    A, G = A.double(), G.double()
+    U, S, Vh = torch.linalg.svd(A, full_matrices=False)
+    Q, H = U @ Vh, (U * S) @ U.T
+    K = torch.from_numpy(solve_sylvester(H.numpy(), H.numpy(), (G @ Q.T - Q @ G.T).numpy()))
+    return K @ Q + torch.linalg.solve(H, G - G @ Q.T @ Q)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4), (1, 6), (2, 3, 5)])
+def test_the_gradient_passes_gradcheck(shape):
+    assert gradcheck(polar_factor, torch.randn(shape, dtype=torch.float64).requires_grad_())
+
+
+EQUAL = {
+    "orthonormal": torch.eye(4, 9),
+    "equal but for a scale": 3 * make_matrix((4, 9), rank=4),
+    "two equal": torch.diag(torch.tensor([1.0, 1.0, 2.0, 3.0])) @ torch.eye(4, 9),
+    "nearly equal": torch.diag(torch.tensor([1.0, 1 + 1e-6, 2.0, 2 - 1e-5])) @ torch.eye(4, 9),
+    "ill-conditioned": make_matrix((4, 9), rank=4, condition=1e3),
+}
+
+
+@pytest.mark.parametrize("name", EQUAL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_gradient_is_right_at_equal_singular_values(roots, name, dtype):
+    matrix = EQUAL[name].to(dtype).clone().requires_grad_()
+    gradient = torch.randn(4, 9, dtype=dtype)
+    polar_factor(matrix).backward(gradient)
+    expected = gradient_by_sylvester(matrix.detach(), gradient)
+    # Rounding to the dtype, which the inverse root magnifies by the condition number.
+    bound = 8 * torch.finfo(dtype).eps * torch.linalg.cond(matrix.detach().double())
+    error = torch.linalg.norm(matrix.grad - expected) / torch.linalg.norm(expected)
+    assert error <= max(bound, 1e-9 if roots is IteratedRoot else 0)
+
+
+def test_the_gradient_of_a_deficient_matrix_is_that_at_its_rank(roots):
+    left, right = torch.randn(4, 2, dtype=torch.float64), torch.randn(2, 9, dtype=torch.float64)
+    d_left, d_right = torch.randn_like(left), torch.randn_like(right)
+    matrix = (left @ right).requires_grad_()
+    gradient = torch.randn(4, 9, dtype=torch.float64)
+    polar_factor(matrix).backward(gradient)
+    # Along a curve of matrices of rank 2 the partial isometry is smooth.
+    slope = (matrix.grad * (d_left @ right + left @ d_right)).sum()
+    h = 1e-5
+    ahead, behind = (
+        reference((left + t * d_left) @ (right + t * d_right), rank=2) for t in (h, -h)
+    )
+    assert slope.item() == pytest.approx((gradient * (ahead - behind)).sum().item() / (2 * h))
+
+
+def test_there_is_no_second_derivative():
+    matrix = torch.randn(2, 3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(polar_factor(matrix)[0, 0], matrix, create_graph=True)
+
+
+# The way of a GPU, products of matrices only, also on a CPU
+
+
+@pytest.fixture(params=[EigenRoot, IteratedRoot], ids=["eigen", "iterated"])
+def roots(request, monkeypatch):
+    monkeypatch.setattr(polar, "_root_class", lambda matrix: request.param)
+    return request.param
+
+
+@pytest.fixture
+def iterated(monkeypatch):
+    monkeypatch.setattr(polar, "_root_class", lambda matrix: IteratedRoot)
+
+
+@pytest.mark.parametrize("condition", [1.0, 30.0, 1e3])
+@pytest.mark.parametrize("shape", [(6, 8192), (64, 27), (27, 64), (2, 5, 40), (8, 8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_iteration_finds_the_polar_factor(iterated, shape, condition, dtype):
+    rank = min(shape[-2:])
+    matrix = make_matrix(shape, rank=rank, condition=condition, dtype=dtype)
+    expected = reference(matrix, rank)
+    error = torch.linalg.norm(polar_factor(matrix) - expected) / torch.linalg.norm(expected)
+    assert error <= {torch.float32: 1e-7, torch.float64: 1e-9}[dtype]
+
+
+@pytest.mark.parametrize(("t", "expected"), [(0.1, 7.875e-5), (1.0, 0.591), (10.0, 1 - 6.56e-6)])
+def test_the_iteration_makes_a_slope_of_the_threshold(iterated, t, expected):
+    # Beside 1, so that the norm, and with it the threshold, hardly changes.
+    weak = t * resolution_of(torch.ones(2, 2)) ** 0.5
+    factor = polar_factor(torch.diag(torch.tensor([1.0, weak])))
+    assert factor[0, 0].item() == 1
+    assert factor[1, 1].item() == pytest.approx(expected, rel=0.05 if t < 5 else 1e-6)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_iteration_finds_the_rank(iterated, dtype):
+    matrix = make_matrix((6, 200), rank=3, condition=5, dtype=dtype)
+    # Rounding leaves singular values of up to 0.29 thresholds, spread over three directions.
+    noise = {torch.float64: 1e-9}.get(dtype, 4e-4)
+    assert torch.linalg.norm(polar_factor(matrix).double() - reference(matrix, 3)) <= noise + 20 * torch.finfo(dtype).eps
+    zero = torch.zeros(2, 3, 4, dtype=dtype)
+    assert torch.equal(polar_factor(zero), zero)
+
+
+def test_the_iteration_keeps_not_a_numbers_apart(iterated):
+    matrices = torch.randn(3, 4, 7)
+    expected = polar_factor(matrices)
+    matrices[1, 2, 3] = torch.inf
+    assert polar_factor(matrices)[1].isnan().all()
+    torch.testing.assert_close(polar_factor(matrices)[[0, 2]], expected[[0, 2]], atol=0, rtol=0)
+
+
+def test_several_at_once(roots):
+    shapes = [(6, 40), (40, 6), (6, 3000), (5, 6), (6, 6), (2, 6, 8), (6, 41)]
+    matrices = [torch.randn(shape) for shape in shapes]
+    matrices.append(torch.randn(6, 9).double())
+    for matrix, factor in zip(matrices, polar_factors(matrices), strict=True):
+        assert factor.dtype == matrix.dtype
+        torch.testing.assert_close(factor, polar_factor(matrix), atol=2e-7, rtol=0)
+    assert polar_factors([]) == []
+    with pytest.raises(ValueError, match="at least 2 dimensions"):
+        polar_factors([torch.ones(2, 2), torch.ones(3)])
+
+
+def test_the_iteration_asks_the_host_for_nothing(iterated):
+    matrices = [torch.randn(6, 50).requires_grad_(), torch.randn(6, 3000), torch.randn(30, 6)]
+    with CountScalars() as count:
+        polar_factor(matrices[0]).sum().backward()
+        polar_factors(matrices)
+    assert count.calls == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_cuda_nothing_synchronises():
+    matrices = [torch.randn(6, n, device="cuda") for n in (64, 8192, 65536)]
+    matrices[0].requires_grad_()
+    polar_factors(matrices)  # allocates its workspaces
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        polar_factor(matrices[0]).sum().backward()
+        factors = polar_factors(matrices)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for matrix, factor in zip(matrices, factors, strict=True):
+        expected = polar_factor(matrix.detach().cpu())
+        torch.testing.assert_close(factor.cpu(), expected, atol=1e-6, rtol=0)
+
+
+def test_autocast_does_not_lower_the_precision():
+    matrix = torch.randn(6, 50)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        factor = polar_factor(matrix)
+    assert factor.dtype == torch.float32
+    assert torch.equal(factor, polar_factor(matrix))
+
+
+def test_polar_factor_compiles():
+    compiled = torch.compile(polar_factor, fullgraph=True, backend="aot_eager")
+    matrix, twin = (torch.randn(6, 50).requires_grad_() for _ in range(2))
+    twin.data.copy_(matrix.data)
+    torch.testing.assert_close(compiled(matrix), polar_factor(twin), atol=2e-7, rtol=0)
+    compiled(matrix)[0, 0].backward()
+    polar_factor(twin)[0, 0].backward()
+    torch.testing.assert_close(matrix.grad, twin.grad, atol=2e-7, rtol=0)
 
 
 def test_polar_factor_says_what_it_expects():

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from disentangle.models import EigenGAN, SubspaceVAE, load_model
+from disentangle.orthogonality import WEIGHT_CONSTRAINTS, resolve_parameters
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -20,14 +21,41 @@ def change_config(folder, **changes):
     (folder / "config.json").write_text(json.dumps(config | changes))
 
 
-@pytest.mark.parametrize("model", [EigenGAN(image_size=32), SubspaceVAE(image_size=32)])
+MODELS = [
+    pytest.param(cls(image_size=32, pre_svd_weight=weight), id=f"{cls.__name__}-{weight}")
+    for cls in (EigenGAN, SubspaceVAE)
+    for weight in WEIGHT_CONSTRAINTS
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_round_trip(model, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = load_model(tmp_path)
     assert type(loaded) is type(model)
     assert not loaded.training
     z = model.sample_latents(2)
-    assert torch.equal(loaded.decode(z), model.decode(z))
+    assert torch.equal(loaded.decode(z), model.eval().decode(z))
+    assert loaded.config.pre_svd_weight == model.config.pre_svd_weight
+    bases = resolve_parameters(loaded, loaded.pre_svd_parameters())
+    for name, basis in resolve_parameters(model, model.pre_svd_parameters()).items():
+        assert torch.equal(bases[name], basis)
+
+
+def test_a_model_without_the_argument_has_free_bases(saved):
+    config = json.loads((saved / "config.json").read_text())
+    del config["pre_svd_weight"]
+    (saved / "config.json").write_text(json.dumps(config))
+    assert load_model(saved).config.pre_svd_weight == "free"
+
+
+def test_another_constraint_is_another_architecture(saved):
+    change_config(saved, pre_svd_weight="orthogonal")
+    with pytest.raises(ValueError, match=r"Missing key.* \"blocks.0.subspace.param"):
+        load_model(saved)
+    change_config(saved, pre_svd_weight="unitary")
+    with pytest.raises(ValueError, match="got 'unitary'"):
+        load_model(saved)
 
 
 def test_missing_folder(tmp_path):

@@ -68,9 +68,11 @@ def test_resume_takes_an_optional_checkpoint(options, resume):
         ([*VAE, "--training.steps", "many"], "training.steps: expected int, got many"),
         ([*VAE, "--training.steps", "0"], "training.steps must be positive, got 0"),
         ([*VAE, "--training.workers", "-1"], "training.workers must not be negative, got -1"),
-        ([*VAE, "--orthogonality", "[noq]"], "expected one of 'nog', 'olr', 'ol', got noq"),
+        ([*VAE, "--orthogonality", "[noq]"], "expected one of 'nog', 'olr', 'ol', 'ow', 'sn', got"),
         ([*VAE, "--orthogonality", "nog"], "expected a list such as [a, b], got nog"),
         ([*VAE, "--orthogonality", "[nog, nog]"], "names a technique twice: ['nog', 'nog']"),
+        ([*VAE, "--orthogonality", "[ow, sn]"], "may hold one of ow and sn, which"),
+        ([*VAE, "--model.pre_svd_weight", "orthogonal"], "choose it by orthogonality, which takes"),
         ([*VAE, "--optimizer.lr", "0"], "optimizer.lr must be positive, got 0"),
         ([*VAE, "--optimizer.betas", "[1, 0]"], "optimizer.betas must lie in [0, 1)"),
         ([*VAE, "--objective.beta", "-1"], "objective.beta must not be negative, got -1"),
@@ -94,6 +96,7 @@ def test_bad_options_get_one_line(options, message):
         ("training: {stepz: 3}", "does not accept option 'stepz'; did you mean training.steps?"),
         ("training: {steps: many}", "training.steps: expected int, got many"),
         ("trainings: {steps: 3}", "trainings"),
+        ("model: {pre_svd_weight: spectral}", "model.pre_svd_weight is no option of a run: choose"),
         ("training: 3", "training must be a mapping of options, got 3"),
         ("data: [1]", "data"),
         ("[1, 2]", "a.yaml must hold a mapping of options"),
@@ -116,6 +119,20 @@ def test_help_shows_the_knobs_of_what_was_chosen():
         assert knob in done.stdout
     assert "Depths at which the code enters the decoder" in done.stdout
     assert "r1_weight" not in done.stdout
+    assert "pre_svd_weight" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("techniques", "weight"),
+    [("[nog, olr]", "free"), ("[nog, ow]", "orthogonal"), ("[sn, ol]", "spectral")],
+)
+def test_the_constraint_of_the_weights_comes_from_the_techniques(tmp_path, techniques, weight):
+    run, _ = parse_run([*VAE, "--model.image_size", "32", "--orthogonality", techniques])
+    assert run.build_model().config.pre_svd_weight == weight
+    saved = tmp_path / "config.yaml"
+    saved.write_text(run.dump())
+    assert "pre_svd_weight" not in saved.read_text()
+    assert parse_run(["--config", str(saved)])[0] == run
 
 
 def test_dumped_values_are_plain():

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from disentangle.models import Encoder, Generator, SubspaceVAE
+from disentangle.orthogonality import WEIGHT_CONSTRAINTS, resolve_parameters
 
 
 @pytest.mark.parametrize("image_size", [32, 64, 128])
@@ -46,6 +47,33 @@ def test_noise_is_the_only_randomness():
     assert torch.equal(model(images, noise).logits, model(images, noise).logits)
     still = model(images, torch.zeros(2, 10))
     assert torch.allclose(2 * still.logits.sigmoid() - 1, model.decode(model.encode(images)))
+
+
+@pytest.mark.parametrize("pre_svd_weight", WEIGHT_CONSTRAINTS)
+def test_constrained_bases(pre_svd_weight):
+    options = {"image_size": 32, "base_channels": 4, "subspace_count": 2, "hidden_dim": 16}
+    model = SubspaceVAE(**options, pre_svd_weight=pre_svd_weight)
+    names = model.pre_svd_parameters()
+    assert names == ["decoder.subspaces.0.U", "decoder.subspaces.1.U"]
+    bases = resolve_parameters(model, names)
+    with torch.no_grad():
+        for basis in bases.values():
+            basis.add_(0.5 * torch.randn_like(basis))
+    for layer, basis in zip(model.decoder.subspaces, bases.values(), strict=True):
+        for _ in range(300):  # passes that train let SN follow the jump
+            U = layer.U
+        sigmas = torch.linalg.svdvals(U.detach())
+        assert torch.equal(U, basis) == (pre_svd_weight == "free")
+        assert torch.allclose(sigmas, torch.ones(10), atol=1e-5) == (pre_svd_weight == "orthogonal")
+        if pre_svd_weight != "free":
+            assert sigmas[0].item() == pytest.approx(1, abs=1e-3)
+    model(torch.rand(4, 1, 32, 32), torch.randn(4, 10)).logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+def test_other_constraints_are_refused():
+    with pytest.raises(ValueError, match="one of free, orthogonal, spectral, got 'unitary'"):
+        SubspaceVAE(image_size=32, pre_svd_weight="unitary")
 
 
 @pytest.mark.parametrize("subspace_count", [0, 5])

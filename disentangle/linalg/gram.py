@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from disentangle.linalg.primitives import reciprocal
+
 _EPS = torch.finfo(torch.float64).eps
 # The triangle of a Gram matrix is made of blocks of this order.
 _BLOCK = 128
@@ -29,8 +31,8 @@ def gram_matrix(matrix: Tensor) -> Tensor:
         if triangle:
             for i in range(0, q, _BLOCK):
                 total[i : i + _BLOCK, : i + _BLOCK].addmm_(x[i : i + _BLOCK], x[: i + _BLOCK].mT)
-        elif matrix.ndim == 2 and x.shape[-1] % 8 == 0:
-            # One product of two long sides keeps one core busy, a batch of them all.
+        elif matrix.ndim == 2 and q <= 16 and x.shape[-1] % 8 == 0:
+            # One product of a few long rows keeps one core busy, a batch of them all.
             pieces = x.unflatten(-1, (8, -1)).transpose(0, 1)  # (q, c) -> (8, q, c / 8)
             total += torch.bmm(pieces, pieces.mT).sum(dim=0)
         else:
@@ -48,15 +50,12 @@ def cross_product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
 
 def combine(terms: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
     """`Σ Lᵢ Aᵢ` of `(…, q, q)` and `(…, q, n)`, computed in `dtype`, in the dtype of `Aᵢ`."""
+    terms = [(left.to(dtype), matrix) for left, matrix in terms]
     like = terms[0][1]
     result = torch.empty_like(like)
-    small = [left.to(dtype) for left, _ in terms]
     for chunk in _chunks(like, dtype):
-        products = [
-            left @ matrix[..., chunk].to(dtype)
-            for left, (_, matrix) in zip(small, terms, strict=True)
-        ]
-        result[..., chunk] = sum(products[1:], start=products[0])
+        first, *others = (left @ matrix[..., chunk].to(dtype) for left, matrix in terms)
+        result[..., chunk] = sum(others, start=first)
     return result
 
 
@@ -83,24 +82,23 @@ class EigenRoot(NamedTuple):
         """
         trace = _trace(gram)
         # `eigh` raises at an entry that is not finite; squares of float32 cannot overflow.
-        finite = trace.isfinite()
-        scaled = torch.where(finite, gram / torch.where(trace > 0, trace, 1.0), 0.0)
-        lambdas, U = torch.linalg.eigh(scaled)
-        sigmas = torch.where(lambdas > resolution, lambdas, 0.0).sqrt() * trace[..., 0].sqrt()
-        sigmas = torch.where(finite[..., 0], sigmas, torch.nan)
+        lambdas, U = torch.linalg.eigh(torch.where(trace.isfinite(), gram, 0.0))
+        trace = trace[..., 0]
+        # Zero times a trace that is not finite is not a number.
+        sigmas = torch.where(lambdas > resolution * trace, lambdas, 0.0 * trace).sqrt()
         return cls(U, sigmas, torch.float32 if _well_conditioned(sigmas) else torch.float64)
 
     @property
     def inverse(self) -> Tensor:
         """`H⁺`, `(…, q, q)`, in `dtype`."""
-        U, scales = self.U.to(self.dtype), _reciprocal(self.sigmas).to(self.dtype)
+        U, scales = self.U.to(self.dtype), reciprocal(self.sigmas).to(self.dtype)
         return (U * scales[..., None, :]) @ U.mT
 
     def solve(self, C: Tensor) -> Tensor:
         """The `X` of `H X + X H = C`, 0 where both sides are in the null space of `H`."""
         rotated = self.U.mT @ C @ self.U
         divisors = self.sigmas[..., :, None] + self.sigmas[..., None, :]
-        return self.U @ (rotated * _reciprocal(divisors)) @ self.U.mT
+        return self.U @ (rotated * reciprocal(divisors)) @ self.U.mT
 
 
 class IteratedRoot(NamedTuple):
@@ -110,7 +108,8 @@ class IteratedRoot(NamedTuple):
 
     Attributes:
         root: `H`, `(…, q, q)`.
-        inverse: `H⁻¹ (I + ½ τ H⁻²)`, whose error at a singular value `σ` is of order `(τ / σ²)²`.
+        inverse: `H⁻¹ f(τ H⁻²)`, where `f(u) = (1 − u)² (1 + 5/2 u + 35/8 u²)` undoes the
+            regularisation of singular values far above `√τ` and suppresses those below.
         bound: An upper bound on `H`, `(…, 1, 1)`.
         lowest: A lower bound on the eigenvalues of `H / bound`.
         dtype: Of products with the inverse: whether float32 would do is a question to the host.
@@ -143,8 +142,11 @@ class IteratedRoot(NamedTuple):
             T = 0.5 * scale * (3 * identity - scale**2 * (Z @ Y))
             Y, Z = Y @ T, T @ Z
         Z = Z / bound
-        correction = identity + 0.5 * resolution * trace * (Z @ Z)
-        return cls(Y * bound, Z @ correction, bound, lowest)
+        U = resolution * trace * (Z @ Z)
+        left = identity - U
+        # The series of (1 − u)^(−5/2), so that √(1 − u) f(u) = 1 + O(u³).
+        filtered = Z @ left @ left @ (identity + 2.5 * U + 4.375 * (U @ U))
+        return cls(Y * bound, filtered, bound, lowest)
 
     def solve(self, C: Tensor) -> Tensor:
         """The `X` of `H X + X H = C`, from the sign of the block matrix `[[H, C], [0, −H]]`.
@@ -172,9 +174,10 @@ def _well_conditioned(sigmas: Tensor) -> bool:
     # A compiled graph has no branch on a value, and a matrix must not depend on its batch.
     if torch.compiler.is_compiling() or sigmas.ndim > 1 or sigmas.numel() == 0:
         return False
-    weakest = torch.where(sigmas > 0, sigmas, torch.inf).amin()
-    # `numpy` reads the host's own memory: nothing is waited for.
-    return bool((weakest * _WELL_CONDITIONED >= sigmas.amax()).numpy())
+    # NumPy reads the host's own memory: nothing is waited for.
+    values = sigmas.detach().numpy()
+    nonzero = values[values > 0]
+    return bool(nonzero.size and nonzero.min() * _WELL_CONDITIONED >= nonzero.max())
 
 
 def _scales(lowest: float) -> Iterator[float]:
@@ -206,8 +209,3 @@ def _chunks(matrix: Tensor, dtype: torch.dtype) -> list[slice]:
 def _trace(gram: Tensor) -> Tensor:
     """`(…, 1, 1)`."""
     return gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
-
-
-def _reciprocal(values: Tensor) -> Tensor:
-    """`1 / x`, and 0 of 0."""
-    return torch.where(values == 0, 0.0, 1 / values)

@@ -1,14 +1,24 @@
 """Techniques that make a Pre-SVD layer orthogonal: in its gradient, its step size or its weight.
 
-The mathematics are pure functions of tensors; `attach` is the thin shell that runs those which act
-on the optimizer, just before each of its steps.
+The mathematics are pure functions of tensors. Thin shells put them to work: `attach` those which
+act on the optimizer, just before each of its steps; `constrain_weight` those which act on the
+weight, a parametrization; `SkewOrthogonalConv2d` stands in for a convolution.
 """
 
 from disentangle.orthogonality.attachment import Attachment, attach
+from disentangle.orthogonality.constraint import (
+    WEIGHT_CONSTRAINTS,
+    WeightConstraint,
+    constrain_weight,
+)
 from disentangle.orthogonality.parameters import as_matrix, resolve_parameters
+from disentangle.orthogonality.soc import SkewOrthogonalConv2d
+from disentangle.orthogonality.spectral import SpectralNorm
+from disentangle.orthogonality.stiefel import Orthonormal
 from disentangle.orthogonality.techniques import (
     LOSS_TECHNIQUES,
     OPTIMIZER_TECHNIQUES,
+    WEIGHT_TECHNIQUES,
     Technique,
     nearest_orthogonal_gradient,
     optimal_learning_rate,
@@ -18,10 +28,17 @@ from disentangle.orthogonality.techniques import (
 __all__ = [
     "LOSS_TECHNIQUES",
     "OPTIMIZER_TECHNIQUES",
+    "WEIGHT_CONSTRAINTS",
+    "WEIGHT_TECHNIQUES",
     "Attachment",
+    "Orthonormal",
+    "SkewOrthogonalConv2d",
+    "SpectralNorm",
     "Technique",
+    "WeightConstraint",
     "as_matrix",
     "attach",
+    "constrain_weight",
     "nearest_orthogonal_gradient",
     "optimal_learning_rate",
     "orthogonal_loss",

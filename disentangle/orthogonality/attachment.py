@@ -1,17 +1,24 @@
 """NOG and OLR on an optimizer: what runs just before each of its steps."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from disentangle.orthogonality.parameters import as_list
+from disentangle.orthogonality.groups import Group, give_own_group, groups_of_parameters
+from disentangle.orthogonality.refusals import (
+    check_gradients,
+    check_optimizer,
+    check_own_rates,
+    check_parameters,
+    check_step,
+    check_techniques,
+)
 from disentangle.orthogonality.techniques import (
-    OPTIMIZER_TECHNIQUES,
     nearest_orthogonal_gradient,
+    nearest_orthogonal_gradients,
     optimal_learning_rate,
 )
 
@@ -23,15 +30,12 @@ class Attachment:
     """
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        parameters: Mapping[str, nn.Parameter],
-        techniques: Sequence[str],
+        self, optimizer: Optimizer, parameters: Mapping[str, Tensor], techniques: Sequence[str]
     ) -> None:
         self._techniques = techniques
-        self._parameters = list(parameters.values())
+        self._parameters = dict(parameters)
         # (group, its scheduled rate, the rate in its place) of the step in progress.
-        self._replaced: list[tuple[dict[str, Any], float | Tensor, Tensor]] = []
+        self._replaced: list[tuple[Group, float | Tensor, Tensor]] = []
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -48,39 +52,38 @@ class Attachment:
     def __exit__(self, *_: object) -> None:
         self.remove()
 
-    @torch.no_grad()
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         # If the last step raised, its rates are still in place.
         self._restore_rates()
-        # The optimizer itself is the first of `args`.
-        _check_step(optimizer, args[1] if len(args) > 1 else kwargs.get("closure"))
-        if "nog" in self._techniques:
-            for parameter in self._parameters:
-                if parameter.grad is not None:
-                    # In place: the gradient may be a view of DistributedDataParallel's bucket.
-                    parameter.grad.copy_(nearest_orthogonal_gradient(parameter.grad))
-        if "olr" in self._techniques:
-            self._replace_rates(optimizer)
+        check_step(optimizer, args, kwargs)
+        # Looked up at each step: `load_state_dict` replaces the groups.
+        groups = groups_of_parameters(optimizer)
+        check_gradients(self._parameters, groups)
+        with torch.set_grad_enabled(bool(optimizer.defaults.get("differentiable"))):
+            if "nog" in self._techniques:
+                _orthogonalise_gradients(self._parameters.values())
+            if "olr" in self._techniques:
+                for parameter in self._parameters.values():
+                    if parameter.grad is not None:
+                        self._replace_rate(groups[id(parameter)], parameter, parameter.grad)
 
     def _after_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         self._restore_rates()
 
-    def _replace_rates(self, optimizer: Optimizer) -> None:
-        # Looked up at each step: `load_state_dict` replaces the groups.
-        groups = {id(g["params"][0]): g for g in optimizer.param_groups if len(g["params"]) == 1}
-        for weight in self._parameters:
-            if weight.grad is None:
-                continue
-            group = groups[id(weight)]
-            scheduled = group["lr"]
-            rate = optimal_learning_rate(weight, weight.grad, scheduled)
-            # Fused kernels on CUDA read it as float32; on the CPU float64 is the exact number.
-            group["lr"] = rate.float() if rate.is_cuda else rate
-            self._replaced.append((group, scheduled, group["lr"]))
+    def _replace_rate(self, group: Group, parameter: Tensor, gradient: Tensor) -> None:
+        # The formula is that of the step w − ηl.
+        gradient = -gradient if group.get("maximize") else gradient
+        # A copy, where the step will change what the derivative of the rate needs.
+        weight = parameter.clone() if torch.is_grad_enabled() else parameter
+        rate = optimal_learning_rate(weight, gradient, group["lr"])
+        # Fused kernels on CUDA read it as float32; on the CPU float64 is the exact number.
+        rate = rate.float() if rate.is_cuda else rate
+        self._replaced.append((group, group["lr"], rate))
+        group["lr"] = rate
 
     def _restore_rates(self) -> None:
         for group, scheduled, rate in self._replaced:
@@ -90,20 +93,33 @@ class Attachment:
 
 
 def attach(
-    optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], techniques: Iterable[str]
+    optimizer: Optimizer, parameters: Mapping[str, Tensor], techniques: Iterable[str]
 ) -> Attachment:
     """Lets NOG and OLR act on some parameters before each step of an optimizer.
 
     They see the gradient as the optimizer would: averaged over processes, accumulated, clipped. NOG
     acts first, in whatever order they are named. Without a technique nothing is done.
 
-    Attach to the optimizer itself, before `accelerator.prepare` and, for OLR, before a scheduler is
-    made: OLR gives each parameter its own parameter group, in place. During the step the learning
-    rate of that group is the optimal one, a 0-d tensor; before and after, it is the scheduled one,
-    the base rate of OLR. With `fused=True` that takes no host synchronisation.
+    **Learning rate.** OLR gives each parameter its own parameter group, in place. During the step
+    the learning rate of that group is the optimal one, a 0-d tensor; before and after, it is the
+    scheduled one, the base rate of OLR: any scheduler made later goes on as without OLR. With
+    `fused=True` (on CUDA also with `capturable=True`) nothing waits for a value on the GPU.
 
-    With a gradient scaler, call `scaler.unscale_(optimizer)` before `scaler.step(optimizer)`: a
-    fused optimizer would unscale only inside its step. On steps that overflow nothing is changed.
+    **What the optimizer adds.** The optimal rate is that of a plain step `w − ηl`, or `w + ηl` with
+    `maximize=True`. Momentum, Adam's scaling and a weight decay that is added to the gradient, as
+    in SGD, come after NOG and OLR and are not in it.
+
+    **Clipping.** `clip_grad_norm_` before the step changes nothing under NOG, which discards the
+    magnitude; OLR alone sees the clipped gradient. To clip what NOG gives, register a step
+    pre-hook on the optimizer after `attach`; OLR has then chosen its rate for the unclipped one.
+
+    **Gradient scaler.** Call `scaler.unscale_(optimizer)` before `scaler.step(optimizer)`: a fused
+    optimizer would unscale only inside its step. On steps that overflow nothing is changed.
+
+    **Several processes.** DistributedDataParallel works as it is. With FSDP2 attach after
+    `fully_shard` to the optimizer of the sharded parameters (under Accelerate, to the optimizer
+    inside the prepared one): NOG gathers each gradient in full. Otherwise attach to the optimizer
+    itself, before `accelerator.prepare`. Refused: FSDP1 and DeepSpeed, which flatten parameters.
 
     Args:
         optimizer: Holds the parameters.
@@ -114,9 +130,12 @@ def attach(
         What removes them again.
 
     Raises:
-        ValueError: If a technique is unknown, there are no parameters, the optimizer does not hold
-            one, is a wrapper, already has techniques on one or, for OLR, has a scheduler. At a
-            step: if it is given a closure, or gradients that are still scaled.
+        ValueError: If a technique is unknown; if there are no parameters, or one is no matrix, is
+            not held by the optimizer or already has techniques; if the optimizer is a wrapper,
+            LBFGS or DeepSpeed's. For OLR: if the optimizer has a scheduler, or the parameters are
+            DTensors and it is fused, unless it is Adam or AdamW. At a step: if it is given a
+            closure, or gradients that are still scaled or sparse, or if its parameters have been
+            replaced.
 
     Examples:
         >>> from disentangle.orthogonality import resolve_parameters
@@ -128,76 +147,35 @@ def attach(
         >>> torch.allclose(network.weight.grad @ network.weight.grad.T, torch.eye(2), atol=1e-6)
         True
     """
-    chosen = _check_techniques(techniques)
-    _check_optimizer(optimizer, parameters)
+    chosen = check_techniques(techniques)
+    check_optimizer(optimizer, chosen)
+    check_parameters(optimizer, parameters)
+    _check_free(optimizer, parameters)
     if "olr" in chosen:
-        if any("initial_lr" in group for group in optimizer.param_groups):
-            raise ValueError(
-                "olr needs its own parameter groups, which the optimizer's scheduler would not "
-                "know: attach it before the scheduler is made"
-            )
+        check_own_rates(optimizer, parameters)
         for parameter in parameters.values():
-            _give_own_group(optimizer, parameter)
+            give_own_group(optimizer, parameter)
     return Attachment(optimizer, parameters, chosen)
 
 
-def _check_techniques(techniques: Iterable[str]) -> tuple[str, ...]:
-    named = as_list("techniques", techniques)
-    for name in named:
-        if name not in OPTIMIZER_TECHNIQUES:
-            choices = ", ".join(OPTIMIZER_TECHNIQUES)
-            raise ValueError(f"{name!r} is no technique on an optimizer; choose from {choices}")
-    return tuple(name for name in OPTIMIZER_TECHNIQUES if name in named)
-
-
-def _check_optimizer(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
-    if isinstance(getattr(optimizer, "optimizer", None), Optimizer):
-        raise ValueError(
-            f"expected the optimizer itself, got {type(optimizer).__name__}, a wrapper around it: "
-            "attach before accelerator.prepare"
-        )
-    if not parameters:
-        raise ValueError("expected at least one parameter to attach to, got none")
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+def _check_free(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> None:
     hooks = optimizer._optimizer_step_pre_hooks.values()
     attachments = [getattr(hook, "__self__", None) for hook in hooks]
-    taken = {id(p) for a in attachments if isinstance(a, Attachment) for p in a._parameters}
+    active = [a for a in attachments if isinstance(a, Attachment) and a._techniques]
+    taken = {id(parameter) for a in active for parameter in a._parameters.values()}
     for name, parameter in parameters.items():
-        if id(parameter) not in held:
-            raise ValueError(f"the optimizer does not hold the parameter {name!r}")
         if id(parameter) in taken:
             raise ValueError(f"{name!r} already has techniques: attach all of them at once")
 
 
-def _give_own_group(optimizer: Optimizer, parameter: nn.Parameter) -> None:
-    """Moves a parameter to a group of its own, with the options of the group it was in."""
-    group, index = next(
-        (group, index)
-        for group in optimizer.param_groups
-        for index, other in enumerate(group["params"])
-        if other is parameter
-    )
-    if len(group["params"]) > 1:
-        # A deep copy: a learning rate that is a tensor would be shared between the groups.
-        own = deepcopy({key: value for key, value in group.items() if key != "params"})
-        own["params"] = [group["params"].pop(index)]
-        if "param_names" in group:
-            own["param_names"] = [group["param_names"].pop(index)]
-        optimizer.add_param_group(own)
-        group = own
-    if group.get("foreach"):
-        # There is nothing to batch in a group of one, and Adam's path refuses a tensor as rate.
-        group["foreach"] = False
-
-
-def _check_step(optimizer: Optimizer, closure: object) -> None:
-    if closure is not None:
-        raise ValueError(
-            "step() must be called without a closure: it computes the gradient anew, after NOG and "
-            "OLR have seen the one before"
-        )
-    if getattr(optimizer, "grad_scale", None) is not None:
-        raise ValueError(
-            "expected unscaled gradients: call scaler.unscale_(optimizer) before "
-            "scaler.step(optimizer), since a fused optimizer unscales only inside its step"
-        )
+def _orthogonalise_gradients(parameters: Iterable[Tensor]) -> None:
+    if torch.is_grad_enabled():
+        # Not in place: autograd needs the gradient that was there.
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad = nearest_orthogonal_gradient(parameter.grad)
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    for gradient, result in zip(gradients, nearest_orthogonal_gradients(gradients), strict=True):
+        # In place: the gradient may be a view of DistributedDataParallel's bucket.
+        gradient.copy_(result)

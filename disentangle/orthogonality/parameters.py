@@ -1,5 +1,6 @@
 """Which parameters the techniques act on, and how these are taken as matrices."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -38,7 +39,9 @@ def resolve_parameters(module: nn.Module, names: Iterable[str]) -> dict[str, nn.
 
     A name is that of a parameter or its end from a dot on: `conv1.weight` finds
     `module.conv1.weight` under DistributedDataParallel and `_orig_mod.conv1.weight` under
-    `torch.compile`. The full name of one parameter wins over the end of another.
+    `torch.compile`. The full name of one parameter wins over the end of another. The name of a
+    parametrized weight finds the free parameter behind it: `conv1.weight` also finds
+    `conv1.parametrizations.weight.original`.
 
     Args:
         module: The network.
@@ -56,13 +59,16 @@ def resolve_parameters(module: nn.Module, names: Iterable[str]) -> dict[str, nn.
         >>> list(resolve_parameters(nn.ModuleDict({"module": network}), ["0.weight"]))
         ['0.weight']
     """
-    available = dict(module.named_parameters(remove_duplicate=False))
+    available = {
+        _weight_name(name): parameter
+        for name, parameter in module.named_parameters(remove_duplicate=False)
+    }
     names = as_list("names", names)
     if not names:
         raise ValueError("names must hold the name of at least one parameter, got none")
     found: dict[str, nn.Parameter] = {}
     for name in names:
-        parameter = available[_full_name(name, available)]
+        parameter = available[_full_name(_weight_name(name), available)]
         for other, other_parameter in found.items():
             if parameter is other_parameter:
                 raise ValueError(f"{other!r} and {name!r} are the same parameter: name it once")
@@ -78,6 +84,11 @@ def as_list(what: str, names: Iterable[str]) -> list[str]:
     if isinstance(names, str):
         raise ValueError(f"{what} must be a list of names, got the string {names!r}")
     return list(names)
+
+
+def _weight_name(name: str) -> str:
+    """The name of a parametrized weight, for that of its free parameter; any other stays."""
+    return re.sub(r"(^|\.)parametrizations\.(\w+)\.original$", r"\1\2", name)
 
 
 def _full_name(name: str, available: Iterable[str]) -> str:

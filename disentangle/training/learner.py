@@ -7,11 +7,10 @@ from accelerate import Accelerator
 from diffusers import ModelMixin
 from torch import Tensor, nn
 
+from disentangle.conditioning import ConditioningProbe
 from disentangle.config import RunConfig
-from disentangle.linalg import condition_number
 from disentangle.orthogonality import (
-    LOSS_TECHNIQUES,
-    as_matrix,
+    OPTIMIZER_TECHNIQUES,
     attach,
     orthogonal_loss,
     resolve_parameters,
@@ -33,7 +32,9 @@ class Learner:
     Attributes:
         raw: The network itself. In mixed precision its `forward` autocasts as well.
         network: The network as Accelerate wraps it: what a loss that trains it must call.
-        pre_svd: The Pre-SVD parameters by name.
+        pre_svd: The Pre-SVD parameters by name; under OW and SN, the free ones behind the weights.
+        conditioning: What was measured of them in the last step, 0-d tensors by name; empty if no
+            measurement was due.
 
     Raises:
         ValueError: If a Pre-SVD parameter is not found, or found twice.
@@ -54,12 +55,16 @@ class Learner:
         )
         self.pre_svd: dict[str, nn.Parameter] = {}
         self.orthogonal_loss_weight = 0.0
+        self.conditioning: Terms = {}
+        self.probe: ConditioningProbe | None = None
         if treated:
             names = run.pre_svd_parameters
             self.pre_svd = resolve_parameters(
                 network, network.pre_svd_parameters() if names is None else names
             )
-            attach(optimizer, self.pre_svd, set(run.orthogonality).difference(LOSS_TECHNIQUES))
+            attach(optimizer, self.pre_svd, set(run.orthogonality) & set(OPTIMIZER_TECHNIQUES))
+            if every := run.training.conditioning_steps:
+                self.probe = ConditioningProbe(network, self.pre_svd, every=every)
             if "ol" in run.orthogonality:
                 self.orthogonal_loss_weight = run.orthogonal_loss_weight
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
@@ -77,6 +82,8 @@ class Learner:
             The mean of each term over the parts, detached.
         """
         self._set_rate(parts[0].step)
+        if self.probe is not None:
+            self.probe.step = parts[0].step
         totals: Terms = {}
         for part in parts:
             with self.accelerator.accumulate(self.network):
@@ -88,6 +95,8 @@ class Learner:
                 if self.accelerator.scaler is not None and self.accelerator.sync_gradients:
                     # A fused optimizer would unscale only after NOG and OLR saw the gradient.
                     self.accelerator.unscale_gradients(self.optimizer)
+                if self.probe is not None and self.accelerator.sync_gradients:
+                    self.conditioning = self.probe.record()
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             for name, term in terms.items():
@@ -99,15 +108,3 @@ class Learner:
         rate = self.run.optimizer.rate(step, self.run.training.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-
-    @torch.no_grad()
-    def condition_numbers(self) -> Terms:
-        """`σmax / σmin` of each Pre-SVD parameter as a matrix, by name."""
-        return {name: basis_condition(parameter) for name, parameter in self.pre_svd.items()}
-
-
-def basis_condition(parameter: Tensor) -> Tensor:
-    """`σmax / σmin` of a parameter as a matrix, a 0-d tensor."""
-    matrix = as_matrix(parameter).double()
-    gram = matrix @ matrix.mT if matrix.shape[0] <= matrix.shape[1] else matrix.mT @ matrix
-    return condition_number(gram).sqrt()

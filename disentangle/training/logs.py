@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +18,7 @@ from disentangle.training.run_folder import replace_text
 class MetricsLog:
     """Averages the terms of the steps since the last line, and writes a line when asked.
 
-    The terms stay on the device until then: adding one costs no host synchronisation.
+    Terms and notes stay on the device until then: adding one costs no host synchronisation.
 
     Args:
         accelerator: Averages over processes; its first process writes.
@@ -33,6 +34,7 @@ class MetricsLog:
         self.accelerator, self.file, self.batch_size = accelerator, file, batch_size
         self.totals: Terms = {}
         self.counts: dict[str, int] = {}
+        self.notes: list[tuple[int, Terms]] = []
         self.since = time.perf_counter()
         self.steps = 0
         self.bar = tqdm(
@@ -53,33 +55,61 @@ class MetricsLog:
         self.steps += 1
         self.bar.update()
 
-    def write(self, step: int, more: Terms) -> None:
-        """Writes one line: the means of the terms since the last line, and `more` as it is.
+    def note(self, step: int, values: Terms) -> None:
+        """Takes in values of one step, each a 0-d tensor, that are to be written as they are."""
+        if values:
+            self.notes.append((step, values))
+
+    def write(self, step: int) -> None:
+        """Writes a line with the means of the terms since the last, and the notes of that time.
+
+        Notes of earlier steps get a line of their own.
 
         Raises:
             FloatingPointError: If a term is NaN or infinite; the line is written all the same.
         """
-        means = {name: total / self.counts[name] for name, total in self.totals.items()} | more
-        stacked = torch.stack([value.detach().double() for value in means.values()])
-        values = self.accelerator.reduce(stacked, "mean").tolist()  # the one synchronisation
+        means = {name: total / self.counts[name] for name, total in self.totals.items()}
+        lines = self._fetch([*self.notes, (step, means)])
         seconds, self.since = time.perf_counter() - self.since, time.perf_counter()
-        line = dict(zip(means, values, strict=True))
-        line["images_per_second"] = self.steps * self.batch_size / seconds
-        self.accelerator.log(line, step=step)
+        lines[step]["images_per_second"] = self.steps * self.batch_size / seconds
+        for number, line in lines.items():
+            self.accelerator.log(line, step=number)
         if self.accelerator.is_main_process:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **line}) + "\n")
+            _append_lines(self.file, lines)
+        line = lines[step]
         wrong = [name for name in self.totals if not math.isfinite(line[name])]
         if wrong:
             since = step - self.steps + 1
             raise FloatingPointError(f"{wrong[0]} is {line[wrong[0]]} in the steps {since}–{step}")
         shown = {name: f"{line[name]:.4g}" for name in line if name.startswith("loss")}
         self.bar.set_postfix(shown, refresh=False)
-        self.totals, self.counts, self.steps = {}, {}, 0
+        self.totals, self.counts, self.notes, self.steps = {}, {}, [], 0
+
+    def _fetch(self, rows: list[tuple[int, Terms]]) -> dict[int, dict[str, float]]:
+        """The values of each step as numbers, the mean over processes."""
+        stacked = torch.stack(
+            [value.detach().double() for _, row in rows for value in row.values()]
+        )
+        values = iter(self.accelerator.reduce(stacked, "mean").tolist())  # the one synchronisation
+        lines: dict[int, dict[str, float]] = {}
+        for step, row in rows:
+            numbers = dict(zip(row, values, strict=False))  # takes as many as the row has
+            lines[step] = numbers | lines.get(step, {})
+        return lines
 
     def close(self) -> None:
         """Ends the progress bar."""
         self.bar.close()
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`, without any that a crash, or a run in progress, has torn.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    lines = map(_parse, file.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line is not None]
 
 
 def drop_lines_after(file: Path, step: int) -> None:
@@ -90,8 +120,23 @@ def drop_lines_after(file: Path, step: int) -> None:
 
 
 def _step_of(line: str) -> float:
-    """The step of a line; infinity for one that a crash has torn."""
+    """The step of a line; infinity for one that is torn."""
+    parsed = _parse(line)
+    return math.inf if parsed is None else parsed["step"]
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    """A line; `None` for one that is torn."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+        parsed = json.loads(line)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) and isinstance(parsed.get("step"), int) else None
+
+
+def _append_lines(file: Path, lines: dict[int, dict[str, float]]) -> None:
+    """Appends a line for each step; a number that is not finite, which JSON lacks, as null."""
+    with file.open("a", encoding="utf-8") as stream:
+        for step, line in lines.items():
+            row = {key: value if math.isfinite(value) else None for key, value in line.items()}
+            stream.write(json.dumps({"step": step, **row}) + "\n")

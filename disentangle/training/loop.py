@@ -108,6 +108,7 @@ class Session:
         with note_signals() as noted:
             for batch in batches:
                 log.add(self.task.step(batch))
+                log.note(batch.step, self.task.learner.conditioning)
                 self.step = batch.step
                 if self.average is not None:
                     self.average.update_parameters(self.task.learner.raw)
@@ -146,8 +147,7 @@ class Session:
         training = self.run.training
         save = last or self.step % training.checkpoint_every == 0
         if save or self.step % training.log_every == 0:  # a loss that is not finite is not saved
-            conditions = self.task.learner.condition_numbers()
-            log.write(self.step, {f"condition/{name}": c for name, c in conditions.items()})
+            log.write(self.step)
         if last or self.step % training.sample_every == 0:
             self._write_sheet()
         if save:

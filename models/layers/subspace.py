@@ -5,13 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from disentangle.orthogonality import WeightConstraint, constrain_weight
+
 
 class SubspaceLayer(nn.Module):
     """Maps coordinates of a linear subspace to a point of it: `φ = (L ⊙ z) U + μ`.
 
-    `U` starts orthonormal, `L` at `importances`, `μ` at zero. What keeps `U` orthonormal in
-    training, a loss, an orthogonal gradient or a parametrization, is chosen outside this layer:
-    `U` is the Pre-SVD parameter that the orthogonality techniques act on.
+    `U` starts orthonormal, `L` at `importances`, `μ` at zero. `U` is the Pre-SVD parameter that the
+    orthogonality techniques act on: with `weight="orthogonal"` it stays orthonormal; otherwise a
+    loss or an orthogonal gradient, chosen outside this layer, may keep it so.
 
     Source: He, Kan and Shan, EigenGAN, ICCV 2021, https://arxiv.org/abs/2104.12476, eq. 2.
 
@@ -19,10 +21,11 @@ class SubspaceLayer(nn.Module):
         basis_dim: The dimension `q` of the subspace.
         feature_dim: The dimension of the space it lies in.
         importances: Where `L` starts, `q` numbers; by default `[3q, …, 6, 3]` as in the paper.
+        weight: What `constrain_weight` keeps `U` to.
 
     Raises:
-        ValueError: If `basis_dim` is not between 1 and `feature_dim`, or there are not as many
-            importances.
+        ValueError: If `basis_dim` is not between 1 and `feature_dim`, there are not as many
+            importances, or `weight` is unknown.
 
     Examples:
         >>> layer = SubspaceLayer(basis_dim=6, feature_dim=128)
@@ -31,7 +34,12 @@ class SubspaceLayer(nn.Module):
     """
 
     def __init__(
-        self, *, basis_dim: int, feature_dim: int, importances: Sequence[float] | None = None
+        self,
+        *,
+        basis_dim: int,
+        feature_dim: int,
+        importances: Sequence[float] | None = None,
+        weight: WeightConstraint = "free",
     ) -> None:
         super().__init__()
         if not 1 <= basis_dim <= feature_dim:
@@ -45,6 +53,7 @@ class SubspaceLayer(nn.Module):
             raise ValueError(f"expected {basis_dim} importances, got {len(importances)}")
         self.L = nn.Parameter(torch.tensor(importances, dtype=torch.float32))
         self.mu = nn.Parameter(torch.zeros(feature_dim))
+        constrain_weight(self, "U", weight)
 
     def forward(self, z: Tensor) -> Tensor:
         """The points `(N, feature_dim)` of coordinates `z (N, basis_dim)`."""

@@ -16,6 +16,21 @@ def median_seconds(function: Callable[[], object], repeats: int = 7) -> float:
     return statistics.median(seconds)
 
 
+def median_seconds_each(
+    functions: Sequence[Callable[[], object]], repeats: int = 15
+) -> list[float]:
+    """Median wall-clock seconds of a call of each, taken in turns: other load hits all alike."""
+    for function in functions:
+        function()
+    seconds: list[list[float]] = [[] for _ in functions]
+    for _ in range(repeats):
+        for function, record in zip(functions, seconds, strict=True):
+            start = time.perf_counter()
+            function()
+            record.append(time.perf_counter() - start)
+    return [statistics.median(record) for record in seconds]
+
+
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table: the first column to the left, the others to the right."""
     lines = [list(header), *map(list, rows)]

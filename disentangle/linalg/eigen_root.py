@@ -1,0 +1,152 @@
+"""Square roots by eigendecomposition, with a backward of their own: exact or damped.
+
+The derivative `X` of `S = A^½` in the direction `E` solves the Lyapunov equation `S X + X S = E`.
+In the basis of the eigenvectors, with `s = λ^½`, that is `X_ij = E_ij / (s_i + s_j)`, the divided
+difference of the root: nothing is divided by `λi − λj`, so that it is finite and right at equal and
+at nearly equal eigenvalues. As an equation in `S` it can be differentiated again.
+
+Source: Higham, Functions of Matrices, 2008, section 3.1, theorem 3.11 (Daleckii and Krein) and
+equation (6.4), https://doi.org/10.1137/1.9780898717778.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from disentangle.linalg.primitives import NoSecondDerivativeError, reciprocal, zero_level
+
+# Of the gap `1 − λj/λi`, `λj ≤ λi`, of two eigenvalues: what a divided difference is multiplied by.
+Damping = Callable[[Tensor], Tensor]
+
+TAYLOR_DEGREE = 100
+
+
+def taylor_damping(gaps: Tensor) -> Tensor:
+    """`1 − r^101` of the ratio `r = λj/λi`: SVD-Taylor.
+
+    `1 / (λi − λj) = 1/λi · Σ r^k` is cut after `k = 100`, as in the code of the paper, which leaves
+    `1 − r^101` of the sum.
+
+    Source: Song, Sebe and Wang, ICCV 2021, https://arxiv.org/abs/2105.02498, and its code; Wang et
+    al., TPAMI 2021, https://arxiv.org/abs/2104.03821, with `k ≤ 9`.
+    """
+    return 1 - (1 - gaps) ** (TAYLOR_DEGREE + 1)
+
+
+def pade_damping(gaps: Tensor) -> Tensor:
+    """1, but 0 at equal eigenvalues: SVD-Padé.
+
+    Every diagonal Padé approximant of the geometric series *is* its sum `1 / (1 − r)`: the [50/50]
+    of the paper differs from it by the rounding of its 102 coefficients. It is infinite only at
+    `r = 1`, where the code of the paper puts a finite number, and the product of that with
+    `f(λi) − f(λj) = 0` is 0.
+
+    Source: Song, Sebe and Wang, ICCV 2021, https://arxiv.org/abs/2105.02498, and its code.
+    """
+    return (gaps / torch.finfo(gaps.dtype).eps).clamp(max=1)
+
+
+def eigen_root(
+    A: Tensor, inverse: bool, dtype: torch.dtype, damping: Damping | None = None
+) -> Tensor:
+    """`A^½` or `A^-½` by a float64 eigendecomposition.
+
+    Args:
+        A: `(…, n, n)`, symmetric, float32 or float64.
+        inverse: Whether to return the inverse square root.
+        dtype: The dtype that the entries of `A` had been rounded to.
+        damping: None for the exact derivative.
+    """
+    # In float32 LAPACK loses 3e-4 of the inverse root at condition number 1e4.
+    S, s, U = _Root.apply(A.double(), dtype, damping)
+    return (_Inverse.apply(S, s, U) if inverse else S).to(A.dtype)
+
+
+class _Root(torch.autograd.Function):
+    """`S = A^½`, and its eigenvalues and eigenvectors."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        A: Tensor, dtype: torch.dtype, damping: Damping | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        finite = A.isfinite().all(dim=-1).all(dim=-1)[..., None]
+        # `eigh` raises at an entry that is not finite.
+        lambdas, U = torch.linalg.eigh(torch.where(finite[..., None], A, 0.0))
+        lambdas = torch.where(lambdas > zero_level(lambdas, dtype), lambdas, 0.0)
+        s = torch.where(finite, lambdas, torch.nan).sqrt()
+        return _spectral(U, s), s, U
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.damping = inputs[2]
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output)
+
+    @staticmethod
+    def backward(ctx, G: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
+        S, s, U = ctx.saved_tensors
+        return _Lyapunov.apply(S, G, s, U, ctx.damping), None, None
+
+
+class _Lyapunov(torch.autograd.Function):
+    """`X` with `S X + X S = C`; zero from null direction to null direction."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(S: Tensor, C: Tensor, s: Tensor, U: Tensor, damping: Damping | None) -> Tensor:
+        F = reciprocal(s[..., :, None] + s[..., None, :])
+        if damping is not None:
+            F = F * damping(_gaps(s**2))
+        return U @ (F * (U.mT @ C @ U)) @ U.mT
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        S, _, s, U, ctx.damping = inputs
+        ctx.save_for_backward(S, output, s, U)
+
+    @staticmethod
+    def backward(ctx, V: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[no-untyped-def]
+        if ctx.damping is not None:
+            raise NoSecondDerivativeError
+        S, X, s, U = ctx.saved_tensors
+        # S dX + dX S = dC − dS X − X dS, and the operator on the left is its own adjoint.
+        P = _Lyapunov.apply(S, V, s, U, None)
+        return -(P @ X.mT + X.mT @ P), P, None, None, None
+
+
+class _Inverse(torch.autograd.Function):
+    """The pseudo-inverse `R` of `S`, differentiated at constant rank."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(S: Tensor, s: Tensor, U: Tensor) -> Tensor:
+        return _spectral(U, reciprocal(s))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(output, *inputs[1:])
+
+    @staticmethod
+    def backward(ctx, G: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
+        R, s, U = ctx.saved_tensors
+        null = _spectral(U, (s == 0).to(s.dtype))
+        RG = R @ G
+        turned = R @ RG @ null
+        return turned + turned.mT - RG @ R, None, None
+
+
+def _spectral(U: Tensor, values: Tensor) -> Tensor:
+    return (U * values[..., None, :]) @ U.mT
+
+
+def _gaps(lambdas: Tensor) -> Tensor:
+    """`|λi − λj| / max(λi, λj)`, `(…, n, n)`; 1 on the diagonal, which is not approximated."""
+    a, b = lambdas[..., :, None], lambdas[..., None, :]
+    gaps = (a - b).abs() * reciprocal(torch.maximum(a, b))
+    diagonal = torch.eye(lambdas.shape[-1], dtype=torch.bool, device=lambdas.device)
+    return torch.where(diagonal, 1.0, gaps)

@@ -1,0 +1,53 @@
+"""Small pieces that the matrix functions share."""
+
+import torch
+from torch import Tensor
+
+
+class NoSecondDerivativeError(RuntimeError):
+    """A second derivative through a root whose first one is approximate."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this square root has an approximate gradient that cannot be differentiated again, "
+            "choose method 'eigh' or 'newton_schulz'"
+        )
+
+
+def without_autocast(like: Tensor) -> torch.autocast:
+    """A context in which products of float32 matrices on the device of `like` stay float32."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def reciprocal(x: Tensor) -> Tensor:
+    """`1 / x`, and 0 of 0; with a gradient there too."""
+    return torch.where(x == 0, 0.0, 1 / torch.where(x == 0, 1.0, x))
+
+
+def identity_like(matrix: Tensor) -> Tensor:
+    """The identity, in the shape `(…, n, n)`, dtype and device of `matrix`."""
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    return eye.expand_as(matrix)
+
+
+def frobenius_norm(matrix: Tensor) -> Tensor:
+    """`‖A‖_F` of each matrix of `(…, m, n)`, as `(…, 1, 1)`."""
+    # The squares of entries beyond 1e19 or below 1e-19 are lost in float32.
+    largest = matrix.detach().abs().amax(dim=(-2, -1), keepdim=True)
+    scale = torch.where(largest > 0, largest, 1.0)
+    return scale * torch.linalg.matrix_norm(matrix / scale, keepdim=True)
+
+
+def zero_level(lambdas: Tensor, dtype: torch.dtype) -> Tensor:
+    """What an eigenvalue must exceed to be told from zero, `(…, 1)`.
+
+    Rounding the entries of a symmetric matrix to their dtype moves an eigenvalue by at most half of
+    `eps(dtype) ‖A‖_F`, finding the eigenvalues in float64 by about `n eps(float64) λmax`.
+
+    Args:
+        lambdas: Eigenvalues `(…, n)`, found in float64.
+        dtype: That of the matrix before it was converted to float64.
+    """
+    rounding = torch.finfo(dtype).eps * torch.linalg.vector_norm(lambdas, dim=-1, keepdim=True)
+    solver = lambdas.shape[-1] * torch.finfo(torch.float64).eps * lambdas.amax(-1, keepdim=True)
+    return torch.maximum(rounding, solver)

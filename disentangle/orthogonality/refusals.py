@@ -1,0 +1,121 @@
+"""What NOG and OLR cannot work with, refused with the reason: when they are attached, at a step."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import LBFGS, Adam, Optimizer
+
+from disentangle.orthogonality.groups import Group, groups_of_parameters
+from disentangle.orthogonality.parameters import as_list
+from disentangle.orthogonality.sharding import is_sharded
+from disentangle.orthogonality.techniques import OPTIMIZER_TECHNIQUES
+
+_FLATTENED = (
+    "FullyShardedDataParallel (FSDP1) and DeepSpeed flatten parameters, and the matrix is lost: "
+    "use DistributedDataParallel or fully_shard (FSDP2)"
+)
+
+
+def check_techniques(techniques: Iterable[str]) -> tuple[str, ...]:
+    """The techniques in the order in which they act."""
+    named = as_list("techniques", techniques)
+    for name in named:
+        if name not in OPTIMIZER_TECHNIQUES:
+            choices = ", ".join(OPTIMIZER_TECHNIQUES)
+            raise ValueError(f"{name!r} is no technique on an optimizer; choose from {choices}")
+    return tuple(name for name in OPTIMIZER_TECHNIQUES if name in named)
+
+
+def check_optimizer(optimizer: Optimizer, techniques: Sequence[str]) -> None:
+    """Refuses what is no optimizer, or one whose steps the techniques cannot reach."""
+    kind = type(optimizer)
+    # By name: neither package is needed to tell.
+    if any(
+        base.__module__.partition(".")[0] == "deepspeed"
+        or base.__name__ in ("DeepSpeedOptimizerWrapper", "DummyOptim")
+        for base in kind.__mro__
+    ):
+        raise ValueError(f"{kind.__name__} is an optimizer of DeepSpeed. {_FLATTENED}")
+    if isinstance(getattr(optimizer, "optimizer", None), Optimizer):
+        raise ValueError(
+            f"expected the optimizer itself, got {kind.__name__}, a wrapper around it: "
+            "attach before accelerator.prepare"
+        )
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(f"expected a torch.optim.Optimizer, got {kind.__name__}")
+    divided = kind.__name__ == "ZeroRedundancyOptimizer"
+    if divided and ("olr" in techniques or getattr(optimizer, "_overlap_with_ddp", False)):
+        raise ValueError(
+            "ZeroRedundancyOptimizer steps an optimizer inside it, which olr's rates do not reach, "
+            "nor nog with overlap_with_ddp=True: use fully_shard (FSDP2)"
+        )
+    if isinstance(optimizer, LBFGS):
+        raise ValueError("LBFGS computes gradients anew within its step: choose another optimizer")
+
+
+def check_parameters(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> None:
+    """Refuses parameters that the optimizer does not hold or that are no real matrices."""
+    if not parameters:
+        raise ValueError("expected at least one parameter to attach to, got none")
+    held = groups_of_parameters(optimizer)
+    for name, parameter in parameters.items():
+        if parameter.ndim < 2:
+            shape = tuple(parameter.shape)
+            raise ValueError(
+                f"{name!r} must have at least 2 dimensions, got shape {shape}. {_FLATTENED}"
+            )
+        if not parameter.is_floating_point():
+            raise ValueError(f"{name!r} must be floating point, got {parameter.dtype}")
+        if id(parameter) not in held:
+            raise ValueError(f"the optimizer does not hold the parameter {name!r}")
+
+
+def check_own_rates(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> None:
+    """Refuses optimizers in which OLR cannot give a parameter its own learning rate."""
+    if any("initial_lr" in group for group in optimizer.param_groups):
+        raise ValueError(
+            "olr needs its own parameter groups, which the optimizer's scheduler would not "
+            "know: attach it before the scheduler is made"
+        )
+    held = groups_of_parameters(optimizer)
+    for name, parameter in parameters.items():
+        fused = held[id(parameter)].get("fused")
+        if is_sharded(parameter) and fused and not isinstance(optimizer, Adam):
+            raise ValueError(
+                f"{name!r} is a DTensor, for which torch has fused kernels with a tensor as "
+                f"learning rate in Adam and AdamW only, got {type(optimizer).__name__}: choose one "
+                "of these, or fused=False"
+            )
+
+
+def check_step(optimizer: Optimizer, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+    """Refuses a step that would use another gradient than the hooks see."""
+    # The optimizer itself is the first of `args`.
+    if (args[1] if len(args) > 1 else kwargs.get("closure")) is not None:
+        raise ValueError(
+            "step() must be called without a closure: it computes the gradient anew, after NOG and "
+            "OLR have seen the one before"
+        )
+    if getattr(optimizer, "grad_scale", None) is not None:
+        raise ValueError(
+            "expected unscaled gradients: call scaler.unscale_(optimizer) before "
+            "scaler.step(optimizer), since a fused optimizer unscales only inside its step"
+        )
+
+
+def check_gradients(parameters: Mapping[str, Tensor], groups: Mapping[int, Group]) -> None:
+    """Refuses parameters that left the optimizer, and sparse gradients; never a value."""
+    for name, parameter in parameters.items():
+        if id(parameter) not in groups:
+            raise ValueError(
+                f"the optimizer holds another parameter in place of {name!r} since techniques were "
+                "attached: with FSDP2, attach after fully_shard, or after accelerator.prepare to "
+                f"the optimizer inside the prepared one. {_FLATTENED}"
+            )
+        gradient = parameter.grad
+        if gradient is not None and gradient.layout != torch.strided:
+            raise ValueError(
+                f"the gradient of {name!r} must be dense, got {gradient.layout}: an embedding "
+                "gives such a one with sparse=False"
+            )

@@ -1,0 +1,266 @@
+"""`disentangle plot-conditioning RUN…`: how well conditioned the layers of runs were, step by step.
+
+The figure of Song, Sebe and Wang, TPAMI 2022, https://arxiv.org/abs/2212.05599: condition number
+over steps, one line for each choice of techniques.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from jsonargparse import ArgumentParser, Namespace
+
+from disentangle.commands import bad_input_exits, parse_arguments
+from disentangle.conditioning import MEASURES, QUANTITIES, split_measure_name
+from disentangle.orthogonality import LOSS_TECHNIQUES, OPTIMIZER_TECHNIQUES, WEIGHT_TECHNIQUES
+from disentangle.parsing import new_parser
+from disentangle.training.logs import read_lines
+from disentangle.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from disentangle.figures import Curve
+
+COMMAND = "plot-conditioning"
+FORMATS = ("png", "pdf", "svg")
+MEASURE_LABELS = {
+    "condition": r"condition number $\lambda_\max/\lambda_\min$",
+    "nonnull_condition": r"$\lambda_\max/\lambda_\min$ without the null space",
+    "effective_rank": "effective rank",
+    "orthogonality_error": "orthogonality error",
+}
+QUANTITY_LABELS = {
+    "weight": "weight's Gram matrix",
+    "gradient": "gradient's Gram matrix",
+    "covariance": "covariance",
+}
+LINEAR = {"effective_rank"}
+CHANCE = {"seed", "output"}  # in which two runs of the same experiment may differ
+
+
+class Run(NamedTuple):
+    """What one run has of one measure of one quantity.
+
+    Attributes:
+        folder: The run's.
+        config: The run's configuration, as it stands in the file.
+        layers: For each layer the values by step; not a number where they were not finite.
+    """
+
+    folder: RunFolder
+    config: dict[str, Any]
+    layers: dict[str, dict[int, float]]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draws the conditioning of runs; returns the exit status."""
+    with bad_input_exits(COMMAND):
+        options = parse_arguments(build_parser(), arguments)
+        paths = {Path(path).resolve(): path for path in options.run}  # each run once
+        folders = [RunFolder.open(path) for path in paths.values()]
+        file = choose_file(folders, options)
+        runs = [read_run(folder, options.quantity, options.measure) for folder in folders]
+        layers = choose_layers(runs, options.layers)
+        panels = gather_curves(runs, layers, logarithmic=options.measure not in LINEAR)
+        check_finite(panels, options)
+    picture = draw(panels, options, file.suffix[1:])
+    with bad_input_exits(COMMAND):  # a folder may be there and not be ours to write in
+        file.parent.mkdir(exist_ok=True)
+        with file.open("wb" if options.overwrite else "xb") as stream:
+            stream.write(picture)
+    print(f"figure: {file}")
+    return 0
+
+
+def build_parser() -> ArgumentParser:
+    """The options of the command."""
+    parser = new_parser(COMMAND)
+    parser.add_argument("run", type=str, nargs="+", help="Run folders, one line for each.")
+    parser.add_argument(
+        "--quantity",
+        type=Literal[QUANTITIES],
+        default="weight",
+        help="Of the Pre-SVD parameters, or what a probe recorded of features.",
+    )
+    parser.add_argument(
+        "--measure", type=Literal[MEASURES], default="condition", help="What is drawn of it."
+    )
+    parser.add_argument("--layers", type=str, nargs="+", help="Default: all, a panel for each.")
+    parser.add_argument(
+        "--output",
+        type=str,
+        help=f"Of kind {', '.join(FORMATS)}; default for one run: in its folder `plots`.",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="Replace the file.")
+    return parser
+
+
+def choose_file(folders: Sequence[RunFolder], options: Namespace) -> Path:
+    """Where to write.
+
+    Raises:
+        ValueError: If it was not said, or nothing can or may be written there.
+    """
+    if options.output is not None:
+        file = Path(options.output)
+        folder = file.parent
+    elif len(folders) == 1:
+        folder = folders[0].path
+        file = folder / "plots" / f"{options.quantity}-{options.measure}.png"
+    else:
+        raise ValueError(f"--output FILE is needed to draw {len(folders)} runs together")
+    if file.suffix[1:] not in FORMATS:
+        endings = ", ".join(f".{kind}" for kind in FORMATS)
+        raise ValueError(f"--output must end in one of {endings}, got {file}")
+    if not folder.is_dir():
+        raise ValueError(f"{file} cannot be written: there is no folder {folder}")
+    if file.exists() and not options.overwrite:
+        raise ValueError(f"{file} exists: add --overwrite to replace it, or choose --output")
+    return file
+
+
+def read_run(folder: RunFolder, quantity: str, measure: str) -> Run:
+    """The values of one measure in the `metrics.jsonl` of a run.
+
+    Raises:
+        ValueError: If there are none; it names what there is.
+    """
+    if not folder.metrics.is_file():
+        raise ValueError(f"{folder.path} has no {folder.metrics.name}: it has not been trained")
+    layers: dict[str, dict[int, float]] = {}
+    recorded = set()
+    for line in read_lines(folder.metrics):
+        for name, value in line.items():
+            layer, *kind = split_measure_name(name) or [""]
+            recorded.update(kind[:1])
+            if kind == [quantity, measure]:
+                layers.setdefault(layer, {})[line["step"]] = np.nan if value is None else value
+    if not layers:
+        there_is = ", ".join(sorted(recorded)) or "none (training.conditioning_every may be 0)"
+        raise ValueError(f"{folder.path} has no records of the {quantity}; of these: {there_is}")
+    return Run(folder, folder.read_config(), layers)
+
+
+def choose_layers(runs: Sequence[Run], names: Sequence[str] | None) -> list[str]:
+    """The layers to draw, all or those that are named.
+
+    Raises:
+        ValueError: If a name is unknown, or a run has none of them.
+    """
+    available = list(dict.fromkeys(chain.from_iterable(run.layers for run in runs)))
+    chosen = available if names is None else list(dict.fromkeys(names))
+    for name in chosen:
+        if name not in available:
+            raise ValueError(f"there are no records of a layer {name!r}; of {', '.join(available)}")
+    for run in runs:
+        if not run.layers.keys() & set(chosen):
+            there_is = ", ".join(run.layers)
+            raise ValueError(f"{run.folder.path} has records of {there_is} only: see --layers")
+    return chosen
+
+
+def gather_curves(
+    runs: Sequence[Run], layers: Sequence[str], *, logarithmic: bool
+) -> dict[str, list["Curve"]]:
+    """The curves of each layer, one for each experiment that has records of it."""
+    groups = group_runs(runs)
+    curves: dict[str, list[Curve]] = {layer: [] for layer in layers}
+    for layer in layers:
+        for label, group in groups.items():
+            values = [run.layers[layer] for run in group if layer in run.layers]
+            if values:
+                curves[layer].append(merge_runs(label, values, logarithmic=logarithmic))
+    return curves
+
+
+def check_finite(panels: Mapping[str, Sequence["Curve"]], options: Namespace) -> None:
+    """Says how many points cannot be drawn.
+
+    Raises:
+        ValueError: If none can.
+    """
+    gaps = np.concatenate([np.isnan(c.middle) for curves in panels.values() for c in curves])
+    if gaps.all():
+        raise ValueError(
+            f"no {options.measure} of the {options.quantity} is finite: try another --measure"
+        )
+    if gaps.any():
+        print(
+            f"{gaps.sum()} of {len(gaps)} points are not finite and leave gaps: of a singular "
+            "matrix, --measure nonnull_condition shows more",
+            file=sys.stderr,
+        )
+
+
+def draw(panels: Mapping[str, Sequence["Curve"]], options: Namespace, kind: str) -> bytes:
+    """The content of the file of the figure."""
+    from disentangle.figures import draw_curves, encode_figure  # matplotlib takes a moment
+
+    measured = f"{MEASURE_LABELS[options.measure]}\nof the {QUANTITY_LABELS[options.quantity]}"
+    figure = draw_curves(
+        panels,
+        x_label="optimizer step",
+        y_label=measured,
+        logarithmic=options.measure not in LINEAR,
+    )
+    return encode_figure(figure, kind)
+
+
+def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs of the same experiment, which differ by chance only, by a label of their own."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        same = {key: value for key, value in run.config.items() if key not in CHANCE}
+        groups.setdefault(json.dumps(same, sort_keys=True, default=str), []).append(run)
+    techniques = [name_techniques(group[0].config) for group in groups.values()]
+    labelled = {}
+    for name, group in zip(techniques, groups.values(), strict=True):
+        label = name if techniques.count(name) == 1 else f"{name}: {group[0].folder.path}"
+        labelled[f"{label} (mean, range of {len(group)})" if len(group) > 1 else label] = group
+    return labelled
+
+
+def name_techniques(config: dict[str, Any]) -> str:
+    """The techniques of a run as papers write them.
+
+    Examples:
+        >>> name_techniques({"orthogonality": ["olr", "nog", "ow"]})
+        'OW + NOG + OLR'
+        >>> name_techniques({"orthogonality": []})
+        'no technique'
+    """
+    order = (*WEIGHT_TECHNIQUES, *OPTIMIZER_TECHNIQUES, *LOSS_TECHNIQUES)
+    named = config.get("orthogonality") or ()
+    return " + ".join(name.upper() for name in order if name in named) or "no technique"
+
+
+def merge_runs(label: str, runs: Sequence[dict[int, float]], *, logarithmic: bool) -> "Curve":
+    """One curve for the values by step of several runs: their mean and their range.
+
+    Args:
+        label: The curve's.
+        runs: At least one.
+        logarithmic: Whether the mean is the geometric one; zero, which a logarithmic axis cannot
+            show, is then left out.
+
+    Examples:
+        >>> curve = merge_runs("NOG", [{1: 1.0, 2: 5.0}, {1: 100.0}], logarithmic=True)
+        >>> curve.steps.tolist(), curve.middle.round(6).tolist(), curve.highest.tolist()
+        ([1, 2], [10.0, 5.0], [100.0, 5.0])
+    """
+    from disentangle.figures import Curve
+
+    steps = sorted(set().union(*runs))
+    values = np.array([[run.get(step, np.nan) for step in steps] for run in runs])
+    shown = np.isfinite(values) & ((values > 0) | (not logarithmic))
+    X = np.ma.masked_array(values, ~shown)
+    middle = np.ma.exp(np.ma.log(X).mean(axis=0)) if logarithmic else X.mean(axis=0)
+    edges = (np.ma.filled(edge, np.nan) for edge in (middle, X.min(axis=0), X.max(axis=0)))
+    return Curve(label, np.array(steps), *edges)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

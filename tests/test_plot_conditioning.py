@@ -1,0 +1,358 @@
+import json
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from disentangle import plot_conditioning, train
+from disentangle.conditioning import MEASURES, measure_name
+from disentangle.figures import COLUMNS, Curve, draw_curves, encode_figure
+from disentangle.plot_conditioning import group_runs, main, merge_runs, read_run
+from disentangle.training.run_folder import RunFolder
+
+LAYERS = ["a.U", "b.U"]
+
+
+def write_run(folder, values, *, orthogonality=(), seed=0, quantity="weight", **config):
+    """A run folder with `values[step][layer]` as every measure of a quantity."""
+    folder.mkdir(parents=True)
+    config |= {"task": "vae", "model": {}, "data": {}, "output": str(folder), "seed": seed}
+    text = yaml.safe_dump(config | {"orthogonality": list(orthogonality)})
+    (folder / "config.yaml").write_text(text)
+    with (folder / "metrics.jsonl").open("w") as file:
+        for step, layers in values.items():
+            measures = {
+                measure_name(layer, quantity, measure): value
+                for layer, value in layers.items()
+                for measure in MEASURES
+            }
+            file.write(json.dumps({"step": step, "loss": 1.0, **measures}) + "\n")
+    return folder
+
+
+def make_values(scale=1.0, layers=LAYERS):
+    return {step: dict.fromkeys(layers, scale * step) for step in (10, 20, 30)}
+
+
+def complaint(capsys, arguments):
+    """What the command prints of bad input, after checking that it is one line and status 2."""
+    with pytest.raises(SystemExit) as exited:
+        main([str(argument) for argument in arguments])
+    assert exited.value.code == 2
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 1
+    return printed[0]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The arguments that the figure would be drawn with."""
+    seen = {}
+
+    def spy(panels, **labels):
+        seen.update(labels, panels=panels)
+        return Figure(figsize=(5, 5))
+
+    monkeypatch.setattr("disentangle.figures.draw_curves", spy)
+    return seen
+
+
+# Whole runs
+
+
+def test_runs_as_they_are_trained(tiny_vae, tmp_path, drawn, capsys):
+    for name, techniques in (("plain", "[]"), ("treated", "[olr, nog]")):
+        options = [*tiny_vae, "--output", str(tmp_path / name), "--orthogonality", techniques]
+        assert train.main([*options, "--training.steps", "4"]) == 0
+    runs = [str(tmp_path / "plain"), str(tmp_path / "treated")]
+    capsys.readouterr()
+    assert main([*runs, "--output", str(tmp_path / "figure.png")]) == 0
+    assert capsys.readouterr() == (f"figure: {tmp_path / 'figure.png'}\n", "")
+    assert list(drawn["panels"]) == ["decoder.subspaces.0.U"]
+    curves = drawn["panels"]["decoder.subspaces.0.U"]
+    assert [curve.label for curve in curves] == ["no technique", "NOG + OLR"]
+    for curve in curves:
+        assert curve.steps.tolist() == [2, 4]
+        assert (curve.middle >= 1).all()
+    # Of eight images and ten codes, the gradient has rank eight.
+    message = complaint(capsys, [*runs, "--quantity", "gradient", "--output", tmp_path / "g.png"])
+    assert "no condition of the gradient is finite: try another --measure" in message
+    more = ["--quantity", "gradient", "--measure", "nonnull_condition"]
+    assert main([*runs, *more, "--output", str(tmp_path / "g.png")]) == 0
+
+
+def test_one_run_is_drawn_into_its_folder(tmp_path, capsys):
+    run = write_run(tmp_path / "run", make_values(layers=["a.U"]))
+    assert main([str(run)]) == 0
+    file = run / "plots" / "weight-condition.png"
+    assert capsys.readouterr().out == f"figure: {file}\n"
+    before = file.read_bytes()
+    file.write_bytes(b"mine")
+    assert f"{file} exists: add --overwrite" in complaint(capsys, [run])
+    assert file.read_bytes() == b"mine"
+    assert main([str(run), "--overwrite"]) == 0
+    assert file.read_bytes() == before
+    with Image.open(file) as picture:
+        assert min(picture.size) > 400
+    assert main([str(run), "--measure", "effective_rank"]) == 0
+    assert len(list((run / "plots").iterdir())) == 2
+
+
+@pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?")])
+def test_the_ending_says_what_is_written(tmp_path, kind, start):
+    run = write_run(tmp_path / "run", make_values(layers=["a.U"]))
+    file = tmp_path / f"figure.{kind}"
+    assert main([str(run), "--output", str(file)]) == 0
+    assert file.read_bytes().startswith(start)
+
+
+def test_layers_can_be_chosen(tmp_path, drawn):
+    run = write_run(tmp_path / "run", make_values(layers=["a.U", "b.U", "c.U"]))
+    assert main([str(run)]) == 0
+    assert list(drawn["panels"]) == ["a.U", "b.U", "c.U"]
+    assert main([str(run), "--overwrite", "--layers", "c.U", "a.U"]) == 0
+    assert list(drawn["panels"]) == ["c.U", "a.U"]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_every_measure_has_its_labels(tmp_path, drawn, measure):
+    run = write_run(tmp_path / "run", make_values(), quantity="covariance")
+    assert main([str(run), "--quantity", "covariance", "--measure", measure]) == 0
+    assert drawn["x_label"] == "optimizer step"
+    assert drawn["y_label"].endswith("of the covariance")
+    assert drawn["logarithmic"] == (measure != "effective_rank")
+
+
+def test_points_that_are_not_finite_leave_gaps(tmp_path, drawn, capsys):
+    values = make_values(layers=["a.U"])
+    values[20]["a.U"] = None
+    assert main([str(write_run(tmp_path / "run", values))]) == 0
+    middle = drawn["panels"]["a.U"][0].middle
+    np.testing.assert_allclose(middle, [10, np.nan, 30])
+    assert capsys.readouterr().err.startswith("1 of 3 points are not finite and leave gaps")
+
+
+def test_a_run_in_progress(tmp_path, drawn):
+    run = write_run(tmp_path / "run", make_values(layers=["a.U"]))
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "conditio')
+    assert main([str(run)]) == 0
+    assert drawn["panels"]["a.U"][0].steps.tolist() == [10, 20, 30]
+
+
+# Lines
+
+
+def test_seeds_become_one_line_with_a_band(tmp_path, drawn):
+    runs = [
+        write_run(tmp_path / str(seed), make_values(scale), orthogonality=["nog"], seed=seed)
+        for seed, scale in enumerate([1.0, 4.0, 16.0])
+    ]
+    runs.append(write_run(tmp_path / "plain", make_values(2.0)))
+    assert main([*map(str, runs), "--output", str(tmp_path / "figure.png")]) == 0
+    seeds, plain = drawn["panels"]["b.U"]
+    assert seeds.label == "NOG (mean, range of 3)"
+    np.testing.assert_allclose(seeds.middle, [40, 80, 120])  # the geometric mean
+    np.testing.assert_allclose(seeds.lowest, [10, 20, 30])
+    np.testing.assert_allclose(seeds.highest, [160, 320, 480])
+    assert plain.label == "no technique"
+    np.testing.assert_allclose(plain.middle, [20, 40, 60])
+    np.testing.assert_allclose(plain.lowest, plain.highest)
+
+
+def test_experiments_with_the_same_techniques_are_told_apart_by_their_folders(tmp_path):
+    folders = [
+        write_run(tmp_path / name, make_values(), orthogonality=techniques, optimizer={"lr": lr})
+        for name, techniques, lr in [
+            ("slow", ["nog"], 1e-4),
+            ("fast", ["nog"], 1e-3),
+            ("other", ["ow", "nog"], 1e-3),
+        ]
+    ]
+    runs = [read_run(RunFolder(folder), "weight", "condition") for folder in folders]
+    groups = group_runs(runs)
+    assert list(groups) == [f"NOG: {folders[0]}", f"NOG: {folders[1]}", "OW + NOG"]
+    assert [group[0].folder.path for group in groups.values()] == folders
+
+
+def test_a_run_that_is_named_twice_is_one(tmp_path, drawn):
+    run = write_run(tmp_path / "run", make_values())
+    assert main([str(run), f"{run}/"]) == 0
+    assert [curve.label for curve in drawn["panels"]["a.U"]] == ["no technique"]
+
+
+def test_an_effective_rank_has_the_arithmetic_mean():
+    curve = merge_runs("x", [{1: 2.0}, {1: 4.0, 3: 5.0}], logarithmic=False)
+    assert curve.steps.tolist() == [1, 3]
+    assert curve.middle.tolist() == [3, 5]
+    assert curve.lowest.tolist() == [2, 5]
+
+
+def test_what_a_logarithm_cannot_show_is_left_out():
+    curve = merge_runs("x", [{1: 0.0, 2: 2.0}, {1: 4.0, 2: 8.0}], logarithmic=True)
+    assert curve.middle.tolist() == pytest.approx([4, 4])
+    assert merge_runs("x", [{1: 0.0}], logarithmic=False).middle.tolist() == [0]
+
+
+# Pictures
+
+
+def make_curve(label="NOG", middle=(1.0, 2.0, 3.0), band=0.0):
+    middle = np.array(middle)
+    steps = 100_000 * np.arange(1, len(middle) + 1)
+    return Curve(label, steps, middle, middle - band, middle + band)
+
+
+def draw(panels, *, logarithmic=True):
+    figure = draw_curves(panels, x_label="x", y_label="y\nz", logarithmic=logarithmic)
+    FigureCanvasAgg(figure).draw()
+    return figure
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("label", ["OW + NOG + OLR", "NOG: " + r"a/long/path/to/$\q$ run" * 5])
+def test_nothing_is_clipped_or_hidden(count, label):
+    curves = [make_curve(f"{label} {i}", [i + 1, 2000 * i + 2, 3.0], i / 2) for i in range(6)]
+    figure = draw({f"layer{i}.downsample.0.U": curves for i in range(count)})
+    renderer = figure.canvas.get_renderer()
+    whole = figure.bbox
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(panels) == count
+    boxes = [axes.get_tightbbox(renderer) for axes in panels]
+    legend = figure.legends[0].get_window_extent(renderer)
+    below = figure._supxlabel.get_window_extent(renderer)
+    beside = figure._supylabel.get_window_extent(renderer)
+    assert [text.get_text().replace("\\$", "$") for text in figure.legends[0].get_texts()] == [
+        f"{label} {i}" for i in range(6)
+    ]
+    for box in [*boxes, legend, below, beside]:
+        assert box.x0 >= whole.x0 - 1
+        assert box.y0 >= whole.y0 - 1
+        assert box.x1 <= whole.x1 + 1
+        assert box.y1 <= whole.y1 + 1
+    everything = [*boxes, legend, below, beside]
+    for i, one in enumerate(everything):
+        for other in everything[i + 1 :]:
+            assert min(one.x1, other.x1) - max(one.x0, other.x0) < 1 or (
+                min(one.y1, other.y1) - max(one.y0, other.y0) < 1
+            )
+    # The lowest panel of each column shows the steps.
+    for axes in panels[-min(count, COLUMNS) :]:
+        assert axes.get_xticklabels()[0].get_visible()
+
+
+def test_lines_of_one_label_look_alike_and_others_differ():
+    many = [make_curve(str(i)) for i in range(20)]
+    figure = draw({"a": many, "b": many[3:5]})
+    looks = [[(line.get_color(), line.get_linestyle()) for line in a.lines] for a in figure.axes]
+    lines = [pair for pair in looks[0] if pair[1] != "None"]
+    dashes = [line._dash_pattern for line in figure.axes[0].lines[::2]]
+    assert len({(color, str(dash)) for (color, _), dash in zip(lines, dashes, strict=True)}) == 20
+    assert looks[1] == looks[0][6:10]
+
+
+def test_a_point_between_gaps_is_a_dot():
+    curve = make_curve(middle=[1.0, np.nan, 2.0, np.nan, 3.0, 4.0])
+    line, dots = draw({"a": [curve]}).axes[0].lines
+    assert dots.get_xdata().tolist() == [100_000, 300_000]
+    assert dots.get_color() == line.get_color()
+
+
+def test_noise_is_not_magnified():
+    figure = draw({"a": [make_curve(middle=[1.0, 1.0001, 1.0])]})
+    low, high = figure.axes[0].get_ylim()
+    assert low < 1 < high
+    assert high / low == pytest.approx(3)
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels(which="both")]
+    assert {"1", "2"} <= set(labels)
+
+
+def test_scales_and_ticks():
+    figure = draw({"a": [make_curve(middle=[1.0, 30.0, 4e7])]})
+    axes = figure.axes[0]
+    assert axes.get_yscale() == "log"
+    assert "100k" in [text.get_text() for text in axes.get_xticklabels()]
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert "100" in labels
+    assert any("10^{6}" in label for label in labels)
+    assert draw({"a": [make_curve()]}, logarithmic=False).axes[0].get_yscale() == "linear"
+
+
+def test_the_users_settings_do_not_matter():
+    panels = {"a": [make_curve(band=0.5)]}
+    plain = encode_figure(draw(panels), "png")
+    settings = {"font.size": 30, "axes.facecolor": "black", "axes.grid": False, "savefig.dpi": 20}
+    with matplotlib.rc_context(settings):
+        assert encode_figure(draw(panels), "png") == plain
+        assert matplotlib.rcParams["font.size"] == 30
+
+
+# Bad input
+
+
+def test_bad_input_gets_one_line(tmp_path, capsys):
+    run = write_run(tmp_path / "run", make_values())
+    cases = [
+        (["/no/such/run"], "there is no run folder /no/such/run"),
+        ([run, tmp_path], "is not a run folder"),
+        ([run, "--quantity", "gradient"], "has no records of the gradient; of these: weight"),
+        ([run, "--quantity", "bias"], "gradient"),
+        ([run, "--measure", "rank"], "effective_rank"),
+        ([run, "--layers", "a.U", "c.U"], "no records of a layer 'c.U'; of a.U, b.U"),
+        ([run, "--output", tmp_path / "x.bmp"], "--output must end in one of .png, .pdf, .svg"),
+        ([run, "--output", tmp_path / "x"], "--output must end in one of .png, .pdf, .svg"),
+        ([run, "--output", tmp_path / "no" / "x.png"], "there is no folder"),
+        ([run, "--layer", "a.U"], "did you mean layers?"),
+        ([], "run"),
+    ]
+    for arguments, message in cases:
+        assert message in complaint(capsys, arguments), arguments
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "config.yaml",
+        "metrics.jsonl",
+        "run",
+    ]
+
+
+def test_several_runs_need_a_file(tmp_path, capsys):
+    a, b = (write_run(tmp_path / name, make_values(), seed=i) for i, name in enumerate("ab"))
+    assert "--output FILE is needed to draw 2 runs together" in complaint(capsys, [a, b])
+
+
+@pytest.mark.usefixtures("drawn")
+def test_a_run_without_the_chosen_layers(tmp_path, capsys):
+    a = write_run(tmp_path / "a", make_values())
+    b = write_run(tmp_path / "b", make_values(layers=["c.U"]))
+    more = ["--output", tmp_path / "x.png"]
+    assert f"{b} has records of c.U only" in complaint(capsys, [a, b, "--layers", "a.U", *more])
+    assert main([str(a), str(b), "--output", str(tmp_path / "x.png")]) == 0
+
+
+def test_a_run_that_measured_nothing(tmp_path, capsys):
+    run = write_run(tmp_path / "run", {10: {}})
+    assert "of these: none (training.conditioning_every may be 0)" in complaint(capsys, [run])
+    (run / "metrics.jsonl").unlink()
+    assert "has no metrics.jsonl: it has not been trained" in complaint(capsys, [run])
+
+
+def test_a_folder_that_may_not_be_written_to(tmp_path, capsys):
+    run = write_run(tmp_path / "run", make_values())
+    (run / "plots").write_text("a file")
+    assert "plots" in complaint(capsys, [run])
+
+
+@pytest.mark.usefixtures("drawn")
+def test_the_command_is_known(monkeypatch, tmp_path, capsys):
+    from disentangle.__main__ import main as console
+
+    run = write_run(tmp_path / "run", make_values())
+    monkeypatch.setattr(sys, "argv", ["disentangle", plot_conditioning.COMMAND, str(run)])
+    with pytest.raises(SystemExit) as exited:
+        console()
+    assert exited.value.code == 0
+    assert "figure: " in capsys.readouterr().out
