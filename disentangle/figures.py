@@ -172,4 +172,4 @@ def _make_logarithmic(axes: Axes) -> None:
 
 def _as_text(name: str) -> str:
     """A name in which a dollar is a dollar, not the start of a formula."""
-    return name
+    return name.replace("$", r"\$")

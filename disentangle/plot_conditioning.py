@@ -109,7 +109,7 @@ def choose_file(folders: Sequence[RunFolder], options: Namespace) -> Path:
         folder = file.parent
     elif len(folders) == 1:
         folder = folders[0].path
-        file = folder / "plots" / f"{options.quantity}-{options.measure}.png"
+        file = folders[0].plots / f"{options.quantity}-{options.measure}.png"
     else:
         raise ValueError(f"--output FILE is needed to draw {len(folders)} runs together")
     if file.suffix[1:] not in FORMATS:

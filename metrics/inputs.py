@@ -107,17 +107,18 @@ def as_test_split(
     return codes, factors
 
 
-def find_varying(distinct_values: Sequence[int] | np.ndarray) -> np.ndarray:
+def find_varying(distinct_values: Sequence[int] | np.ndarray, *, minimum: int = 1) -> np.ndarray:
     """Which factors take two values or more: nothing can be said about the others.
 
     Args:
         distinct_values: How many values each of the `F` factors takes.
+        minimum: How many factors must vary.
 
     Returns:
         A Boolean array `(F,)`.
 
     Raises:
-        ValueError: If no factor does, or a number is not positive.
+        ValueError: If fewer factors than `minimum` do, or a number is not positive.
 
     Examples:
         >>> find_varying([3, 1, 40])
@@ -126,8 +127,9 @@ def find_varying(distinct_values: Sequence[int] | np.ndarray) -> np.ndarray:
     sizes = np.asarray(distinct_values)
     if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or (sizes < 1).any():
         raise ValueError(f"factor sizes must be positive integers, got {distinct_values}")
-    if not (sizes > 1).any():
-        raise ValueError(f"at least one factor must take two values or more, got {sizes.tolist()}")
+    if (sizes > 1).sum() < minimum:
+        needed = "one factor" if minimum == 1 else f"{minimum} factors"
+        raise ValueError(f"at least {needed} must take two values or more, got {sizes.tolist()}")
     return sizes > 1
 
 

@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -51,3 +52,22 @@ def _fresh_accelerate():
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
+
+
+class CountScalars(TorchDispatchMode):
+    """Counts what waits for the value of a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls += func is torch.ops.aten._local_scalar_dense.default
+        self.calls += func is torch.ops.aten.is_nonzero.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def count_scalars():
+    """`with count_scalars() as count: …` leaves in `count.calls` what waited for a value."""
+    return CountScalars

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Adam
 
 from disentangle.orthogonality import attach, resolve_parameters
+from disentangle.orthogonality.sharding import sum_over_shards
 
 PROCESSES = 2
 STEPS = 3
@@ -127,13 +128,16 @@ def divide(parameters):
     return ZeroRedundancyOptimizer(parameters, SGD, lr=3.0, momentum=0.9)
 
 
+SHARDERS = {
+    "fsdp2": shard,
+    "hybrid fsdp2": lambda network: shard(network, (PROCESSES, 1)),
+}
 WRAPPERS = {
     "ddp": DistributedDataParallel,
     "ddp, bucket view": lambda network: DistributedDataParallel(
         network, gradient_as_bucket_view=True
     ),
-    "fsdp2": shard,
-    "hybrid fsdp2": lambda network: shard(network, (PROCESSES, 1)),
+    **SHARDERS,
 }
 CASES = [
     (wrapper, optimizer, techniques)
@@ -142,6 +146,13 @@ CASES = [
     for techniques in TECHNIQUES
     if optimizer == "sgd" or techniques == "nog+olr"
 ]
+
+
+def sums():
+    """Of a one from every process, over the parts of a parameter."""
+    one = torch.ones((), dtype=torch.float64)
+    parameters = {name: wrap(make_network()).conv.weight for name, wrap in SHARDERS.items()}
+    return {name: sum_over_shards(one, like) for name, like in parameters.items()}
 
 
 def flatten(network, **options):
@@ -196,6 +207,7 @@ def work(rank, folder):
     }
     results["zero"] = train_together(DistributedDataParallel, divide, ["nog"])
     results["complaints"] = complaints()
+    results["sums"] = sums()
     for optimizer in ("sgd", "adam"):
         results["accelerate", optimizer] = train_with_accelerate(
             OPTIMIZERS[optimizer], ["nog", "olr"]
@@ -225,6 +237,11 @@ def test_processes_train_as_one(results, wrapper, optimizer, techniques):
     check([result[wrapper, optimizer, techniques] for result in results], alone)
     if "olr" in techniques:
         assert any(min(rates) < max(rates) for rates in alone["rates"])
+
+
+def test_what_processes_hold_alike_is_counted_once(results):
+    for result in results:
+        assert result["sums"] == {"fsdp2": PROCESSES, "hybrid fsdp2": 1}
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

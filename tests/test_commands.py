@@ -16,7 +16,7 @@ def run(monkeypatch, *arguments):
 def test_help_lists_the_commands(monkeypatch, capsys, arguments):
     run(monkeypatch, *arguments)
     printed = capsys.readouterr().out
-    for command in ("train", "evaluate", "traverse"):
+    for command in ("train", "evaluate", "traverse", "plot-conditioning"):
         assert f"  {command} " in printed
 
 
@@ -29,7 +29,10 @@ def test_an_unknown_command(monkeypatch, capsys):
     with pytest.raises(SystemExit) as exited:
         run(monkeypatch, "trian")
     assert exited.value.code == 2
-    expected = "disentangle: error: no command 'trian'; choose one of: train, evaluate, traverse\n"
+    expected = (
+        "disentangle: error: no command 'trian'; choose one of: train, evaluate, traverse, "
+        "plot-conditioning\n"
+    )
     assert capsys.readouterr().err == expected
 
 
@@ -37,7 +40,7 @@ def test_help_is_quick_because_it_imports_no_torch():
     code = (
         "import sys; sys.argv = ['disentangle', '--help']\n"
         "from disentangle.__main__ import main; main()\n"
-        "assert not {'torch', 'diffusers', 'numpy'} & set(sys.modules)"
+        "assert not {'torch', 'diffusers', 'numpy', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

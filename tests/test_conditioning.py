@@ -9,7 +9,6 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import parametrizations
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from disentangle.conditioning import (
     MEASURES,
@@ -24,19 +23,6 @@ from disentangle.conditioning import (
 from disentangle.orthogonality import attach, constrain_weight, resolve_parameters
 
 few = settings(max_examples=30, deadline=None, derandomize=True)
-
-
-class CountScalars(TorchDispatchMode):
-    """Counts what waits for the value of a tensor."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.calls += func is torch.ops.aten._local_scalar_dense.default
-        self.calls += func is torch.ops.aten.is_nonzero.default
-        return func(*args, **(kwargs or {}))
 
 
 def make_network():
@@ -317,12 +303,12 @@ def test_a_copy_of_the_network_does_not_report_to_the_probe():
     assert probe.record()
 
 
-def test_nothing_waits_for_a_value():
+def test_nothing_waits_for_a_value(count_scalars):
     network = make_network()
     parameters = resolve_parameters(network, ["0.weight"])
     probe = ConditioningProbe(network, parameters, inputs={"1": 0.1}, outputs={"0": 0.0})
     images = torch.randn(4, 3, 4, 4)
-    with CountScalars() as count:
+    with count_scalars() as count:
         network(images).sum().backward()
         assert len(probe.record()) == 4 * len(MEASURES)
     assert count.calls == 0

@@ -283,9 +283,9 @@ def test_several_at_once(roots):
         polar_factors([torch.ones(2, 2), torch.ones(3)])
 
 
-def test_the_iteration_asks_the_host_for_nothing(iterated):
+def test_the_iteration_asks_the_host_for_nothing(iterated, count_scalars):
     matrices = [torch.randn(6, 50).requires_grad_(), torch.randn(6, 3000), torch.randn(30, 6)]
-    with CountScalars() as count:
+    with count_scalars() as count:
         polar_factor(matrices[0]).sum().backward()
         polar_factors(matrices)
     assert count.calls == 0

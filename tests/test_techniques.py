@@ -1,3 +1,5 @@
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -8,6 +10,10 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from disentangle.orthogonality import (
+    LOSS_TECHNIQUES,
+    OPTIMIZER_TECHNIQUES,
+    WEIGHT_TECHNIQUES,
+    Technique,
     nearest_orthogonal_gradient,
     optimal_learning_rate,
     orthogonal_loss,
@@ -35,6 +41,12 @@ class RefuseToWait(TorchDispatchMode):
         moves = len(devices) > 1 and copies
         assert not moves or kwargs.get("non_blocking"), name
         return func(*args, **kwargs)
+
+
+def test_names_of_techniques():
+    assert get_args(Technique) == ("nog", "olr", "ol", "ow", "sn")
+    parts = (*OPTIMIZER_TECHNIQUES, *LOSS_TECHNIQUES, *WEIGHT_TECHNIQUES)
+    assert get_args(Technique) == parts
 
 
 # NOG
@@ -93,8 +105,10 @@ def test_nog_passes_gradcheck(shape):
     assert torch.autograd.gradcheck(nearest_orthogonal_gradient, gradient)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("shape", [(6, 40), (9, 5), (4, 3, 3, 3)])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((6, 40), torch.float32), ((9, 4, 1, 1), torch.float32), ((3, 5), torch.float64)],
+)
 def test_nog_compiles(shape, dtype):
     compiled = torch.compile(nearest_orthogonal_gradient, fullgraph=True, backend="aot_eager")
     gradient = torch.randn(shape, dtype=dtype)

@@ -263,6 +263,7 @@ def test_a_checkpoint_of_another_architecture(tiny_vae, capsys):
         (["--training.steps", "6"], "is after step 6 of 6; a larger --training.steps goes on"),
         (["--training.ema_half_life", "9"], "an average of the weights is False there and True"),
         (["--orthogonality", "[nog]"], "olr in orthogonality is True there and False here"),
+        (["--orthogonality", "[nog, olr, ow]"], "ow in orthogonality is False there and True here"),
     ],
 )
 def test_a_run_that_cannot_go_on(tiny_vae, capsys, more, message):
@@ -335,5 +336,8 @@ def test_two_processes_train_as_one(options, tmp_path):
         for name in one.keys() - {"images_per_second"}:
             if one[name] is None:  # the gradient of few images is singular
                 assert two[name] is None, name
-            else:
-                assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-5), name
+                continue
+            # The smallest singular value differs by σmax / σmin times as much as the matrix.
+            sensitive = name.startswith("conditioning") and name.endswith("condition")
+            relative = 1e-3 * (one[name] ** 0.5 if sensitive else 1)
+            assert two[name] == pytest.approx(one[name], rel=relative, abs=1e-5), name

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from disentangle.config import RunConfig
 from disentangle.data import scale_pixels
+from disentangle.orthogonality import WEIGHT_TECHNIQUES
 from disentangle.training.batches import StepSampler, load_batches
 from disentangle.training.checkpoints import (
     drop_checkpoints_after,
@@ -249,7 +250,9 @@ def _state_options(config: dict[str, Any]) -> dict[str, Any]:
     for section in ("model", "discriminator"):
         values = config.get(section) or {}
         options |= {f"{section}.{key}": value for key, value in values.items()}
-    divided = "olr" in (config.get("orthogonality") or ())  # into a parameter group for each
+    techniques = config.get("orthogonality") or ()
+    options |= {f"{name} in orthogonality": name in techniques for name in WEIGHT_TECHNIQUES}
+    divided = "olr" in techniques  # into a parameter group for each
     options["olr in orthogonality"] = divided
     options["pre_svd_parameters"] = config.get("pre_svd_parameters") if divided else None
     average = (config.get("training") or {}).get("ema_half_life", 0)

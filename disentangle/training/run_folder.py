@@ -23,6 +23,7 @@ CONTENTS = (
     "samples",
     "logs",
     "traversals",
+    "plots",
     "scores.json",
 )
 
@@ -37,6 +38,7 @@ class RunFolder:
         checkpoints: Folders `step-N`, to resume from.
         samples: Sheets of samples.
         traversals: Where `disentangle traverse` writes.
+        plots: Where `disentangle plot-conditioning` writes.
         scores: Where `disentangle evaluate` writes.
     """
 
@@ -47,6 +49,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
         self.traversals = self.path / "traversals"
+        self.plots = self.path / "plots"
         self.scores = self.path / "scores.json"
 
     @classmethod
