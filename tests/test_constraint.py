@@ -16,6 +16,7 @@ from disentangle.orthogonality import (
     as_matrix,
     attach,
     constrain_weight,
+    optimal_learning_rate,
     orthogonal_loss,
     resolve_parameters,
 )
@@ -210,3 +211,17 @@ def test_a_weight_of_two_free_parameters_has_no_name_of_its_own():
         resolve_parameters(layer, ["weight"])
     name = "parametrizations.weight.original1"
     assert resolve_parameters(layer, [name]) == {name: layer.parametrizations.weight.original1}
+
+
+@pytest.mark.parametrize("constraint", ["orthogonal", "spectral"])
+@pytest.mark.parametrize("shape", [(6, 64), (30, 8), (64, 576)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_olr_does_not_take_rounding_for_a_direction(constraint, shape, dtype):
+    layer = constrain_weight(nn.Linear(*shape[::-1], bias=False).to(dtype), "weight", constraint)
+    (free,) = layer.parameters()
+    for _ in range(20):
+        layer.zero_grad()
+        (layer(torch.randn(16, shape[1], dtype=dtype)) - 1).square().mean().backward()
+        # The gradient is at a right angle to a weight whose scale has no effect.
+        assert optimal_learning_rate(free, free.grad, 0.1).item() == 0.1
+        free.data -= 0.01 * free.grad

@@ -28,8 +28,8 @@ def constrain_weight(module: Module, name: str, constraint: WeightConstraint) ->
     to image: that is `SkewOrthogonalConv2d`, in place of the convolution. Of a linear layer the two
     are the same.
 
-    Neither weight depends on the scale of its free parameter: OLR needs NOG or OL beside it, or its
-    step is the base rate or next to nothing as rounding falls (see `Orthonormal`).
+    Neither weight depends on the scale of its free parameter, so the gradient is at a right angle
+    to that: OLR alone then always takes its base rate; with NOG or OL beside it, it acts.
 
     `torch.nn.utils.parametrize.cached` must not be used with a copy of the module, such as a
     running average, beside it: torch keys that cache by the original, and the copy would read it.

@@ -74,7 +74,10 @@ def resolve_parameters(module: nn.Module, names: Iterable[str]) -> dict[str, nn.
                 raise ValueError(f"{other!r} and {name!r} are the same parameter: name it once")
         if parameter.ndim < 2:
             shape = tuple(parameter.shape)
-            raise ValueError(f"{name!r} must have at least 2 dimensions, got shape {shape}")
+            raise ValueError(
+                f"{name!r} must have at least 2 dimensions, got shape {shape} "
+                "(FSDP1 and DeepSpeed flatten parameters: use fully_shard)"
+            )
         found[name] = parameter
     return found
 

@@ -24,9 +24,8 @@ class Orthonormal(nn.Module):
     but the weaker a direction, the larger its gradient, which strengthens it again. Measured over
     10,000 steps of Adam on 6 × 64, with noise for a gradient, the norm grew 1.3-fold at a rate of
     1e-3 and 7-fold at 1e-2; with noise or towards a subspace, the condition number of `X` stayed
-    below 3. OL on `X` holds the norm at 1.0 and the condition number below 1.1. And OLR, whose step
-    is in proportion to the cosine between gradient and weight, has only rounding noise to go by
-    unless NOG or OL is beside it.
+    below 3. OL on `X` holds the norm at 1.0 and the condition number below 1.1. OLR without NOG or
+    OL finds nothing to choose: see `optimal_learning_rate`.
 
     Source: the polar retraction, Absil, Mahony and Sepulchre, Optimization Algorithms on Matrix
     Manifolds, 2008, example 4.1.3, https://press.princeton.edu/absil.

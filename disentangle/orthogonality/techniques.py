@@ -113,6 +113,10 @@ def optimal_learning_rate(weight: Tensor, gradient: Tensor, base_rate: float | T
     Newton step `−J′(0) / J″(0)` of `J(η) = ‖w − ηl‖⁴`, the paper's approximation to the distance.
     Differentiable.
 
+    A cosine of `w` and `l` within `eps(dtype)` of 0 is rounding and counts as 0: the gradient of a
+    weight whose scale has no effect (OW, SN) is at a right angle to it, and without this its step
+    would be next to nothing by chance, in half of all steps.
+
     Of DTensors every process sums over its part and then over the processes: all get the same rate
     and must call this.
 
@@ -150,7 +154,8 @@ def optimal_learning_rate(weight: Tensor, gradient: Tensor, base_rate: float | T
     cosine = lw / w_norm / l_norm
     eta = w_norm / l_norm * cosine / (1 + 2 * cosine**2)
     # A comparison with NaN, from a vector that is not finite, is false.
-    return torch.where((eta > 0) & (eta < base_rate), eta, base_rate)
+    optimal = (cosine > torch.finfo(weight.dtype).eps) & (eta < base_rate)
+    return torch.where(optimal, eta, base_rate)
 
 
 def _inner_products(weight: Tensor, gradient: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def main() -> None:
             name = f"{shape[0]} × {shape[1]}, {kind}"
             rows.append(measure(name, [make_matrix(*shape, condition)]))
     print_table(
-        f"Polar factor, float32, {torch.get_num_threads()} threads (error: that of the last matrix)",
+        f"Polar factor, float32, {torch.get_num_threads()} threads (errors: of the last matrix)",
         ["matrix", "ours, ms", "SVD, ms", "floor, ms", "ratio", "our error", "SVD's error"],
         rows,
     )
