@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.parallel import Parallel, delayed
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from disentangle.metrics.information import count_values
 from disentangle.metrics.inputs import (
@@ -22,7 +22,6 @@ from disentangle.metrics.inputs import (
     check_at_least,
     find_varying,
 )
-
 
 # from training points, their values and test points: scores of each value for both sets of points
 Regress = Callable[[np.ndarray, np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
@@ -69,16 +68,17 @@ def explicitness(
 
     Range: 0.5, which is chance (noise falls on both sides of it), to 1.
 
-    Blind to where the information sits: any rotation of perfect codes scores as high as they do.
-    Blind also to information that is not linear in the codes. The areas of a factor with many
-    values are high even if neighbouring values are confused.
+    Blind to where the information sits: a rotation of perfect codes scores as they do. Blind also
+    to information that is not linear in the codes. The area of a value among many is high even if
+    the value is confused with its neighbours.
 
     Protocol: disentanglement_lib's, 10,000 training and 5,000 test points, scikit-learn's
     multinomial `LogisticRegression()`, but up to `max_iterations` iterations where that stops at
-    100. `one_vs_rest` is the paper's classifier, one binary regression per value. A constant code
-    is set to 0 (that library divides it by 0 and raises). A value that no test point has is left
-    out of the mean of its factor (there it raises); one that training did not have counts as one
-    of the others.
+    100. `one_vs_rest` is the paper's classifier, one binary regression per value: that separates no
+    middle value of a line, and perfect codes of dSprites' factors get 0.78 with it instead of 0.99.
+    A constant code is set to 0 (that library divides it by 0 and raises). A value that no test
+    point has is left out of the mean of its factor (there it raises); one that training did not
+    have counts as one of the others.
 
     Args:
         codes: Shape `(N, K)`, real.

@@ -7,9 +7,8 @@ https://doi.org/10.1214/aos/1013203451, algorithm 6; with histograms in place of
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import embedding_bag, one_hot
+from scipy.sparse import csc_array
+from scipy.special import softmax
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +17,7 @@ class BoostingResult:
 
     Attributes:
         importance: Share of each feature in the decrease of the squared error, shape `(K,)`; adds
-            up to 1, or is zero where no feature varies.
+            up to 1, or is zero where no feature helps.
         predictions: Label of each training point, shape `(N,)`.
         test_predictions: Label of each test point, shape `(M,)`.
     """
@@ -30,7 +29,7 @@ class BoostingResult:
 
 def quantile_bins(
     features: np.ndarray, test_features: np.ndarray, *, bins: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Numbers the bins that features fall into: equally full ones on the training points.
 
     A feature with at most `bins` different values has one bin for each.
@@ -41,12 +40,12 @@ def quantile_bins(
         bins: Bins per feature, at least 2.
 
     Returns:
-        Integers from 0 to `bins − 1` of shapes `(N, K)` and `(M, K)`, int16.
+        Integers from 0 to `bins − 1` of shapes `(N, K)` and `(M, K)`.
 
     Examples:
         >>> train, test = quantile_bins(np.arange(8.0)[:, None], np.array([[-1.0], [3.5]]), bins=4)
-        >>> train.ravel().tolist(), test.ravel().tolist()
-        ([0, 0, 1, 1, 2, 2, 3, 3], [0, 1])
+        >>> train.ravel(), test.ravel()
+        (array([0, 0, 1, 1, 2, 2, 3, 3]), array([0, 1]))
     """
     cuts = np.arange(1, bins) * len(features) // bins
     numbers, test_numbers = [], []
@@ -55,160 +54,169 @@ def quantile_bins(
         edges = values[1:] if len(values) <= bins else np.unique(np.sort(x)[cuts])
         numbers.append(np.searchsorted(edges, x, side="right"))
         test_numbers.append(np.searchsorted(edges, test_x, side="right"))
-    train, test = np.stack(numbers, axis=1), np.stack(test_numbers, axis=1)
-    return torch.from_numpy(train).short(), torch.from_numpy(test).short()
+    return np.stack(numbers, axis=1), np.stack(test_numbers, axis=1)
 
 
 def fit_histogram_boosting(
-    features: Tensor,
-    labels: Tensor,
-    test_features: Tensor,
+    features: np.ndarray,
+    labels: np.ndarray,
+    test_features: np.ndarray,
     *,
-    bins: int,
     stages: int = 100,
     rate: float = 0.1,
     depth: int = 3,
     seed: int = 0,
 ) -> BoostingResult:
-    """What `sklearn.ensemble.GradientBoostingClassifier` does, for features in few bins.
+    """What `sklearn.ensemble.GradientBoostingClassifier` does, for features with few values.
 
     Each stage fits one regression tree per class to the residuals `y − p` by least squares, and
-    adds one Newton step of the log-loss per leaf. A tree's splits, importances and leaves are those
-    of scikit-learn on the binned features, up to rounding to single precision and the order in
-    which equally good splits are drawn. One product of the binned features' indicators with the
-    residuals gives the histograms of all classes and features.
+    adds one Newton step of the log-loss per leaf. Splits, importances and leaves are those of
+    scikit-learn on the same features, up to rounding to single precision and to the random choice
+    among features whose best splits are equally good.
+
+    One product of a sparse indicator matrix with the residuals gives the sums per value of all
+    features and classes: no sorting, and no loop over classes.
 
     Args:
-        features: Integers from 0 to `bins − 1` of shape `(N, K)`.
+        features: Integers from 0, shape `(N, K)`.
         labels: Integers of shape `(N,)` that count from 0, each value taken, at least two.
-        test_features: As `features`, of shape `(M, K)`.
-        bins: Bins per feature.
+        test_features: As `features`, shape `(M, K)`.
         stages: Trees per class.
         rate: Share of each Newton step that is taken.
-        depth: Splits between root and leaf.
-        seed: Of the choice among features whose best splits are equally good.
+        depth: Splits between root and leaf, at most 8.
+        seed: Of the choice among features.
 
     Examples:
-        >>> features = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]]).short().repeat(10, 1)
-        >>> result = fit_histogram_boosting(features, features[:, 1].long(), features[:4], bins=2)
+        >>> features = np.tile([[0, 0], [0, 1], [1, 0], [1, 1]], (10, 1))
+        >>> result = fit_histogram_boosting(features, features[:, 1], features[:4])
         >>> result.importance, result.test_predictions
         (array([0., 1.]), array([0, 1, 0, 1]))
     """
-    generator = torch.Generator().manual_seed(seed)
-    targets = one_hot(labels).float()  # (N, C)
-    histogram = _Histogram(features, targets.shape[1], bins)
-    prior = targets.mean(dim=0).log()
-    train, test = _Points(features, prior), _Points(test_features, prior)
-    importance = torch.zeros(features.shape[1], dtype=torch.float64)
+    rng = np.random.default_rng(seed)
+    histogram = _Histogram(features)
+    targets = (labels == np.arange(labels.max() + 1)[:, None]).astype(np.float32)  # (C, N)
+    prior = np.log(targets.mean(axis=1))
+    train, test = _Forest(features, prior), _Forest(test_features, prior)
+    importance = np.zeros(features.shape[1])
     for _ in range(stages):
-        p = train.scores.softmax(dim=1)
+        p = softmax(train.scores, axis=0)
         residuals = targets - p
         train.climb()
         test.climb()
         sums = None
         for _ in range(depth):
-            sums = histogram.refine(sums, residuals, train.slots)
-            feature, threshold, gain = _best_splits(sums, generator)
-            importance.index_add_(0, feature, gain.double())
+            sums = histogram.refine(sums, residuals, train.nodes)
+            feature, threshold, gain = _best_splits(sums, rng)
+            importance += np.bincount(feature.ravel(), gain.ravel(), minlength=len(importance))
             train.descend(feature, threshold)
             test.descend(feature, threshold)
-        steps = rate * _newton_steps(residuals, p, train.slots, leaves=2**depth)
+        steps = rate * _newton_steps(residuals, p, train.nodes, leaves=2**depth)
         train.add(steps)
         test.add(steps)
-    total = importance.sum().clamp(min=torch.finfo(torch.float64).tiny)
     return BoostingResult(
-        (importance / total).numpy(), train.scores.argmax(1).numpy(), test.scores.argmax(1).numpy()
+        importance=importance / max(importance.sum(), np.finfo(np.float64).tiny),
+        predictions=train.scores.argmax(axis=0),
+        test_predictions=test.scores.argmax(axis=0),
     )
 
 
-class _Points:
-    """Points on their way down one tree per class, and their scores.
+class _Forest:
+    """Scores of points, and where each of them stands in one tree per class.
 
-    `slots` holds `node · C + class`; the children of node `j` of `J` are `j` (left) and `J + j`.
+    The children of node `j` of `J` are `j` (left) and `J + j` (right).
     """
 
-    def __init__(self, features: Tensor, prior: Tensor) -> None:
-        self.features = features  # (N, K)
-        self.scores = prior.repeat(len(features), 1)  # (N, C)
-        self.roots = torch.arange(len(prior), dtype=torch.int32).repeat(len(features), 1)
-        self.slots = self.roots.clone()
+    def __init__(self, features: np.ndarray, prior: np.ndarray) -> None:
+        self.features = np.ascontiguousarray(features.T, dtype=np.int16)  # (K, N)
+        self.scores = np.repeat(prior[:, None], len(features), axis=1)  # (C, N)
+        self.nodes = np.zeros(self.scores.shape, dtype=np.uint8)
 
     def climb(self) -> None:
         """Back to the roots."""
-        self.slots.copy_(self.roots)
+        self.nodes[:] = 0
 
-    def descend(self, feature: Tensor, threshold: Tensor) -> None:
-        """To the children, by the splits `(J·C,)` of the nodes: right if above the threshold."""
-        slots = self.slots.view(-1)
-        values = self.features.gather(1, feature.index_select(0, slots).view_as(self.slots))
-        right = values > threshold.index_select(0, slots).view_as(self.slots)
-        self.slots += right.int().mul_(len(feature))
+    def descend(self, feature: np.ndarray, threshold: np.ndarray) -> None:
+        """To the children, by the splits `(J, C)` of the nodes: right if above the threshold."""
+        right = np.zeros(self.nodes.shape, dtype=bool)
+        for j, (f, t) in enumerate(zip(feature, threshold, strict=True)):
+            right |= (self.nodes == j) & (self.features[f] > t[:, None])
+        self.nodes += np.uint8(len(feature)) * right
 
-    def add(self, steps: Tensor) -> None:
-        """Adds the values `(2^depth·C,)` of the leaves to the scores."""
-        self.scores += steps.index_select(0, self.slots.view(-1)).view_as(self.scores)
+    def add(self, steps: np.ndarray) -> None:
+        """Adds the values `(C, leaves)` of the leaves to the scores."""
+        self.scores += steps.ravel().take(_number(self.nodes, steps.shape[1]), mode="clip")
 
 
 class _Histogram:
-    """Sums over the points of each bin of each feature."""
+    """Sums over the points that share a value of a feature."""
 
-    def __init__(self, features: Tensor, classes: int, bins: int) -> None:
-        self.shape = (features.shape[1], bins)
-        columns = features.long() + bins * torch.arange(features.shape[1])  # (N, K)
-        columns = columns.T.flatten()  # (N, K) → (K·N,)
-        # the points of each bin of each feature, one bin after the other
-        self.points = columns.argsort(stable=True) % len(features)
-        counts = columns.bincount(minlength=features.shape[1] * bins)
-        self.starts = counts.cumsum(0) - counts
-        self.classes = torch.arange(classes, dtype=torch.int32)
+    def __init__(self, features: np.ndarray) -> None:
+        n, self.features = features.shape
+        self.values = int(features.max()) + 1
+        rows = (features + self.values * np.arange(self.features)).astype(np.int32).ravel()
+        starts = np.arange(0, n * self.features + 1, self.features, dtype=np.int32)
+        indicators = (np.ones(len(rows), dtype=np.float32), rows, starts)  # a column per point
+        self.indicators = csc_array(indicators, shape=(self.features * self.values, n))
 
-    def refine(self, parents: Tensor | None, residuals: Tensor, slots: Tensor) -> Tensor:
+    def refine(
+        self, parents: np.ndarray | None, residuals: np.ndarray, nodes: np.ndarray
+    ) -> np.ndarray:
         """Sums of residuals and numbers of points per node, shape `(K, B, 2, J, C)`.
 
         Args:
             parents: The sums of the level above; None at the roots.
-            residuals: Shape `(N, C)`.
-            slots: Of the points, shape `(N, C)`.
+            residuals: Shape `(C, N)`.
+            nodes: Of the points in the trees, shape `(C, N)`.
         """
-        nodes = 1 if parents is None else parents.shape[3]
+        classes, n = residuals.shape
         # of two children, the left one is summed and the right one is what is left of the parent
-        left = self.classes + len(self.classes) * torch.arange(nodes, dtype=torch.int32)[:, None]
-        weights = residuals.new_empty(len(residuals), 2, *left.shape)  # (N, 2, J, C)
-        weights[:, 1] = slots[:, None] == left
-        torch.mul(residuals[:, None], weights[:, 1], out=weights[:, 0])
-        # (N, 2·J·C) → (K·B, 2·J·C)
-        sums = embedding_bag(self.points, weights.flatten(1), self.starts, mode="sum")
-        sums = sums.view(*self.shape, 2, *left.shape)
-        return sums if parents is None else torch.cat([sums, parents - sums], dim=3)
+        summed = 1 if parents is None else parents.shape[3]
+        weights = np.empty((n, 2, summed, classes), dtype=np.float32)
+        for j in range(summed):
+            inside = nodes == j
+            weights[:, 0, j] = (residuals * inside).T
+            weights[:, 1, j] = inside.T
+        sums = self.indicators @ weights.reshape(n, -1)  # (K·B, 2·J·C)
+        sums = sums.reshape(self.features, self.values, 2, summed, classes)
+        return sums if parents is None else np.concatenate([sums, parents - sums], axis=3)
 
 
-def _best_splits(sums: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Feature, threshold and decrease of the squared error of each node's best split, `(J·C,)`.
+def _best_splits(
+    sums: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Feature, threshold and decrease of the squared error of each node's best split, `(J, C)`.
 
     Args:
         sums: Sums of residuals and numbers of points, shape `(K, B, 2, J, C)`.
-        generator: Draws among features with equally good splits.
+        rng: Draws among features with equally good splits.
     """
-    G, n = sums.cumsum(dim=1).unbind(dim=2)  # left of the split, (K, B, J, C)
+    left = sums.cumsum(axis=1)
+    G, n = left[:, :, 0], left[:, :, 1]  # (K, B, J, C)
     total, points = G[:, -1:], n[:, -1:]
-    # N (G − n ΣG/N)² / n (N − n), without the first factor; 0 where a child is empty
-    gain = torch.addcmul(G, n, total / points.clamp(min=1), value=-1).square_()
-    gain, threshold = gain.div_((n * (points - n)).clamp_(min=1)).max(dim=1)  # (K, J, C)
-    gain = gain * points.squeeze(1)
-    ties = gain == gain.amax(dim=0)
-    feature = (torch.rand(ties.shape, generator=generator) * ties).argmax(dim=0, keepdim=True)
-    return (
-        feature.view(-1),
-        threshold.gather(0, feature).view(-1).short(),
-        gain.gather(0, feature).view(-1),
-    )
+    # N (G − n ΣG/N)² / n (N − n) without its first factor; 0 where a child is empty
+    gain = np.square(G - n * (total / np.maximum(points, 1)))
+    gain /= np.maximum(n * (points - n), 1)
+    threshold = gain.argmax(axis=1)  # (K, J, C)
+    best = np.take_along_axis(gain, threshold[:, None], axis=1)[:, 0] * points[:, 0]
+    draw = rng.random(best.shape, dtype=np.float32)
+    feature = np.where(best == best.max(axis=0), draw, -1).argmax(axis=0)[None]
+    chosen = (np.take_along_axis(x, feature, axis=0)[0] for x in (threshold, best))
+    threshold, gain = chosen
+    return feature[0], threshold.astype(np.int16), gain
 
 
-def _newton_steps(residuals: Tensor, p: Tensor, slots: Tensor, *, leaves: int) -> Tensor:
-    """One Newton step of the log-loss in each leaf, shape `(leaves·C,)`; 0 in an empty one."""
-    classes = residuals.shape[1]
-    slots, empty = slots.view(-1).long(), residuals.new_zeros(leaves * classes)
-    slope = empty.scatter_add(0, slots, residuals.view(-1))
-    curvature = empty.scatter_add(0, slots, (p * (1 - p)).view(-1))
-    steps = slope / curvature * ((classes - 1) / classes)
-    return torch.where(curvature > 0, steps, empty)
+def _newton_steps(
+    residuals: np.ndarray, p: np.ndarray, nodes: np.ndarray, *, leaves: int
+) -> np.ndarray:
+    """One Newton step of the log-loss in each leaf, shape `(C, leaves)`; 0 in an empty one."""
+    classes = len(residuals)
+    numbers, count = _number(nodes, leaves).ravel(), classes * leaves
+    slope = np.bincount(numbers, residuals.ravel(), minlength=count)
+    curvature = np.bincount(numbers, (p * (1 - p)).ravel(), minlength=count)
+    steps = np.divide(slope, curvature, out=np.zeros(count), where=curvature > 0)
+    return (steps * ((classes - 1) / classes)).astype(np.float32).reshape(classes, leaves)
+
+
+def _number(nodes: np.ndarray, leaves: int) -> np.ndarray:
+    """Positions in `(C, leaves)`, flattened, of the leaves `(C, N)`."""
+    return nodes + leaves * np.arange(len(nodes))[:, None]

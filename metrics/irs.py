@@ -78,8 +78,8 @@ def irs(
         >>> factors = rng.integers(0, [3, 6, 8], size=(10_000, 3))
         >>> irs(factors, factors).score
         1.0
-        >>> round(irs(factors @ [[1, 1], [1, -1], [0, 0]], factors).score, 2)
-        0.5
+        >>> round(irs(factors @ [[1, 1], [1, -1], [0, 0]], factors).score, 1)
+        0.7
         >>> irs(np.zeros((10_000, 4)), factors).score
         0.0
     """

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from disentangle.metrics.features import describe
 from disentangle.metrics.inputs import check_at_least
+from disentangle.metrics.latent_pairs import as_coordinates, decode_pairs, draw_latents
 
 Interpolation = Literal["slerp", "unit_slerp", "lerp"]
 Sampling = Literal["full", "end"]
@@ -113,8 +114,7 @@ def perceptual_path_length(
     check_at_least(2, batch_size=batch_size)
     _check_protocol(epsilon, sampling, percentiles, maximum_size)
     generator = torch.Generator().manual_seed(seed)
-    start, end = sample(samples, generator), sample(samples, generator)
-    _check_latents(start, end, samples)
+    start, end = (draw_latents(sample, samples, generator) for _ in range(2))
     t = torch.rand(samples, dtype=torch.float64, generator=generator)
     t = (t if sampling == "full" else torch.zeros_like(t)).to(start.device)
     path = Path(start, end, interpolation, coordinates)
@@ -178,24 +178,6 @@ class Path:
         return z.index_copy(1, self.coordinates, moved.to(z.dtype))
 
 
-def as_coordinates(coordinates: Sequence[int] | None, latent_dim: int) -> Tensor:
-    """Checked, distinct indices of latents, all of them for None.
-
-    Raises:
-        ValueError: If there are none, or one does not exist or comes twice.
-
-    Examples:
-        >>> as_coordinates(None, 3)
-        tensor([0, 1, 2])
-    """
-    chosen = list(range(latent_dim)) if coordinates is None else list(coordinates)
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(latent_dim)):
-        raise ValueError(
-            f"coordinates must be distinct integers from 0 to {latent_dim - 1}, got {chosen}"
-        )
-    return torch.tensor(chosen)
-
-
 @torch.no_grad()
 def measure_steps(
     decode: Callable[[Tensor], Tensor],
@@ -205,27 +187,30 @@ def measure_steps(
     maximum_size: int | None,
 ) -> np.ndarray:
     """Distances `(B,)` of the images of latents `(B, D)` and `(B, D)`, in double precision."""
-    images = decode(torch.cat([before, after]))  # (2B, C, H, W)
-    if images.ndim != 4 or len(images) != 2 * len(before):
-        raise ValueError(
-            f"decode must give images of shape ({2 * len(before)}, C, H, W), "
-            f"got {tuple(images.shape)}"
-        )
-    if images.dtype not in (torch.float32, torch.float64):
+    pair = decode_pairs(decode, before, after)  # (B, C, H, W) each
+    if pair[0].dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"decode must give images in float32 or float64, in which a small step is not "
-            f"rounded away, got {images.dtype}"
+            f"rounded away, got {pair[0].dtype}"
         )
-    factor = 1 if maximum_size is None else min(images.shape[2:]) // maximum_size
-    if factor > 1:
-        images = functional.avg_pool2d(images, factor)
-    lengths = distance(*images.chunk(2))
+    lengths = distance(*(average_down(images, maximum_size) for images in pair))
     if lengths.shape != (len(before),) or not lengths.isfinite().all():
         raise ValueError(
             f"distance must give {len(before)} finite numbers, got {lengths.dtype} of shape "
             f"{tuple(lengths.shape)} with {int((~lengths.isfinite()).sum())} NaN or infinite"
         )
     return lengths.double().cpu().numpy()
+
+
+def average_down(images: Tensor, maximum_size: int | None) -> Tensor:
+    """Images whose shorter side is less than twice `maximum_size`, by means of whole squares.
+
+    Examples:
+        >>> average_down(torch.zeros(1, 3, 600, 512), 256).shape
+        torch.Size([1, 3, 300, 256])
+    """
+    factor = 1 if maximum_size is None else max(1, min(images.shape[2:]) // maximum_size)
+    return images if factor == 1 else functional.avg_pool2d(images, factor)
 
 
 def summarise(
@@ -262,15 +247,6 @@ def _interpolate(a: Tensor, b: Tensor, t: Tensor, interpolation: Interpolation) 
     sine = torch.where(straight, 1.0, theta.sin())
     arc = (((1 - t) * theta).sin() * a + (t * theta).sin() * b) / sine
     return torch.where(straight, a + t * (b - a), arc)
-
-
-def _check_latents(start: Tensor, end: Tensor, samples: int) -> None:
-    for z in (start, end):
-        if z.ndim != 2 or len(z) != samples or not z.is_floating_point():
-            raise ValueError(
-                f"sample must give floating-point latents of shape ({samples}, D), got "
-                f"{z.dtype} of shape {tuple(z.shape)}"
-            )
 
 
 def _check_protocol(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from disentangle.metrics.inputs import check_at_least
-from disentangle.metrics.perceptual_path_length import as_coordinates
+from disentangle.metrics.latent_pairs import as_coordinates, decode_pairs, draw_latents
 
 MINIMUM_SIZE = 16  # of an image, in pixels: the classifier halves it twice
 TEST_CHUNK = 256  # pairs that are classified at once
@@ -79,10 +79,10 @@ def variation_predictability(
     averages over the image: it hardly sees *where* something changed, except near the border.
 
     Protocol: 10,000 pairs; `test_ratio` 0.9 with learning rate 0.01 and 200 epochs (Zhu et al.), or
-    0.99 with 0.0005 and 300 (OroJaR, Wei et al., ICCV 2021, https://arxiv.org/abs/2108.07668); Adam,
-    batches of 32; mean over several seeds, of pairs, of the split and of the classifier. Zhu et al.
-    draw latents from U(−2, 2) for any prior, Song et al. 2022, https://arxiv.org/abs/2212.05599,
-    those of EigenGAN's blocks from U(−4, 4) with noise from the prior: `uniform_range` and
+    0.99 with 0.0005 and 300 (OroJaR, Wei et al., ICCV 2021, https://arxiv.org/abs/2108.07668);
+    batches of 32, Adam; mean over several seeds, each of new pairs, a new split and a new
+    classifier. Both draw latents from U(−2, 2); Song et al. 2022, https://arxiv.org/abs/2212.05599,
+    draw those of EigenGAN's blocks from U(−4, 4), with noise from the prior. `uniform_range` and
     `coordinates` say so. By default latents come from the prior, whose coordinates must be
     independent.
 
@@ -134,13 +134,16 @@ def variation_predictability(
         )
         for seed in seeds
     ]
-    confusions = np.stack([run.confusion for run in runs])  # (S, K, K)
-    scores = np.trace(confusions, axis1=1, axis2=2) / test_pairs
+    confusions, train_confusions = (np.stack(counts) for counts in zip(*runs, strict=True))
+    scores, train_scores = (
+        np.trace(counts, axis1=1, axis2=2) / counts[0].sum()  # (S, K, K) -> (S,)
+        for counts in (confusions, train_confusions)
+    )
     return VariationPredictabilityResult(
         score=float(scores.mean()),
         std=float(scores.std(ddof=1)) if len(scores) > 1 else float("nan"),
         scores=scores,
-        train_scores=np.array([run.train_score for run in runs]),
+        train_scores=train_scores,
         confusion=confusions.sum(axis=0),
         chance=1 / confusions.shape[1],
         test_ratio=test_ratio,
@@ -172,6 +175,19 @@ def build_classifier(channels: int, classes: int, width: int = 64) -> nn.Sequent
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Differences `(N, C, H, W)` and which latent made them `(N,)`, kept on the CPU."""
+
+    differences: Tensor
+    labels: Tensor
+    device: torch.device
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Some of them, where the classifier is and in its precision."""
+        return self.differences[rows].to(self.device).float(), self.labels[rows].to(self.device)
+
+
 @dataclass(frozen=True)
 class _Fit:
     """How a classifier is fitted, as in `variation_predictability`."""
@@ -183,25 +199,21 @@ class _Fit:
     epoch: Epoch
 
     def iterate_epochs(
-        self,
-        classifier: nn.Module,
-        differences: Tensor,
-        labels: Tensor,
-        device: torch.device,
-        generator: torch.Generator,
-    ) -> Iterator[bool]:
-        """Trains in place; after each epoch says whether the accuracy is wanted."""
+        self, classifier: nn.Module, pairs: _Pairs, generator: torch.Generator
+    ) -> Iterator[None]:
+        """Trains in place, and pauses after each epoch whose accuracy can count."""
         optimizer = torch.optim.Adam(classifier.parameters(), lr=self.learning_rate)
         for number in range(1, self.epochs + 1):
             classifier.train()
-            order = torch.randperm(len(labels), generator=generator)
+            order = torch.randperm(len(pairs.labels), generator=generator)
             for rows in order.split(self.batch_size):
-                logits = classifier(differences[rows].to(device).float())
-                loss = functional.cross_entropy(logits, labels[rows].to(device))
+                differences, labels = pairs.take(rows)
+                loss = functional.cross_entropy(classifier(differences), labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-            yield self.epoch == "best" or number == self.epochs
+            if self.epoch == "best" or number == self.epochs:
+                yield
 
 
 @dataclass(frozen=True)
@@ -226,25 +238,12 @@ class _PairSampler:
         return first, changed, labels, len(movable)
 
     def _draw_latents(self, generator: torch.Generator) -> Tensor:
-        z = self.sample(self.pairs, generator)
-        if z.ndim != 2 or len(z) != self.pairs or not z.is_floating_point():
-            raise ValueError(
-                f"sample must give floating-point latents of shape ({self.pairs}, D), got "
-                f"{z.dtype} of shape {tuple(z.shape)}"
-            )
+        z = draw_latents(self.sample, self.pairs, generator)
         if self.uniform_range is None:
             return z
         movable = as_coordinates(self.coordinates, z.shape[1]).to(z.device)
         uniform = 2 * torch.rand(self.pairs, len(movable), generator=generator) - 1
         return z.index_copy(1, movable, (self.uniform_range * uniform).to(z))
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """What one seed gave: test counts `(K, K)` and the accuracy on the training pairs."""
-
-    confusion: np.ndarray
-    train_score: float
 
 
 def _run(
@@ -255,26 +254,24 @@ def _run(
     decode_batch_size: int,
     test_pairs: int,
     fit: _Fit,
-) -> _Run:
-    """Draws pairs, splits them, trains a classifier and counts what it predicts."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws pairs, splits them, trains a classifier.
+
+    Returns:
+        Test and training pairs of each true and each predicted latent, `(K, K)` and `(K, K)`.
+    """
     first, second, labels, classes = sampler.draw(generator)
     differences, device = _decode_differences(decode, first, second, decode_batch_size)
-    test, train = torch.randperm(len(labels), generator=generator).tensor_split([test_pairs])
+    splits = torch.randperm(len(labels), generator=generator).tensor_split([test_pairs])
+    test, train = (_Pairs(differences[rows], labels[rows], device) for rows in splits)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
         classifier = build_classifier(differences.shape[1], classes, fit.width).to(device)
-    best = None
-    for wanted in fit.iterate_epochs(
-        classifier, differences[train], labels[train], device, generator
-    ):
-        if not wanted:
-            continue
-        counts = _count(classifier, differences[test], labels[test], device, classes)
-        if best is None or np.trace(counts) > np.trace(best.confusion):
-            seen = _count(classifier, differences[train], labels[train], device, classes)
-            best = _Run(counts, float(np.trace(seen) / len(train)))
-    assert best is not None  # there is at least one epoch
-    return best
+    counts = [
+        (_count(classifier, test, classes), _count(classifier, train, classes))
+        for _ in fit.iterate_epochs(classifier, train, generator)
+    ]
+    return max(counts, key=lambda pair: np.trace(pair[0]))
 
 
 @torch.no_grad()
@@ -284,36 +281,25 @@ def _decode_differences(
     """Differences `(N, C, H, W)` of images, on the CPU, and where the images were."""
     parts = []
     for rows in torch.arange(len(first)).split(batch_size // 2):
-        images = decode(torch.cat([first[rows], second[rows]]))  # (2B, C, H, W)
-        if images.ndim != 4 or len(images) != 2 * len(rows) or min(images.shape[2:]) < MINIMUM_SIZE:
+        before, after = decode_pairs(decode, first[rows], second[rows])
+        if min(before.shape[2:]) < MINIMUM_SIZE:
             raise ValueError(
-                f"decode must give images of shape ({2 * len(rows)}, C, H, W) with at least "
-                f"{MINIMUM_SIZE} pixels in height and width, got {tuple(images.shape)}"
+                f"decode must give images with at least {MINIMUM_SIZE} pixels in height and "
+                f"width, got {tuple(before.shape[2:])}"
             )
-        before, after = images.float().chunk(2)
-        parts.append((before - after).half().cpu())
-        if not parts[-1].isfinite().all():
-            raise ValueError("decode must give finite images, got NaN, infinity or beyond 30,000")
-    return torch.cat(parts), images.device
+        parts.append((before.float() - after.float()).half().cpu())
+    return torch.cat(parts), before.device
 
 
 @torch.no_grad()
-def _count(
-    classifier: nn.Module,
-    differences: Tensor,
-    labels: Tensor,
-    device: torch.device,
-    classes: int,
-) -> np.ndarray:
+def _count(classifier: nn.Module, pairs: _Pairs, classes: int) -> np.ndarray:
     """Pairs of each true and each predicted latent, shape `(K, K)`."""
     classifier.eval()
-    predicted = torch.cat(
-        [
-            classifier(x.to(device).float()).argmax(dim=1).cpu()
-            for x in differences.split(TEST_CHUNK)
-        ]
-    )
-    cells = torch.bincount(labels * classes + predicted, minlength=classes**2)
+    cells = torch.zeros(classes**2, dtype=torch.int64)
+    for rows in torch.arange(len(pairs.labels)).split(TEST_CHUNK):
+        differences, labels = pairs.take(rows)
+        found = labels * classes + classifier(differences).argmax(dim=1)
+        cells += torch.bincount(found.cpu(), minlength=classes**2)
     return cells.view(classes, classes).numpy()  # (K·K,) -> (K, K)
 
 
