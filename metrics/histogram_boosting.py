@@ -10,6 +10,9 @@ import numpy as np
 from scipy.sparse import csc_array
 from scipy.special import softmax
 
+# of the decrease of the error, relative: a copy of a feature, or its negative, must be as good
+SINGLE_PRECISION = 1e-5
+
 
 @dataclass(frozen=True, eq=False)
 class BoostingResult:
@@ -198,11 +201,11 @@ def _best_splits(
     gain /= np.maximum(n * (points - n), 1)
     threshold = gain.argmax(axis=1)  # (K, J, C)
     best = np.take_along_axis(gain, threshold[:, None], axis=1)[:, 0] * points[:, 0]
+    equal = best >= (1 - SINGLE_PRECISION) * best.max(axis=0)
     draw = rng.random(best.shape, dtype=np.float32)
-    feature = np.where(best == best.max(axis=0), draw, -1).argmax(axis=0)[None]
-    chosen = (np.take_along_axis(x, feature, axis=0)[0] for x in (threshold, best))
-    threshold, gain = chosen
-    return feature[0], threshold.astype(np.int16), gain
+    feature = np.where(equal, draw, -1).argmax(axis=0)[None]  # (1, J, C)
+    threshold = np.take_along_axis(threshold, feature, axis=0).astype(np.int16)
+    return feature[0], threshold[0], np.take_along_axis(best, feature, axis=0)[0]
 
 
 def _newton_steps(
