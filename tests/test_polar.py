@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.linalg import solve_sylvester
 from torch.autograd import gradcheck
 
-from disentangle.linalg import condition_number, effective_rank, polar, polar_factor, polar_factors
+from disentangle.linalg import polar, polar_factor, polar_factors
 from disentangle.linalg.gram import EigenRoot, IteratedRoot, resolution_of
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -29,12 +29,6 @@ def reference(matrix, rank):
     """The partial isometry from the float64 SVD, its rank known."""
     U, _, Vh = torch.linalg.svd(matrix.double(), full_matrices=False)
     return U[..., :rank] @ Vh[..., :rank, :]
-
-
-def make_covariance(eigenvalues, dtype=torch.float64):
-    n = len(eigenvalues)
-    Q = torch.linalg.qr(torch.randn(n, n, dtype=torch.float64))[0]
-    return (Q @ torch.diag(torch.tensor(eigenvalues, dtype=torch.float64)) @ Q.T).to(dtype)
 
 
 shapes = st.tuples(st.integers(1, 12), st.integers(1, 40)).flatmap(
@@ -333,69 +327,3 @@ def test_polar_factor_says_what_it_expects():
         polar_factor(torch.ones(3, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"floating point, got torch.complex64"):
         polar_factor(torch.ones(3, 3, dtype=torch.complex64))
-
-
-# Conditioning
-
-
-@few
-@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=8))
-def test_condition_number_of_known_eigenvalues(eigenvalues):
-    expected = max(eigenvalues) / min(eigenvalues)
-    assert condition_number(make_covariance(eigenvalues)).item() == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_a_singular_covariance_is_infinitely_ill_conditioned(dtype):
-    X = torch.randn(64, 27, dtype=torch.float64)
-    assert condition_number((X @ X.T).to(dtype)).item() == torch.inf
-    assert condition_number(torch.zeros(3, 3, dtype=dtype)).item() == torch.inf
-
-
-def test_roundoff_does_not_hide_a_small_eigenvalue():
-    assert condition_number(make_covariance([1.0, 1e-12])).item() == pytest.approx(1e12, rel=1e-2)
-    single = make_covariance([1.0, 0.5, 1e-5], torch.float32)
-    assert condition_number(single).item() == pytest.approx(1e5, rel=2e-2)
-    assert condition_number(torch.diag(torch.tensor([6e4, 0.1]).half())).item() > 65504
-
-
-def test_diagnostics_are_batched():
-    covariances = torch.stack([torch.eye(3), torch.diag(torch.tensor([4.0, 1.0, 2.0]))])
-    covariances = torch.stack([covariances, torch.full((2, 3, 3), torch.nan)])
-    numbers, ranks = condition_number(covariances), effective_rank(covariances)
-    assert numbers.shape == ranks.shape == (2, 2)
-    assert numbers.dtype == ranks.dtype == torch.float64
-    assert numbers[0].tolist() == pytest.approx([1.0, 4.0])
-    assert numbers[1].isnan().all()
-    assert ranks[1].isnan().all()
-
-
-@few
-@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=8))
-def test_effective_rank_lies_between_one_and_n(eigenvalues):
-    covariance = make_covariance(eigenvalues)
-    rank = effective_rank(covariance).item()
-    assert 1 - 1e-9 <= rank <= len(eigenvalues) + 1e-9
-    assert effective_rank(17 * covariance).item() == pytest.approx(rank)
-
-
-def test_effective_rank_of_known_spectra():
-    projection = make_covariance([1.0, 1.0, 1.0, 0.0, 0.0])
-    assert effective_rank(projection).item() == pytest.approx(3)
-    assert effective_rank(torch.zeros(3, 3)).item() == 0
-    # Entropy of (¾, ¼).
-    entropy = 0.75 * torch.log(torch.tensor(4 / 3)) + 0.25 * torch.log(torch.tensor(4.0))
-    known = effective_rank(torch.diag(torch.tensor([3.0, 1.0]))).item()
-    assert known == pytest.approx(entropy.exp().item())
-
-
-@pytest.mark.parametrize("function", [condition_number, effective_rank])
-def test_diagnostics_say_what_they_expect(function):
-    with pytest.raises(ValueError, match=r"square.*got shape \(2, 3\)"):
-        function(torch.ones(2, 3))
-    with pytest.raises(ValueError, match=r"not empty.*got shape \(0, 0\)"):
-        function(torch.ones(0, 0))
-    with pytest.raises(ValueError, match=r"at least 2 dimensions"):
-        function(torch.ones(2))
-    with pytest.raises(ValueError, match=r"floating point, got torch.int32"):
-        function(torch.ones(2, 2, dtype=torch.int32))
