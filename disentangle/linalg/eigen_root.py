@@ -5,8 +5,8 @@ In the basis of the eigenvectors, with `s = λ^½`, that is `X_ij = E_ij / (s_i 
 difference of the root: nothing is divided by `λi − λj`, so that it is finite and right at equal and
 at nearly equal eigenvalues. As an equation in `S` it can be differentiated again.
 
-Source: Higham, Functions of Matrices, 2008, section 3.1, theorem 3.11 (Daleckii and Krein) and
-equation (6.4), https://doi.org/10.1137/1.9780898717778.
+Source: Higham, Functions of Matrices, 2008, theorem 3.11 (Daleckii and Krein) and chapter 6,
+https://doi.org/10.1137/1.9780898717778.
 """
 
 from collections.abc import Callable

@@ -24,9 +24,13 @@ _WELL_CONDITIONED = 8.0
 def gram_matrix(matrix: Tensor) -> Tensor:
     """`A Aᵀ` in float64 of `(…, q, n)`; of a large matrix on a CPU the lower triangle only."""
     q = matrix.shape[-2]
-    total = matrix.new_zeros((*matrix.shape[:-1], q), dtype=torch.float64)
+    chunks = _chunks(matrix, torch.float64)
     triangle = matrix.ndim == 2 and q > _BLOCK and not matrix.is_cuda
-    for chunk in _chunks(matrix, torch.float64):
+    if len(chunks) == 1 and not triangle:
+        x = matrix.double()
+        return x @ x.mT
+    total = matrix.new_zeros((*matrix.shape[:-1], q), dtype=torch.float64)
+    for chunk in chunks:
         x = matrix[..., chunk].double()
         if triangle:
             for i in range(0, q, _BLOCK):
@@ -53,6 +57,8 @@ def combine(terms: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
     terms = [(left.to(dtype), matrix) for left, matrix in terms]
     like = terms[0][1]
     result = torch.empty_like(like)
+    if like.dtype == dtype and len(terms) == 1:
+        return torch.matmul(*terms[0], out=result)
     for chunk in _chunks(like, dtype):
         first, *others = (left @ matrix[..., chunk].to(dtype) for left, matrix in terms)
         result[..., chunk] = sum(others, start=first)

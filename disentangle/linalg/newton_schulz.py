@@ -4,7 +4,7 @@
 inverse. An eigenvalue `p` of `Z Y` starts at `λ/‖A‖_F` and becomes `p (3 − p)² / 4`; the relative
 error of both roots along it is `1 − √p`.
 
-Source: Higham, Functions of Matrices, 2008, equation (6.35),
+Source: Higham, Functions of Matrices, 2008, chapter 6,
 https://doi.org/10.1137/1.9780898717778; Li, Xie, Wang and Gao, CVPR 2018 (iSQRT-COV),
 https://arxiv.org/abs/1712.01034, which takes 5 iterations.
 """

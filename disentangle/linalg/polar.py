@@ -1,5 +1,6 @@
 """The polar factor: the nearest matrix with orthonormal rows or columns."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,10 @@ from disentangle.linalg.gram import (
 )
 from disentangle.linalg.primitives import without_autocast
 
+# Up to so many entries, a CPU has done the SVD in float64 before it has made the few calls more
+# that the Gram matrix takes.
+_SMALL = 4096
+
 
 def polar_factor(matrix: Tensor) -> Tensor:
     """The orthogonal factor `U Vᵀ` of a matrix `A = U S Vᵀ` (thin SVD).
@@ -28,7 +33,8 @@ def polar_factor(matrix: Tensor) -> Tensor:
     Half, bfloat16 and float32 go through the Gram matrix of the smaller side, in float64:
     `(A Aᵀ)^{-½} A`. It squares the condition number, for which float64 has the room: the result is
     within 1e-6 of the exact one up to a condition number of 1e3, closer than `torch.linalg.svd` in
-    float32. Float64 has no such room and goes through `torch.linalg.svd`.
+    float32. Float64 has no such room and goes through `torch.linalg.svd`, and so do small matrices,
+    converted to float64.
 
     A singular value counts as zero below `eps(dtype) ‖A‖_F`, since rounding the entries to their
     dtype moves it by at most half of that, or below `2 max(m, n)^¼ √eps(float64) ‖A‖_F`, what the
@@ -137,7 +143,8 @@ def _root_class(matrix: Tensor) -> type[EigenRoot] | type[IteratedRoot]:
 def _factorise(matrix: Tensor) -> tuple[Tensor, EigenRoot | IteratedRoot]:
     """`Q` and `H` of a wide matrix `A = H Q`."""
     kind = _root_class(matrix)
-    if matrix.dtype == torch.float64 and kind is EigenRoot:
+    small = matrix.ndim == 2 and matrix.numel() <= _SMALL
+    if kind is EigenRoot and (small or matrix.dtype == torch.float64):
         return _factorise_by_svd(matrix)
     with without_autocast(matrix):
         root = kind.of(gram_matrix(matrix), resolution_of(matrix))
@@ -156,10 +163,17 @@ def _factorise_alike(matrices: list[Tensor]) -> list[Tensor]:
 
 
 def _factorise_by_svd(matrix: Tensor) -> tuple[Tensor, EigenRoot]:
-    finite = matrix.isfinite().all(dim=-1).all(dim=-1)[..., None, None]
-    U, S, Vh = torch.linalg.svd(torch.where(finite, matrix, 0.0), full_matrices=False)
-    # LAPACK's own error grows with the longer side: 40 eps on null singular values at 6 × 524288.
-    nonzero = S.gt(matrix.shape[-1] * torch.finfo(matrix.dtype).eps * S[..., :1])
-    polar = torch.where(finite, (U * nonzero[..., None, :]) @ Vh, torch.nan)
-    S = torch.where(finite[..., 0], S * nonzero, torch.nan)
-    return polar, EigenRoot(U, S, torch.float64)
+    A = matrix.double()
+    finite = A.isfinite().all(dim=-1).all(dim=-1)[..., None, None]
+    U, S, Vh = torch.linalg.svd(torch.where(finite, A, 0.0), full_matrices=False)
+    if matrix.dtype == torch.float64:
+        # LAPACK's own error grows with the longer side: 40 eps on null singular values at
+        # 6 × 524288.
+        zero = matrix.shape[-1] * torch.finfo(matrix.dtype).eps * S[..., :1]
+    else:
+        zero = math.sqrt(resolution_of(matrix)) * torch.linalg.vector_norm(S, dim=-1, keepdim=True)
+    # Not a number where the matrix is not finite.
+    nonzero = torch.where(finite[..., 0], S > zero, torch.nan)
+    # In the layout of the matrix, which a tall one comes in transposed.
+    polar = torch.empty_like(matrix).copy_((U * nonzero[..., None, :]) @ Vh)
+    return polar, EigenRoot(U, S * nonzero, torch.float64)

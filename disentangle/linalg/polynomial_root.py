@@ -8,8 +8,8 @@ exact root; here the approximate root stands for the exact one, and 8 iterations
 solve the equation: with `s = g⁸(b)` for an eigenvalue `b` of the normalised root,
 `g(b) = b (3 − b²)/2`, the answer is `(s_i + s_j)/2` of the right one.
 
-Source: Song, Sebe and Wang, ICLR 2022, https://arxiv.org/abs/2201.08663, sections 3.1 and 3.2; for
-the inverse root, TPAMI 2022, https://arxiv.org/abs/2201.12543.
+Source: Song, Sebe and Wang, ICLR 2022, https://arxiv.org/abs/2201.08663; for the inverse root,
+TPAMI 2022, https://arxiv.org/abs/2201.12543.
 """
 
 import math

@@ -31,11 +31,11 @@ def matrix_sqrt(
     | `mtp` | Taylor polynomial of degree 10 | approximate, not that of the value |
     | `mpa` | `[5/5]` Padé approximant | approximate, not that of the value |
 
-    `auto` is `eigh` on the CPU: the most accurate at every condition number and faster with its
-    gradient than an iteration of the same accuracy, by the tables of `tests/benchmarks/RESULTS.md`.
-    On other devices it is `newton_schulz`, for a reason and not by measurement: `eigh`, `svd_pade`
-    and `svd_taylor` make the host wait for CUDA, the others are products of matrices (and a linear
-    system in `mpa`) that do not.
+    `auto` is `eigh` on the CPU: as accurate as any at every condition number that the dtype
+    resolves, 1e6 in float32, and faster with its gradient than the only other accurate method, by
+    the tables of `tests/benchmarks/RESULTS.md`. On other devices it is `newton_schulz`, by argument
+    and not by measurement: `eigh`, `svd_pade` and `svd_taylor` make the host wait for CUDA, the
+    others are products of matrices (and a linear system in `mpa`) that do not.
 
     An eigenvalue `λ ≥ 5e-6 ‖A‖_F` is exact to rounding after the 19 iterations that `newton_schulz`
     takes by default in float32, `λ ≥ 2e-14 ‖A‖_F` after 44 in float64; below, its root comes out
