@@ -206,7 +206,7 @@ def _chunks(matrix: Tensor, dtype: torch.dtype) -> list[slice]:
     if matrix.dtype == dtype:
         return [slice(0, n)]
     # A CPU wants what fits in its cache, a GPU few calls.
-    entries = 2**24 if matrix.is_cuda else 2**17
+    entries = 2**24 if matrix.is_cuda else 2**18
     rows = max(1, matrix[..., :1].numel())
     columns = max(1024, entries // rows // 8 * 8)
     return [slice(start, start + columns) for start in range(0, n, columns)]

@@ -64,6 +64,8 @@ def main() -> None:
         for shape in ((512, 4608), (64, 576)):
             name = f"{shape[0]} × {shape[1]}, {kind}"
             rows.append(measure(name, [make_matrix(*shape, condition)]))
+        batch = torch.stack([make_matrix(64, 576, condition) for _ in range(8)])
+        rows.append(measure(f"8 of 64 × 576 in one call, {kind}", [batch]))
     print_table(
         f"Polar factor, float32, {torch.get_num_threads()} threads (errors: of the last matrix)",
         ["matrix", "ours, ms", "SVD, ms", "floor, ms", "ratio", "our error", "SVD's error"],
