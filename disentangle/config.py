@@ -224,6 +224,12 @@ class RunConfig:
                 f"model.{repeated.pop()} is no option of a run: choose it by orthogonality, which "
                 "takes ow for an orthogonal and sn for a spectrally normalised weight"
             )
+        constrained = not set(WEIGHT_TECHNIQUES).isdisjoint(self.orthogonality)
+        if constrained and self.pre_svd_parameters is not None:
+            raise ValueError(
+                "pre_svd_parameters cannot be chosen with ow or sn, which the model builds into "
+                f"its own Pre-SVD layers, got {list(self.pre_svd_parameters)}"
+            )
         if self.orthogonal_loss_weight < 0:
             weight = self.orthogonal_loss_weight
             raise ValueError(f"orthogonal_loss_weight must not be negative, got {weight}")

@@ -1,4 +1,4 @@
-"""Figures of curves over training steps: panels, lines with bands, one legend."""
+"""Figures: panels of curves over training steps with one legend, and heat maps."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +18,17 @@ from matplotlib.ticker import EngFormatter, LogFormatterSciNotation
 # colour vision. Yellow is left out, too faint for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # Dashes too: of two lines that coincide, one shows through the other.
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 2)),
+    (0, (2, 1.5)),
+    (0, (6, 1.5, 1.5, 1.5)),
+    (0, (1, 2)),
+    (0, (9, 3)),
+    (0, (4, 1, 1, 1, 1, 1)),
+)
 LOOKS: list[dict[str, Any]] = [
-    {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i % len(DASHES)]}
-    for i in range(math.lcm(len(COLOURS), len(DASHES)))
+    {"color": colour, "linestyle": dashes} for colour, dashes in zip(COLOURS, DASHES, strict=True)
 ]
 COLUMNS = 3  # panels side by side
 # Inches.
@@ -29,6 +36,7 @@ PANEL = (3.6, 2.8)
 NARROWEST = 5.5
 HANDLE, LETTER = 0.7, 0.085  # of an entry of the legend, with room to spare
 MARGIN = 0.6
+CELL, LEAST = (0.3, 0.8), (1.0, 3.2)  # height and width of a cell and of a heat map
 DPI = 150
 LEAST_RATIO = 3  # of the ends of a logarithmic axis
 STYLE: dict[Any, Any] = {
@@ -83,6 +91,44 @@ def draw_curves(
     """
     with _own_style():
         return _draw(panels, x_label, y_label, logarithmic)
+
+
+def draw_heat_map(
+    matrix: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title: str
+) -> Figure:
+    """Draws a matrix of numbers from zero up as shades, with the numbers on them.
+
+    Args:
+        matrix: Shape `(K, F)`; what is not a number stays blank.
+        rows: The K names.
+        columns: The F names.
+        title: Above.
+
+    Examples:
+        >>> figure = draw_heat_map(np.eye(2), rows=["a", "b"], columns=["x", "y"], title="1")
+        >>> [text.get_text() for text in figure.axes[0].texts]
+        ['1.00', '0', '0', '1.00']
+    """
+    height, width = (max(CELL[i] * n, LEAST[i]) for i, n in enumerate(matrix.shape))
+    size = (width + LETTER * max(map(len, rows)) + 2 * MARGIN, height + 2 * MARGIN)
+    with _own_style():
+        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+        axes = figure.subplots()
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        shown = np.ma.masked_invalid(matrix)
+        image = axes.imshow(shown, cmap="Blues", vmin=0, aspect="auto")
+        axes.set_xticks(range(len(columns)), [_as_text(name) for name in columns])
+        axes.set_yticks(range(len(rows)), [_as_text(name) for name in rows])
+        axes.tick_params(length=0)
+        axes.set_title(_as_text(title), wrap=True)
+        dark = image.norm.vmax / 2
+        for (row, column), value in np.ndenumerate(matrix):
+            if np.isfinite(value):
+                colour = "white" if value > dark else "black"
+                label = "0" if value == 0 else f"{value:.2f}"
+                axes.text(column, row, label, ha="center", va="center", color=colour)
+    return figure
 
 
 def encode_figure(figure: Figure, kind: str) -> bytes:

@@ -72,6 +72,10 @@ def test_resume_takes_an_optional_checkpoint(options, resume):
         ([*VAE, "--orthogonality", "nog"], "expected a list such as [a, b], got nog"),
         ([*VAE, "--orthogonality", "[nog, nog]"], "names a technique twice: ['nog', 'nog']"),
         ([*VAE, "--orthogonality", "[ow, sn]"], "may hold one of ow and sn, which"),
+        (
+            [*VAE, "--orthogonality", "[ow]", "--pre_svd_parameters", "[encoder.hidden.weight]"],
+            "pre_svd_parameters cannot be chosen with ow or sn",
+        ),
         ([*VAE, "--model.pre_svd_weight", "orthogonal"], "choose it by orthogonality, which takes"),
         ([*VAE, "--optimizer.lr", "0"], "optimizer.lr must be positive, got 0"),
         ([*VAE, "--optimizer.betas", "[1, 0]"], "optimizer.betas must lie in [0, 1)"),

@@ -24,45 +24,50 @@ _WELL_CONDITIONED = 8.0
 def gram_matrix(matrix: Tensor) -> Tensor:
     """`A Aᵀ` in float64 of `(…, q, n)`; of a large matrix on a CPU the lower triangle only."""
     q = matrix.shape[-2]
-    chunks = _chunks(matrix, torch.float64)
-    triangle = matrix.ndim == 2 and q > _BLOCK and not matrix.is_cuda
-    if len(chunks) == 1 and not triangle:
-        x = matrix.double()
-        return x @ x.mT
-    total = matrix.new_zeros((*matrix.shape[:-1], q), dtype=torch.float64)
-    for chunk in chunks:
-        x = matrix[..., chunk].double()
-        if triangle:
-            for i in range(0, q, _BLOCK):
-                total[i : i + _BLOCK, : i + _BLOCK].addmm_(x[i : i + _BLOCK], x[: i + _BLOCK].mT)
-        elif matrix.ndim == 2 and q <= 16 and x.shape[-1] % 8 == 0:
-            # One product of a few long rows keeps one core busy, a batch of them all.
-            pieces = x.unflatten(-1, (8, -1)).transpose(0, 1)  # (q, c) -> (8, q, c / 8)
-            total += torch.bmm(pieces, pieces.mT).sum(dim=0)
-        else:
-            total += x @ x.mT
+    if matrix.ndim > 2 or q <= _BLOCK or matrix.device.type != "cpu":
+        pieces = (matrix[..., chunk].double() for chunk in _chunks(matrix, torch.float64))
+        return _sum([_row_products(x, x) for x in pieces])
+    total = matrix.new_zeros((q, q), dtype=torch.float64)
+    for chunk in _chunks(matrix, torch.float64):
+        x = matrix[:, chunk].double()
+        for i in range(0, q, _BLOCK):
+            total[i : i + _BLOCK, : i + _BLOCK].addmm_(x[i : i + _BLOCK], x[: i + _BLOCK].mT)
     return total
 
 
 def cross_product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
     """`A Bᵀ` in float64 of two `(…, q, n)`, computed in `dtype`."""
-    total = left.new_zeros((*left.shape[:-1], left.shape[-2]), dtype=torch.float64)
-    for chunk in _chunks(left, dtype):
-        total += left[..., chunk].to(dtype) @ right[..., chunk].to(dtype).mT
-    return total
+    pairs = ((left[..., c].to(dtype), right[..., c].to(dtype)) for c in _chunks(left, dtype))
+    return _sum([_row_products(a, b).double() for a, b in pairs])
 
 
 def combine(terms: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
     """`Σ Lᵢ Aᵢ` of `(…, q, q)` and `(…, q, n)`, computed in `dtype`, in the dtype of `Aᵢ`."""
-    terms = [(left.to(dtype), matrix) for left, matrix in terms]
-    like = terms[0][1]
-    result = torch.empty_like(like)
-    if like.dtype == dtype and len(terms) == 1:
-        return torch.matmul(*terms[0], out=result)
-    for chunk in _chunks(like, dtype):
-        first, *others = (left @ matrix[..., chunk].to(dtype) for left, matrix in terms)
-        result[..., chunk] = sum(others, start=first)
+    # One product of [L₁ L₂ …] and [A₁; A₂; …].
+    left = torch.cat([left.to(dtype) for left, _ in terms], dim=-1)
+    matrices = [matrix for _, matrix in terms]
+    result = torch.empty_like(matrices[0])
+    for chunk in _chunks(result, dtype):
+        parts = [matrix[..., chunk].to(dtype) for matrix in matrices]
+        stacked = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
+        if result.dtype == dtype:
+            torch.matmul(left, stacked, out=result[..., chunk])
+        else:
+            result[..., chunk] = left @ stacked
     return result
+
+
+def _sum(products: list[Tensor]) -> Tensor:
+    return products[0] if len(products) == 1 else torch.stack(products).sum(dim=0)
+
+
+def _row_products(left: Tensor, right: Tensor) -> Tensor:
+    q, n = left.shape[-2:]
+    if left.ndim > 2 or q > 16 or n % 8 or n < 2**12:
+        return left @ right.mT
+    # One product of a few long rows keeps one core busy, a batch of them all.
+    a, b = (rows.unflatten(-1, (8, -1)).transpose(0, 1) for rows in (left, right))
+    return torch.bmm(a, b.mT).sum(dim=0)  # (8, q, n / 8) each
 
 
 class EigenRoot(NamedTuple):
@@ -183,7 +188,11 @@ def _well_conditioned(sigmas: Tensor) -> bool:
     # NumPy reads the host's own memory: nothing is waited for.
     values = sigmas.detach().numpy()
     nonzero = values[values > 0]
-    return bool(nonzero.size and nonzero.min() * _WELL_CONDITIONED >= nonzero.max())
+    if not nonzero.size:
+        return False
+    low, high = nonzero.min(), nonzero.max()
+    # The reciprocals must be float32 numbers of full precision, too.
+    return bool(low * _WELL_CONDITIONED >= high and low > 1e-30 and high < 1e30)
 
 
 def _scales(lowest: float) -> Iterator[float]:
@@ -206,7 +215,7 @@ def _chunks(matrix: Tensor, dtype: torch.dtype) -> list[slice]:
     if matrix.dtype == dtype:
         return [slice(0, n)]
     # A CPU wants what fits in its cache, a GPU few calls.
-    entries = 2**24 if matrix.is_cuda else 2**18
+    entries = 2**18 if matrix.device.type == "cpu" else 2**24
     rows = max(1, matrix[..., :1].numel())
     columns = max(1024, entries // rows // 8 * 8)
     return [slice(start, start + columns) for start in range(0, n, columns)]

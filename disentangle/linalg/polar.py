@@ -45,8 +45,9 @@ def polar_factor(matrix: Tensor) -> Tensor:
     threshold goes to `1 − 6.6 t⁻⁶` for `t ≫ 1` and to `7.9 t⁵` for `t ≪ 1`.
 
     The gradient is finite at equal singular values; it is that of the directions that are not
-    zero, and of order `1 / σ` along the weakest. There is no second derivative: asking for it
-    is a `RuntimeError`.
+    zero, and of order `1 / σ` along the weakest. On CUDA, near the threshold, it is smaller than
+    the slope. There is no second derivative: asking for it is a `RuntimeError`. `torch.func` does
+    not reach through.
 
     Source: Song, Sebe and Wang, ECCV 2022, https://arxiv.org/abs/2207.02119; Higham,
     Functions of Matrices, 2008, chapter 8, https://doi.org/10.1137/1.9780898717778.
@@ -137,7 +138,7 @@ class _PolarFactor(torch.autograd.Function):
 
 
 def _root_class(matrix: Tensor) -> type[EigenRoot] | type[IteratedRoot]:
-    return IteratedRoot if matrix.is_cuda else EigenRoot
+    return EigenRoot if matrix.device.type == "cpu" else IteratedRoot
 
 
 def _factorise(matrix: Tensor) -> tuple[Tensor, EigenRoot | IteratedRoot]:
@@ -173,7 +174,7 @@ def _factorise_by_svd(matrix: Tensor) -> tuple[Tensor, EigenRoot]:
     else:
         zero = math.sqrt(resolution_of(matrix)) * torch.linalg.vector_norm(S, dim=-1, keepdim=True)
     # Not a number where the matrix is not finite.
-    nonzero = torch.where(finite[..., 0], S > zero, torch.nan)
+    nonzero = torch.where(finite[..., 0], S.gt(zero), torch.nan)
     # In the layout of the matrix, which a tall one comes in transposed.
     polar = torch.empty_like(matrix).copy_((U * nonzero[..., None, :]) @ Vh)
     return polar, EigenRoot(U, S * nonzero, torch.float64)

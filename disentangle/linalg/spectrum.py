@@ -115,18 +115,14 @@ def feature_spectrum(features: Tensor) -> Spectrum:
         raise ValueError(f"features must not be empty, got shape {tuple(features.shape)}")
     M, C = features.shape[-2:]
     mean = features.mean(dim=-2, keepdim=True, dtype=torch.float64)
-    if C <= M:
-        wide = features.mT
-        second_moment = gram_matrix(wide) / M
-        covariance = second_moment - mean.mT * mean
-        scale = second_moment.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
-    else:
-        wide = features
-        covariance = gram_matrix(features - mean) / M
-        scale = torch.linalg.matrix_norm(features, dtype=torch.float64).square() / M
+    centred = features - mean
+    covariance = gram_matrix(centred.mT if C <= M else centred) / M
     lambdas = torch.nn.functional.pad(_eigenvalues(covariance), (max(C - M, 0), 0))
     # Rounding is relative to the features as they came, mean and all.
-    return Spectrum(lambdas, resolution_of(wide) * scale)
+    size = torch.linalg.matrix_norm(features, dtype=torch.float64).square() / M
+    rounding = torch.finfo(features.dtype).eps ** 2 * size
+    arithmetic = resolution_of(centred.mT if C <= M else centred) * lambdas.sum(dim=-1)
+    return Spectrum(lambdas, torch.maximum(rounding, arithmetic))
 
 
 def condition_number(covariance: Tensor) -> Tensor:

@@ -35,13 +35,15 @@ def matrix_sqrt(
     resolves, 1e6 in float32, and faster with its gradient than the only other accurate method, by
     the tables of `tests/benchmarks/RESULTS.md`. On other devices it is `newton_schulz`, by argument
     and not by measurement: `eigh`, `svd_pade` and `svd_taylor` make the host wait for CUDA, the
-    others are products of matrices (and a linear system in `mpa`) that do not.
+    others are products of matrices (and a linear system in `mpa`) that do not. It bears no negative
+    eigenvalue beyond rounding in the dtype: a covariance made in TF32 has some, and needs a
+    multiple of the identity added.
 
     An eigenvalue `λ ≥ 5e-6 ‖A‖_F` is exact to rounding after the 19 iterations that `newton_schulz`
     takes by default in float32, `λ ≥ 2e-14 ‖A‖_F` after 44 in float64; below, its root comes out
     too small. Half takes 8 and bfloat16 5, as iSQRT-COV does in any dtype: an error of 1 % or more
-    for `λ ≤ 0.07 ‖A‖_F`. With more, rounding that makes an eigenvalue negative can make the
-    iteration diverge. The error is 1 % or more for `λ ≤ 0.17 ‖A‖_F` with `mtp`, whose root is at
+    for `λ ≤ 0.006 ‖A‖_F` and `λ ≤ 0.07 ‖A‖_F`. With more, rounding that makes an eigenvalue
+    negative can make the iteration diverge. The error is 1 % or more for `λ ≤ 0.17 ‖A‖_F` with `mtp`, whose root is at
     least `0.17 ‖A‖_F^½`, and for `λ ≤ 0.06 ‖A‖_F` with `mpa`, whose root is at least
     `0.09 ‖A‖_F^½`.
 

@@ -102,7 +102,9 @@ def attach(
 
     **Learning rate.** OLR gives each parameter its own parameter group, in place. During the step
     the learning rate of that group is the optimal one, a 0-d tensor; before and after, it is the
-    scheduled one, the base rate of OLR: any scheduler made later goes on as without OLR. With
+    scheduled one, the base rate of OLR: any scheduler made later goes on as without OLR. Before
+    `load_state_dict` attach to the same parameters as when the state was saved: PyTorch matches
+    optimizer states to parameters by their place in the groups. With
     `fused=True` (on CUDA also with `capturable=True`) nothing waits for a value on the GPU.
 
     **What the optimizer adds.** The optimal rate is that of a plain step `w − ηl`, or `w + ηl` with

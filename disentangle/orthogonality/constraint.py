@@ -21,7 +21,8 @@ def constrain_weight(module: Module, name: str, constraint: WeightConstraint) ->
     holds that parameter: it is the same object as before, and the state dict has it as
     `parametrizations.NAME.original`. `resolve_parameters` finds it under the name of the weight, so
     that NOG, OLR and OL act on it. A look costs a polar factor (`orthogonal`) or two products with
-    a vector (`spectral`), so look once per pass; a backward pass costs as much again.
+    a vector (`spectral`), so look once per pass. The backward pass of a polar factor costs one to
+    two of them, and up to five where matrices fit in the cache.
 
     The matrix is that of `as_matrix`, the one which NOG sees. Of a convolution or transposed
     convolution that makes the *matrix* orthonormal, its rows as filters, and not the map from image
@@ -29,7 +30,8 @@ def constrain_weight(module: Module, name: str, constraint: WeightConstraint) ->
     are the same.
 
     Neither weight depends on the scale of its free parameter, so the gradient is at a right angle
-    to that: OLR alone then always takes its base rate; with NOG or OL beside it, it acts.
+    to that, and OLR has nothing to choose by: its step is the base rate or, where rounding leaves
+    a small positive cosine, next to nothing. Use it with NOG or OL beside it.
 
     `torch.nn.utils.parametrize.cached` must not be used with a copy of the module, such as a
     running average, beside it: torch keys that cache by the original, and the copy would read it.

@@ -225,6 +225,8 @@ def _check_arguments(
         raise ValueError(
             f"in_channels and out_channels must be at least 1, got {in_channels} and {out_channels}"
         )
+    if not isinstance(kernel_size, int):
+        raise ValueError(f"kernel_size must be one number, of a square filter, got {kernel_size}")
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(
             "kernel_size must be odd, since the filter is subtracted from its mirror image about "

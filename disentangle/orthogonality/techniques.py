@@ -115,7 +115,8 @@ def optimal_learning_rate(weight: Tensor, gradient: Tensor, base_rate: float | T
 
     A cosine of `w` and `l` within `eps(dtype)` of 0 is rounding and counts as 0: the gradient of a
     weight whose scale has no effect (OW, SN) is at a right angle to it, and without this its step
-    would be next to nothing by chance, in half of all steps.
+    would be next to nothing by chance, in half of all steps. Where most of the gradient cancels on
+    the way to the free parameter, rounding can still be larger than that.
 
     Of DTensors every process sums over its part and then over the processes: all get the same rate
     and must call this.
