@@ -43,9 +43,9 @@ def matrix_sqrt(
     takes by default in float32, `λ ≥ 2e-14 ‖A‖_F` after 44 in float64; below, its root comes out
     too small. Half takes 8 and bfloat16 5, as iSQRT-COV does in any dtype: an error of 1 % or more
     for `λ ≤ 0.006 ‖A‖_F` and `λ ≤ 0.07 ‖A‖_F`. With more, rounding that makes an eigenvalue
-    negative can make the iteration diverge. The error is 1 % or more for `λ ≤ 0.17 ‖A‖_F` with `mtp`, whose root is at
-    least `0.17 ‖A‖_F^½`, and for `λ ≤ 0.06 ‖A‖_F` with `mpa`, whose root is at least
-    `0.09 ‖A‖_F^½`.
+    negative can make the iteration diverge. The error is 1 % or more for `λ ≤ 0.17 ‖A‖_F` with
+    `mtp`, whose root is at least `0.17 ‖A‖_F^½`, and for `λ ≤ 0.06 ‖A‖_F` with `mpa`, whose root is
+    at least `0.09 ‖A‖_F^½`.
 
     The symmetric part of `covariance` counts, and the gradient is symmetric. With `eigh` and
     `svd_*`, negative eigenvalues count as zero, and so do those that rounding can have made from
