@@ -1,4 +1,4 @@
-"""`disentangle train|evaluate|traverse …`, the same as `python -m disentangle …`."""
+"""`disentangle train|evaluate|compare|traverse …`, the same as `python -m disentangle …`."""
 
 import importlib
 import sys
@@ -7,7 +7,8 @@ from disentangle import __version__
 
 COMMANDS = {
     "train": "train a model as a configuration says",
-    "evaluate": "score the model of a run",
+    "evaluate": "score the models of runs, or codes of your own",
+    "compare": "put the scores of runs side by side, mean ± deviation over seeds",
     "traverse": "draw the latent traversals of a run's model",
     "plot-conditioning": "draw how well conditioned the layers of runs were",
 }

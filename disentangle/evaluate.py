@@ -1,180 +1,287 @@
-"""`disentangle evaluate RUN`: scores of a run's model, on the terminal and in `scores.json`."""
+"""`disentangle evaluate RUN…`: scores of models, or of codes that came from anywhere.
 
+Scores go to the terminal as a table and, with all that is behind them, to `scores.json`.
+"""
+
+import inspect
 import json
-import math
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
-import torch
-from diffusers import ModelMixin
 from jsonargparse import ArgumentParser, Namespace
+from tqdm import tqdm
 
 from disentangle.commands import bad_input_exits, parse_arguments, pick_device, read_run
-from disentangle.data import GroundTruthData, ImageData, scale_pixels
-from disentangle.metrics import (
-    ActivenessResult,
-    MigResult,
-    activeness,
-    factor_vae_score,
-    mig,
-)
+from disentangle.metrics import fit_encoder
 from disentangle.models import Encoder
 from disentangle.parsing import new_parser
-from disentangle.training.run_folder import RunFolder, replace_text
+from disentangle.scoring.feature_sets import FeatureOptions, load_distance, load_network
+from disentangle.scoring.job import FIT, Job
+from disentangle.scoring.points import read_points
+from disentangle.scoring.processes import Processes
+from disentangle.scoring.registry import GROUPS, METRICS, choose_metrics, lacking
+from disentangle.scoring.rehearsal import check_options
+from disentangle.scoring.report import read_report
+from disentangle.scoring.subject import Draws, RunSubject, Subject
+from disentangle.scoring.summary import format_axes, format_jobs, list_notes
+from disentangle.tables import Format
+from disentangle.training.run_folder import RunFolder
 
-LIBRARIES = ("disentangle", "torch", "numpy", "scikit-learn")
-CHUNK = 1024  # images that are made or encoded at once
+ENCODER_ARGUMENTS: set[str | int] = {"decode", "sample_latents", "directions", "seed", "device"}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Scores a run; returns the exit status."""
-    with bad_input_exits("evaluate"):
-        options = parse_arguments(build_parser(), arguments)
-        folder = RunFolder.open(options.run)
-        model = folder.load_generator().to(pick_device(options.device))
-        data = read_run(folder).build_data() if isinstance(model, Encoder) else None
-        if folder.scores.is_dir():
-            raise ValueError(f"scores cannot be written to {folder.scores}: it is a folder")
-        step = folder.read_step()
-        scores = compute_scores(model, data, options)
-    report = {
-        "step": step,
-        "versions": {name: version(name) for name in LIBRARIES},
-        "scores": scores,
-    }
-    replace_text(folder.scores, json.dumps(_plain(report), indent=1))
-    print(format_table(scores, model))
-    print(f"\nscores: {folder.scores}")
-    return 0
+    """Scores runs, or codes; returns the exit status: 1 if a metric could not be computed."""
+    processes = Processes()
+    with processes.only_first_speaks():
+        with bad_input_exits("evaluate"):
+            options = parse_arguments(build_parser(), arguments)
+            protocols = read_protocols(options)
+            jobs = plan(options, protocols, processes)
+        count = sum(len(job.names) for job in jobs)
+        with tqdm(total=count, desc="metrics", disable=None, leave=False) as bar:
+            for job in jobs:
+                job.compute(protocols, processes, bar)
+                if processes.is_first:
+                    job.write()
+        report(jobs, options.format)
+    return int(any(job.failed for job in jobs))
+
+
+def report(jobs: Sequence[Job], kind: Format) -> None:
+    """Prints the table; what is not part of it goes to the standard error, unless it is text."""
+    print(format_jobs(jobs, kind))
+    aside = sys.stdout if kind == "text" else sys.stderr
+    for job in jobs:
+        mark = f"{job.subject.name}: " if len(jobs) > 1 else ""
+        if kind == "text" and (axes := format_axes(job)):
+            print(f"\n{mark}\n{axes}" if mark else f"\n{axes}")
+        lines = [mark + note for note in list_notes(job)]
+        if job.folder is not None:
+            lines.append(f"scores: {job.folder.scores}")
+            lines += [f"plot:   {file}" for file in job.plots]
+        print("", *lines, sep="\n", file=aside)
 
 
 def build_parser() -> ArgumentParser:
     """The options of the command; those of a metric are the arguments of its function."""
-    parser = new_parser("evaluate")
-    parser.add_argument("run", type=str, help="A run folder.")
-    parser.add_argument("--seed", type=int, default=0, help="Of every random draw.")
+    parser = new_parser("evaluate", _describe_metrics())
+    parser.add_argument("run", type=str, nargs="*", help="Run folders.")
+    parser.add_argument(
+        "--codes",
+        type=str,
+        help="In place of runs, a .npz file with the arrays codes (N, K) and factors (N, F), and "
+        "optionally test_codes, test_factors and factor_names.",
+    )
+    parser.add_argument(
+        "--metrics", type=str, help="Names and groups with commas between them, or `all`."
+    )
+    parser.add_argument("--format", type=Format, default="text", help="Of the printed table.")
+    parser.add_argument(
+        "--output", type=str, help="With --codes: the folder for scores.json and plots."
+    )
+    parser.add_argument(
+        "--encoder",
+        type=Literal["own", "fit"],
+        default="own",
+        help="`fit` fits an encoder to the generator's own images, so that a model without one can "
+        "be scored against the factors, and reports how well it reads each latent.",
+    )
+    parser.add_function_arguments(fit_encoder, FIT, skip=ENCODER_ARGUMENTS)
+    parser.add_argument("--seed", type=int, default=0, help="Of every random draw of the command.")
     parser.add_argument("--device", type=str, help="Default: a GPU if there is one.")
+    # --mig.points was its name when MIG was the only metric of points
     parser.add_argument(
-        "--mig.points", type=int, default=10_000, help="Points that MIG is computed from."
-    )
-    parser.add_function_arguments(mig, "mig", skip={"codes", "factors"})
-    parser.add_function_arguments(
-        factor_vae_score, "factor_vae_score", skip={"represent", "factor_sizes", "seed"}
+        "--points", "--mig.points", type=int, default=10_000, help="Points for metrics of codes."
     )
     parser.add_argument(
-        "--activeness.latents", type=int, default=100, help="Latents around which an axis is moved."
+        "--test_points", type=int, default=5_000, help="Further points, to test classifiers on."
     )
-    parser.add_function_arguments(
-        activeness, "activeness", skip={"decode", "latents", "directions", "std", "batch_size"}
+    parser.add_class_arguments(FeatureOptions, "features")
+    parser.add_argument(
+        "--activeness.latents", type=int, default=300, help="Latents around which an axis is moved."
     )
+    for name, metric in METRICS.items():
+        known = inspect.signature(metric.function).parameters.keys()
+        given: set[str | int] = {key for key in known if key in metric.not_options}
+        parser.add_function_arguments(metric.function, name, skip=given)
     return parser
 
 
-def compute_scores(
-    model: ModelMixin, data: ImageData | None, options: Namespace
-) -> dict[str, dict[str, Any]]:
-    """Every score that the model allows, by the metric's name.
+def _describe_metrics() -> str:
+    lists = (
+        f"{group}: {', '.join(n for n, m in METRICS.items() if m.group == group)}"
+        for group in GROUPS
+    )
+    slow = ", ".join(name for name, metric in METRICS.items() if not metric.quick)
+    return (
+        f"Metrics. {'. '.join(lists)}. By default all but {slow}, which take minutes to hours or "
+        "files of weights. scores.json keeps the scores of metrics that are not computed this time "
+        "if they are of the same training step."
+    )
+
+
+def read_protocols(options: Namespace) -> dict[str, dict[str, Any]]:
+    """The options of each metric, and of the fit of an encoder."""
+    names = (FIT, *METRICS)  # one without options has no namespace
+    chosen = {name: options[name].as_dict() if name in options else {} for name in names}
+    chosen["activeness"].pop("latents")  # not an option of the metric, but an argument
+    return chosen
+
+
+def plan(
+    options: Namespace, protocols: Mapping[str, dict[str, Any]], processes: Processes
+) -> list[Job]:
+    """What is to be done, after all checks that can be made before.
+
+    Raises:
+        ValueError: If something in the options is wrong, or cannot be done with the runs.
+        FileNotFoundError: If a run, data set or file of weights is missing.
+    """
+    draws = Draws(
+        options.seed,
+        options.points,
+        options.test_points,
+        options.activeness.latents,
+        FeatureOptions(**options.features.as_dict()),
+    )
+    if (options.codes is None) == (not options.run):
+        raise ValueError("give run folders, or --codes FILE, and not both")
+    names, named = choose_metrics(options.metrics)
+    if options.codes is not None:
+        jobs = [plan_codes(options, draws)]
+    else:
+        if options.output is not None:
+            raise ValueError("--output goes with --codes; the scores of a run go to its folder")
+        jobs = plan_runs(options, draws, processes, names)
+    for job in jobs:
+        choose(job, names, named=named)
+        if options.metrics is None and len(jobs) == 1:
+            job.left_out.pop("udr", None)  # nobody asked for what one run cannot have
+        for name in job.names:
+            check_options(name, job.subject, protocols[name])
+    return jobs
+
+
+def plan_codes(options: Namespace, draws: Draws) -> Job:
+    """The job of scoring the codes of a file."""
+    if options.encoder == "fit":
+        raise ValueError("--encoder fit needs the run of a generator, not --codes")
+    subject = Subject(options.codes, read_points(options.codes), draws)
+    if options.output is None:
+        return Job(subject)
+    folder = RunFolder(options.output)
+    if folder.path.exists() and not folder.path.is_dir():
+        raise ValueError(f"--output {folder.path} is not a folder")
+    _check_writable(folder)
+    return Job(subject, folder=folder)
+
+
+def plan_runs(
+    options: Namespace, draws: Draws, processes: Processes, names: Sequence[str]
+) -> list[Job]:
+    """The jobs of scoring runs; those with the same data set share it."""
+    device = pick_device(options.device)
+    if processes.count > 1:
+        if options.device is not None:
+            raise ValueError("--device is chosen by accelerate launch for several processes")
+        device = processes.device
+    jobs: list[Job] = []
+    data_sets: dict[str, Any] = {}
+    folders = {Path(path).resolve(): path for path in options.run}  # each run once
+    for path in folders.values():
+        folder = RunFolder.open(path)
+        _check_writable(folder)
+        old = read_report(folder.scores) if folder.scores.is_file() else None
+        model = folder.load_generator()
+        fits = options.encoder == "fit"
+        data = None
+        if needs_data(names, encodes=fits or isinstance(model, Encoder)):
+            run = read_run(folder)
+            shape = [run.model["image_size"], run.model["image_channels"]]
+            key = json.dumps([run.data, shape], sort_keys=True)
+            data = data_sets[key] = data_sets.get(key) or run.build_data()
+        subject = RunSubject(
+            str(path),
+            model,
+            data,
+            draws=draws,
+            processes=processes,
+            device=device,
+            fits_encoder=fits,
+        )
+        jobs.append(Job(subject, step=folder.read_step(), folder=folder, old=old))
+    introduce([job.subject for job in jobs])
+    return jobs
+
+
+def _check_writable(folder: RunFolder) -> None:
+    if folder.scores.is_dir():
+        raise ValueError(f"scores cannot be written to {folder.scores}: it is a folder")
+    if folder.plots.exists() and not folder.plots.is_dir():
+        raise ValueError(f"plots cannot be written to {folder.plots}: it is a file")
+
+
+def needs_data(names: Sequence[str], *, encodes: bool) -> bool:
+    """Whether any of the metrics looks at images of the data set."""
+    needs = {need for name in names for need in METRICS[name].inputs.needs}
+    return "images" in needs or (encodes and "codes" in needs)
+
+
+def introduce(subjects: Sequence[Any]) -> None:
+    """Makes subjects with the same data set and as many axes each other's peers."""
+    for one in subjects:
+        if one.data is None or "codes" not in one.offers:
+            continue
+        one.peers = [
+            other
+            for other in subjects
+            if other.data is one.data and len(other.model.axes) == len(one.model.axes)
+        ]
+        if len(one.peers) > 1:
+            one.offers.add("peers")
+
+
+def choose(job: Job, names: Sequence[str], *, named: bool) -> None:
+    """Notes which metrics can be computed, and of those that are given up, why.
 
     Args:
-        model: A generator; with an `encode`, the supervised metrics are computed too.
-        data: The data set with the ground-truth factors, if any.
-        options: As `build_parser` parses them.
+        job: Gets the names.
+        names: Of the metrics that were asked for.
+        named: Whether by their own names: then all must be computed.
+
+    Raises:
+        ValueError: If none can, or one cannot that must.
+        FileNotFoundError: If it needs a file of weights that is missing.
     """
-    seed, scores = options.seed, {}
-    if isinstance(data, GroundTruthData):
-        represent = build_representation(model, data)
-        scores["mig"] = timed(score_mig, represent, data, seed=seed, **options.mig)
-        scores["factor_vae_score"] = timed(
-            factor_vae_score, represent, data.factor_sizes, seed=seed, **options.factor_vae_score
-        )
-    scores["activeness"] = timed(score_axes, model, seed=seed, **options.activeness)
-    return scores
+    for name in names:
+        reason = lacking(name, job.subject.offers)
+        if reason is not None and named:
+            raise ValueError(f"{name} of {job.subject.name} needs {reason}")
+        try:
+            if reason is None:
+                load_networks(name, job.subject.draws.features)
+        except FileNotFoundError as error:
+            if named:
+                raise
+            reason = str(error)
+        if reason is None:
+            job.names.append(name)
+        else:
+            job.left_out[name] = reason
+    if not job.names:
+        reasons = "; ".join(dict.fromkeys(job.left_out.values()))
+        raise ValueError(f"no metric of {job.subject.name} can be computed, for want of {reasons}")
 
 
-def build_representation(
-    model: ModelMixin, data: GroundTruthData
-) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from factors `(N, F)` to codes `(N, K)`: render, then encode."""
-
-    @torch.no_grad()
-    def represent(factors: np.ndarray) -> np.ndarray:
-        chunks = (factors[i : i + CHUNK] for i in range(0, len(factors), CHUNK))
-        images = (scale_pixels(data.render(chunk).to(model.device)) for chunk in chunks)
-        return torch.cat([model.encode(batch).cpu() for batch in images]).numpy()
-
-    return represent
-
-
-def score_mig(
-    represent: Callable[[np.ndarray], np.ndarray],
-    data: GroundTruthData,
-    *,
-    points: int,
-    seed: int,
-    **protocol: Any,
-) -> MigResult:
-    """MIG of the codes of `points` random images."""
-    _check_positive("mig.points", points)
-    factors = data.sample_factors(points, np.random.default_rng(seed))
-    return mig(represent(factors), factors, **protocol)
-
-
-def score_axes(model: ModelMixin, *, latents: int, seed: int, **protocol: Any) -> ActivenessResult:
-    """Activeness of every axis of a generator, around random latents of its prior."""
-    _check_positive("activeness.latents", latents)
-    z = model.sample_latents(latents, torch.Generator().manual_seed(seed)).to(model.device)
-    directions = torch.stack([axis.direction for axis in model.axes]).to(model.device)
-    stds = [axis.std for axis in model.axes]
-    return activeness(model.decode, z, directions, std=stds, **protocol)
-
-
-def timed(metric: Callable[..., Any], *arguments: Any, **protocol: Any) -> dict[str, Any]:
-    """A metric's result with the protocol it was computed by and the seconds it took."""
-    start = time.perf_counter()
-    details = asdict(metric(*arguments, **protocol))
-    seconds = time.perf_counter() - start
-    return {
-        "score": details.pop("score"),
-        "protocol": protocol,
-        "seconds": round(seconds, 3),
-        "details": details,
-    }
-
-
-def format_table(scores: dict[str, dict[str, Any]], model: ModelMixin) -> str:
-    """The scores as a table, with the activeness of each axis below it."""
-    rows = [f"{'metric':<20} {'score':>8} {'seconds':>8}  protocol"]
-    for name, score in scores.items():
-        protocol = ", ".join(f"{key} {value}" for key, value in score["protocol"].items())
-        rows.append(f"{name:<20} {score['score']:>8.4f} {score['seconds']:>8.1f}  {protocol}")
-    rows += ["", f"{'axis':<24} {'activeness':>10}"]
-    per_axis = scores["activeness"]["details"]["per_axis"]
-    most = max(per_axis.max(), np.finfo(float).tiny)
-    for axis, value in zip(model.axes, per_axis, strict=True):
-        bar = "█" * round(24 * value / most)
-        rows.append(f"{f'{axis.group}, {axis.name}':<24} {value:>10.5f}  {bar}")
-    return "\n".join(rows)
-
-
-def _check_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be positive, got {value}")
-
-
-def _plain(value: Any) -> Any:
-    """Arrays as lists, for JSON, which has no name for NaN or infinity."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def load_networks(name: str, options: FeatureOptions) -> None:
+    """Loads what a metric looks at images through, so that a missing file is found now."""
+    if "distance" in METRICS[name].inputs.arguments:
+        load_distance(options)
+    if "images" in METRICS[name].inputs.needs:
+        load_network(options)
 
 
 if __name__ == "__main__":

@@ -117,15 +117,15 @@ def draw_heat_map(
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         shown = np.ma.masked_invalid(matrix)
-        image = axes.imshow(shown, cmap="Blues", vmin=0, aspect="auto")
+        largest = float(shown.max()) if shown.count() else 0.0
+        axes.imshow(shown, cmap="Blues", vmin=0, vmax=largest or 1.0, aspect="auto")
         axes.set_xticks(range(len(columns)), [_as_text(name) for name in columns])
         axes.set_yticks(range(len(rows)), [_as_text(name) for name in rows])
         axes.tick_params(length=0)
         axes.set_title(_as_text(title), wrap=True)
-        dark = image.norm.vmax / 2
         for (row, column), value in np.ndenumerate(matrix):
             if np.isfinite(value):
-                colour = "white" if value > dark else "black"
+                colour = "white" if value > largest / 2 else "black"
                 label = "0" if value == 0 else f"{value:.2f}"
                 axes.text(column, row, label, ha="center", va="center", color=colour)
     return figure

@@ -4,7 +4,6 @@ The figure of Song, Sebe and Wang, TPAMI 2022, https://arxiv.org/abs/2212.05599:
 over steps, one line for each choice of techniques.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -16,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from disentangle.commands import bad_input_exits, parse_arguments
 from disentangle.conditioning import MEASURES, QUANTITIES, split_measure_name
-from disentangle.orthogonality import LOSS_TECHNIQUES, OPTIMIZER_TECHNIQUES, WEIGHT_TECHNIQUES
+from disentangle.experiments import group_by_experiment
 from disentangle.parsing import new_parser
 from disentangle.training.logs import read_lines
 from disentangle.training.run_folder import RunFolder
@@ -38,7 +37,6 @@ QUANTITY_LABELS = {
     "covariance": "covariance",
 }
 LINEAR = {"effective_rank"}
-CHANCE = {"seed", "output"}  # in which two runs of the same experiment may differ
 
 
 class Run(NamedTuple):
@@ -211,30 +209,10 @@ def draw(panels: Mapping[str, Sequence["Curve"]], options: Namespace, kind: str)
 
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs of the same experiment, which differ by chance only, by a label of their own."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        same = {key: value for key, value in run.config.items() if key not in CHANCE}
-        groups.setdefault(json.dumps(same, sort_keys=True, default=str), []).append(run)
-    techniques = [name_techniques(group[0].config) for group in groups.values()]
-    labelled = {}
-    for name, group in zip(techniques, groups.values(), strict=True):
-        label = name if techniques.count(name) == 1 else f"{name}: {group[0].folder.path}"
-        labelled[f"{label} (mean, range of {len(group)})" if len(group) > 1 else label] = group
-    return labelled
-
-
-def name_techniques(config: dict[str, Any]) -> str:
-    """The techniques of a run as papers write them.
-
-    Examples:
-        >>> name_techniques({"orthogonality": ["olr", "nog", "ow"]})
-        'OW + NOG + OLR'
-        >>> name_techniques({"orthogonality": []})
-        'no technique'
-    """
-    order = (*WEIGHT_TECHNIQUES, *OPTIMIZER_TECHNIQUES, *LOSS_TECHNIQUES)
-    named = config.get("orthogonality") or ()
-    return " + ".join(name.upper() for name in order if name in named) or "no technique"
+    return {
+        f"{label} (mean, range of {len(group)})" if len(group) > 1 else label: group
+        for label, group in group_by_experiment(runs).items()
+    }
 
 
 def merge_runs(label: str, runs: Sequence[dict[int, float]], *, logarithmic: bool) -> "Curve":

@@ -20,6 +20,7 @@ from disentangle.metrics.inputs import check_at_least
 from disentangle.metrics.weight_files import PublishedWeights, load_state, read_state
 
 MINIMUM_SIZE = 16  # of an image, in pixels
+FID_SIZE = 299  # that FID's Inception sees images in, in pixels
 NOT_COMPARABLE = "not comparable with published values"
 LpipsTrunk = Literal["alex", "vgg", "squeeze"]
 LPIPS_TRUNKS = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
@@ -287,7 +288,7 @@ def squared_feature_distance(network: FeatureNetwork) -> PerceptualDistance:
 def load_fid_inception(
     path: str | Path | None = None,
     *,
-    size: int = 299,
+    size: int = FID_SIZE,
     antialias: bool = False,
     eight_bit: bool = True,
 ) -> FeatureNetwork:
@@ -308,7 +309,7 @@ def load_fid_inception(
     Raises:
         FileNotFoundError: If the file is not there; it is never downloaded.
         ValueError: If the file holds something else. One with the right shapes but other contents
-            is taken, and said so in `caveat`.
+            is taken; `caveat` says so, and also if images are not prepared as by default.
     """
     from disentangle.metrics.fid_inception import FID_INCEPTION_WEIGHTS, build_fid_inception
 
@@ -318,11 +319,11 @@ def load_fid_inception(
     load_state(network, read_state(file), file)
     network.fc = nn.Identity()
     preparation = _Preparation(size=size, antialias=antialias, eight_bit=eight_bit)
-    return FeatureNetwork(
-        nn.Sequential(preparation, network),
-        name="FID Inception",
-        caveat=_file_caveat(FID_INCEPTION_WEIGHTS, file),
-    )
+    name, caveat = "FID Inception", _file_caveat(FID_INCEPTION_WEIGHTS, file)
+    if (size, antialias, eight_bit) != (FID_SIZE, False, True):
+        name += f" (size {size}, antialias {antialias}, eight_bit {eight_bit})"
+        caveat = caveat or f"images not prepared as published, {NOT_COMPARABLE}"
+    return FeatureNetwork(nn.Sequential(preparation, network), name=name, caveat=caveat)
 
 
 def load_torchvision_features(
@@ -355,12 +356,11 @@ def load_torchvision_features(
     network = _build_torchvision(model)
     load_state(network, read_state(file), file)
     recipe = weights.transforms()
-    preparation = _Preparation(
-        size=size or recipe.crop_size[0], antialias=True, mean=recipe.mean, std=recipe.std
-    )
+    size = size or recipe.crop_size[0]
+    preparation = _Preparation(size=size, antialias=True, mean=recipe.mean, std=recipe.std)
     return FeatureNetwork(
         nn.Sequential(preparation, _without_last_layer(network, model)),
-        name=f"torchvision {model} {weights.name}",
+        name=f"torchvision {model} {weights.name} at {size} pixels",
         caveat=_file_caveat(published, file),
     )
 
@@ -396,7 +396,7 @@ def load_lpips(
     load_state(network.net, {names.get(k, k): v for k, v in features.items()}, file)
     return PerceptualDistance(
         network if size is None else _Resized(network, size),
-        name=f"LPIPS {trunk}",
+        name=f"LPIPS {trunk}" if size is None else f"LPIPS {trunk} at {size} pixels",
         caveat=_file_caveat(published, file),
         minimum_size=LPIPS_MINIMUM_SIZES[trunk] if size is None else MINIMUM_SIZE,
     )

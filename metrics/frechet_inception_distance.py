@@ -159,11 +159,11 @@ def frechet_inception_distance(
     Protocol: 50,000 generated images, from the averaged weights, against all of the data set, with
     the features of `load_fid_inception` and unbiased covariances. Images of both sets must have the
     same size: `Features` and `FeatureMoments` of images remember it, plain arrays cannot. Fewer
-    points than features (2,048) give singular covariances, for which the distance is still right.
+    points than features (2,048) give singular covariances; the distance is still that of them.
 
     `tr (Σ₁Σ₂)^½` is the sum of the singular values of `Σ₁^½ Σ₂^½`, in double precision. The square
-    root of the product itself, which the original takes, fails or turns complex where a covariance
-    is singular, and needs a multiple of the identity that shifts the score.
+    root and the eigenvalues of `Σ₁Σ₂`, which other programs take, have half the digits where a
+    covariance is singular, and turn complex there.
 
     Args:
         features: Of generated images, shape `(N, D)`, or their moments.

@@ -5,6 +5,7 @@ https://doi.org/10.1214/aos/1013203451, algorithm 6; with histograms in place of
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csc_array
@@ -50,14 +51,25 @@ def quantile_bins(
         >>> train.ravel(), test.ravel()
         (array([0, 0, 1, 1, 2, 2, 3, 3]), array([0, 1]))
     """
-    cuts = np.arange(1, bins) * len(features) // bins
     numbers, test_numbers = [], []
     for x, test_x in zip(features.T, test_features.T, strict=True):
-        values = np.unique(x)
-        edges = values[1:] if len(values) <= bins else np.unique(np.sort(x)[cuts])
+        edges = _cut(np.sort(x), bins)
         numbers.append(np.searchsorted(edges, x, side="right"))
         test_numbers.append(np.searchsorted(edges, test_x, side="right"))
     return np.stack(numbers, axis=1), np.stack(test_numbers, axis=1)
+
+
+def _cut(x: np.ndarray, bins: int) -> np.ndarray:
+    """The least value of each bin but the first, of sorted values `(N,)`."""
+    values = np.unique(x)
+    if len(values) <= bins:
+        return values[1:]
+    # rounded to the nearest, the bins of the negative of a feature mirror those of the feature
+    cuts = np.rint(np.arange(1, bins) * len(x) / bins).astype(int)
+    # where many points share a value, the nearer end of theirs: zeros stay apart from the rest
+    starts, ends = (np.searchsorted(x, x[cuts], side=side) for side in ("left", "right"))
+    cuts = np.where(cuts - starts <= ends - cuts, starts, ends)
+    return np.unique(x[cuts[(cuts > 0) & (cuts < len(x))]])
 
 
 def fit_histogram_boosting(
@@ -81,7 +93,7 @@ def fit_histogram_boosting(
     features and classes: no sorting, and no loop over classes.
 
     Args:
-        features: Integers from 0, shape `(N, K)`.
+        features: Integers from 0 to 255, shape `(N, K)`.
         labels: Integers of shape `(N,)` that count from 0, each value taken, at least two.
         test_features: As `features`, shape `(M, K)`.
         stages: Trees per class.
@@ -92,7 +104,7 @@ def fit_histogram_boosting(
     Examples:
         >>> features = np.tile([[0, 0], [0, 1], [1, 0], [1, 1]], (10, 1))
         >>> result = fit_histogram_boosting(features, features[:, 1], features[:4])
-        >>> result.importance, result.test_predictions
+        >>> result.importance.round(3), result.test_predictions
         (array([0., 1.]), array([0, 1, 0, 1]))
     """
     rng = np.random.default_rng(seed)
@@ -104,16 +116,17 @@ def fit_histogram_boosting(
     for _ in range(stages):
         p = softmax(train.scores, axis=0)
         residuals = targets - p
+        by_point = np.ascontiguousarray(residuals.T)  # (N, C)
         train.climb()
         test.climb()
         sums = None
         for _ in range(depth):
-            sums = histogram.refine(sums, residuals, train.nodes)
+            sums = histogram.refine(sums, by_point, train.nodes)
             feature, threshold, gain = _best_splits(sums, rng)
             importance += np.bincount(feature.ravel(), gain.ravel(), minlength=len(importance))
             train.descend(feature, threshold)
             test.descend(feature, threshold)
-        steps = rate * _newton_steps(residuals, p, train.nodes, leaves=2**depth)
+        steps = rate * _newton_steps(residuals, p, train.number(2**depth), leaves=2**depth)
         train.add(steps)
         test.add(steps)
     return BoostingResult(
@@ -130,7 +143,7 @@ class _Forest:
     """
 
     def __init__(self, features: np.ndarray, prior: np.ndarray) -> None:
-        self.features = np.ascontiguousarray(features.T, dtype=np.int16)  # (K, N)
+        self.features = np.ascontiguousarray(features.T, dtype=np.uint8)  # (K, N)
         self.scores = np.repeat(prior[:, None], len(features), axis=1)  # (C, N)
         self.nodes = np.zeros(self.scores.shape, dtype=np.uint8)
 
@@ -147,7 +160,11 @@ class _Forest:
 
     def add(self, steps: np.ndarray) -> None:
         """Adds the values `(C, leaves)` of the leaves to the scores."""
-        self.scores += steps.ravel().take(_number(self.nodes, steps.shape[1]), mode="clip")
+        self.scores += steps.ravel()[self.number(steps.shape[1])]
+
+    def number(self, leaves: int) -> np.ndarray:
+        """Where the points stand, as positions in `(C, leaves)`, flattened: shape `(C, N)`."""
+        return self.nodes + leaves * np.arange(len(self.nodes))[:, None]
 
 
 class _Histogram:
@@ -156,31 +173,31 @@ class _Histogram:
     def __init__(self, features: np.ndarray) -> None:
         n, self.features = features.shape
         self.values = int(features.max()) + 1
-        rows = (features + self.values * np.arange(self.features)).astype(np.int32).ravel()
+        rows = (features * self.features + np.arange(self.features)).astype(np.int32).ravel()
         starts = np.arange(0, n * self.features + 1, self.features, dtype=np.int32)
         indicators = (np.ones(len(rows), dtype=np.float32), rows, starts)  # a column per point
-        self.indicators = csc_array(indicators, shape=(self.features * self.values, n))
+        self.indicators = csc_array(indicators, shape=(self.values * self.features, n))
 
     def refine(
         self, parents: np.ndarray | None, residuals: np.ndarray, nodes: np.ndarray
     ) -> np.ndarray:
-        """Sums of residuals and numbers of points per node, shape `(K, B, 2, J, C)`.
+        """Sums of residuals and numbers of points per node, shape `(B, K, 2, J, C)`.
 
         Args:
             parents: The sums of the level above; None at the roots.
-            residuals: Shape `(C, N)`.
+            residuals: Shape `(N, C)`: a point's are added to its bins in one go.
             nodes: Of the points in the trees, shape `(C, N)`.
         """
-        classes, n = residuals.shape
+        n, classes = residuals.shape
         # of two children, the left one is summed and the right one is what is left of the parent
         summed = 1 if parents is None else parents.shape[3]
         weights = np.empty((n, 2, summed, classes), dtype=np.float32)
+        standing = np.ascontiguousarray(nodes.T)  # (N, C)
         for j in range(summed):
-            inside = nodes == j
-            weights[:, 0, j] = (residuals * inside).T
-            weights[:, 1, j] = inside.T
-        sums = self.indicators @ weights.reshape(n, -1)  # (K·B, 2·J·C)
-        sums = sums.reshape(self.features, self.values, 2, summed, classes)
+            weights[:, 1, j] = standing == j
+            np.multiply(residuals, weights[:, 1, j], out=weights[:, 0, j])
+        sums = self.indicators @ weights.reshape(n, -1)  # (B·K, 2·J·C)
+        sums = sums.reshape(self.values, self.features, 2, summed, classes)
         return sums if parents is None else np.concatenate([sums, parents - sums], axis=3)
 
 
@@ -190,36 +207,35 @@ def _best_splits(
     """Feature, threshold and decrease of the squared error of each node's best split, `(J, C)`.
 
     Args:
-        sums: Sums of residuals and numbers of points, shape `(K, B, 2, J, C)`.
+        sums: Sums of residuals and numbers of points, shape `(B, K, 2, J, C)`.
         rng: Draws among features with equally good splits.
     """
-    left = sums.cumsum(axis=1)
-    G, n = left[:, :, 0], left[:, :, 1]  # (K, B, J, C)
-    total, points = G[:, -1:], n[:, -1:]
+    left = sums.copy()
+    for below, at in pairwise(left):  # several times faster than cumsum(axis=0)
+        at += below
+    G, n = left[:, :, 0], left[:, :, 1]  # (B, K, J, C)
+    total, points = G[-1], n[-1]
+    room = n * (points - n)
     # N (G − n ΣG/N)² / n (N − n) without its first factor; 0 where a child is empty
     gain = np.square(G - n * (total / np.maximum(points, 1)))
-    gain /= np.maximum(n * (points - n), 1)
-    threshold = gain.argmax(axis=1)  # (K, J, C)
-    best = np.take_along_axis(gain, threshold[:, None], axis=1)[:, 0] * points[:, 0]
+    gain /= np.maximum(room, 1)
+    gain *= room > 0
+    threshold, best = gain.argmax(axis=0), gain.max(axis=0) * points  # (K, J, C)
     equal = best >= (1 - SINGLE_PRECISION) * best.max(axis=0)
     draw = rng.random(best.shape, dtype=np.float32)
     feature = np.where(equal, draw, -1).argmax(axis=0)[None]  # (1, J, C)
-    threshold = np.take_along_axis(threshold, feature, axis=0).astype(np.int16)
+    threshold = np.take_along_axis(threshold, feature, axis=0).astype(np.uint8)
     return feature[0], threshold[0], np.take_along_axis(best, feature, axis=0)[0]
 
 
 def _newton_steps(
-    residuals: np.ndarray, p: np.ndarray, nodes: np.ndarray, *, leaves: int
+    residuals: np.ndarray, p: np.ndarray, numbers: np.ndarray, *, leaves: int
 ) -> np.ndarray:
     """One Newton step of the log-loss in each leaf, shape `(C, leaves)`; 0 in an empty one."""
     classes = len(residuals)
-    numbers, count = _number(nodes, leaves).ravel(), classes * leaves
-    slope = np.bincount(numbers, residuals.ravel(), minlength=count)
-    curvature = np.bincount(numbers, (p * (1 - p)).ravel(), minlength=count)
-    steps = np.divide(slope, curvature, out=np.zeros(count), where=curvature > 0)
+    slope, curvature = (
+        np.bincount(numbers.ravel(), x.ravel(), minlength=classes * leaves)
+        for x in (residuals, p * (1 - p))
+    )
+    steps = np.divide(slope, curvature, out=np.zeros(len(slope)), where=curvature > 0)
     return (steps * ((classes - 1) / classes)).astype(np.float32).reshape(classes, leaves)
-
-
-def _number(nodes: np.ndarray, leaves: int) -> np.ndarray:
-    """Positions in `(C, leaves)`, flattened, of the leaves `(C, N)`."""
-    return nodes + leaves * np.arange(len(nodes))[:, None]

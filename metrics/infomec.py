@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.parallel import Parallel, delayed
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from disentangle.metrics.information import count_values, entropy, mutual_information
 from disentangle.metrics.inputs import Array, as_codes_and_factors, check_at_least, find_varying
@@ -68,12 +69,11 @@ def infomec(
     factors of `1 − ℓ / ℓ₀`, with the log-loss `ℓ` of a multinomial logistic regression of the
     factor on all codes and the log-loss `ℓ₀` of one on a constant.
 
-    Range: 0 to 1 each, larger is better. Noise scores above 0: its entries are the errors of the
-    estimate, and the largest of a few random numbers is more than their mean (InfoM and InfoC of
-    ten noise codes and five factors are about 0.2 to 0.4). InfoE of perfect codes is below 1 for a
-    factor with three values or more: 100 iterations do not separate many classes on a line. It can
-    be a little below 0 where values are unequally frequent: balanced classes are fitted, all points
-    are scored.
+    Range: 0 to 1 each; perfect codes get 1. A code of pure noise does not get 0 but a random
+    number: its entries are the errors of the estimate, many of them 0, of which one may be most of
+    the sum. Ten noise codes and dSprites' factors have InfoM 0.7 and InfoC 0.4 at 10,000 points,
+    and noise codes that vary as much as others are not pruned. InfoE can be a little below 0 where
+    values are unequally frequent: balanced classes are fitted, all points are scored.
 
     Blind to the amount of information: a code that barely knows one factor is as modular as one
     that knows it all; look at InfoE and the matrix. InfoE sees what is linear in the codes and is
@@ -110,7 +110,7 @@ def infomec(
         >>> round(result.score, 1), round(result.infoc, 1), round(result.infoe, 1)
         (1.0, 1.0, 1.0)
         >>> round(infomec(factors @ [[1, 1], [1, -1]], factors, discrete_codes=True).score, 1)
-        0.2
+        0.3
     """
     check_at_least(1, neighbours=neighbours)
     codes, factors = as_codes_and_factors(codes, factors, minimum=neighbours + 1)
@@ -160,7 +160,8 @@ def _linear_information(
     # those with many values take longest: first, so that no thread is left with one at the end
     order = np.argsort(-count_values(factors), kind="stable")
     pool = Parallel(n_jobs=-1 if workers is None else workers, prefer="threads")
-    with warnings.catch_warnings():
+    # products this small are slower on several threads
+    with warnings.catch_warnings(), threadpool_limits(limits=1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # reported in the result instead
         found = pool(delayed(_explain)(inputs, factors[:, f]) for f in order)
     gains, converged = np.empty(len(order)), np.empty(len(order), dtype=bool)

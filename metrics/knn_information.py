@@ -36,9 +36,9 @@ def knn_information(
     Examples:
         >>> coin = np.random.default_rng(0).integers(0, 2, size=(1_000, 1))
         >>> codes = np.concatenate([coin, 0 * coin], axis=1).astype(float)
-        >>> knn_information(codes, coin, neighbours=10, seed=0).round(3)
-        array([[0.693],
-               [0.   ]])
+        >>> knn_information(codes, coin, neighbours=10, seed=0).round(2)
+        array([[0.69],
+               [0.  ]])
     """
     noise = np.random.RandomState(seed).standard_normal(len(codes))  # noqa: NPY002: scikit-learn's
     information = np.zeros((codes.shape[1], labels.shape[1]))

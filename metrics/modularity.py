@@ -73,7 +73,7 @@ def modularity(codes: Array, factors: Array, *, bins: int = 20) -> ModularityRes
     codes, factors = as_codes_and_factors(codes, factors, minimum=bins)
     varying = find_varying(count_values(factors), minimum=2)
     information = mutual_information(discretize(codes, bins), factors)
-    squares = np.square(information[:, varying])
+    squares = np.square(information)  # zero for a factor with one value
     largest = squares.max(axis=1)
     rest = (squares.sum(axis=1) - largest) / (varying.sum() - 1)
     per_code = np.zeros(len(largest))

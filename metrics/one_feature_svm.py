@@ -164,7 +164,12 @@ class _Objective:
         rest = self.sums[-1] - own
         own_inside = np.where(rising, own_below[0], own - own_below[0])
         rest_inside = np.where(rising, rest - rest_below, rest_below)
-        return _repair_rounding(np.stack([own_inside, rest_inside]))
+        inside = np.stack([own_inside, rest_inside])
+        # differences of prefix sums carry rounding: where it breaks Σx² ≥ (Σx)² / n, a Hessian is
+        # not positive definite
+        least = inside[..., 1] ** 2 / np.maximum(inside[..., 0], 1)
+        inside[..., 2] = np.maximum(inside[..., 2], least)
+        return inside
 
 
 def _prefix_sums(x: np.ndarray) -> np.ndarray:
@@ -172,12 +177,3 @@ def _prefix_sums(x: np.ndarray) -> np.ndarray:
     sums = np.zeros((len(x) + 1, 3))
     np.cumsum(np.stack([np.ones_like(x), x, x**2], axis=1), axis=0, out=sums[1:])
     return sums
-
-
-def _repair_rounding(sums: np.ndarray) -> np.ndarray:
-    """Sums of 1, x and x² `(…, 3)` that some points can have, from differences of prefix sums.
-
-    Without it a Hessian may be indefinite: no points must have the sum 0, and others Σx² ≥ (Σx)²/n.
-    """
-    count, first, second = np.moveaxis(np.where(sums[..., :1] == 0, 0, sums), -1, 0)
-    return np.stack([count, first, np.maximum(second, first**2 / np.maximum(count, 1))], axis=-1)

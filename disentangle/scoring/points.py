@@ -1,0 +1,94 @@
+"""Codes of points with known factors: what the metrics of arrays are computed from."""
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from disentangle.metrics.inputs import as_codes_and_factors, as_test_split
+
+REQUIRED, OPTIONAL = ("codes", "factors"), ("test_codes", "test_factors", "factor_names")
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Codes, and the factors behind them if they are known.
+
+    Attributes:
+        codes: Of `N` training points, shape `(N, K)`.
+        factors: Shape `(N, F)`; None if there is no ground truth.
+        test_codes: Of `M` other points, shape `(M, K)`; None if there are none.
+        test_factors: Shape `(M, F)`; None if there are none.
+        code_names: The K names.
+        factor_names: The F names, empty without factors.
+    """
+
+    codes: np.ndarray
+    factors: np.ndarray | None
+    test_codes: np.ndarray | None
+    test_factors: np.ndarray | None
+    code_names: tuple[str, ...]
+    factor_names: tuple[str, ...]
+
+
+def read_points(path: str | Path) -> Points:
+    """The arrays of a `.npz` file: `codes`, `factors`, and optionally a test split and names.
+
+    Args:
+        path: A file as `numpy.savez` writes it, with `codes` `(N, K)`, `factors` `(N, F)`, and
+            optionally `test_codes` `(M, K)` with `test_factors` `(M, F)`, and `factor_names`
+            `(F,)`. Python objects in it are refused, never unpickled.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is another kind of file, or its arrays do not fit together.
+    """
+    arrays = _read_arrays(Path(path))
+    missing = [name for name in REQUIRED if name not in arrays]
+    unknown = sorted(arrays.keys() - {*REQUIRED, *OPTIONAL})
+    if missing or unknown:
+        wrong = f"lacks {missing[0]}" if missing else f"has an unknown array {unknown[0]}"
+        known = f"{', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}"
+        raise ValueError(f"{path} {wrong}; it must hold the arrays {known}")
+    if ("test_codes" in arrays) != ("test_factors" in arrays):
+        raise ValueError(f"{path} must hold both test_codes and test_factors or neither")
+    try:
+        return _check_arrays(arrays)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file of codes {path}")
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            if isinstance(content, np.ndarray):
+                raise ValueError("it holds a single array")
+            return {name: content[name] for name in content.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no .npz file of plain arrays: {error}") from error
+
+
+def _check_arrays(arrays: Mapping[str, np.ndarray]) -> Points:
+    train = as_codes_and_factors(arrays["codes"], arrays["factors"], minimum=2)
+    test: tuple[np.ndarray, np.ndarray] | tuple[None, None] = (None, None)
+    if "test_codes" in arrays:
+        try:
+            test = as_test_split(arrays["test_codes"], arrays["test_factors"], like=train)
+        except ValueError as error:
+            raise ValueError(f"the test split: {error}") from error
+    count = train[1].shape[1]
+    names = arrays.get("factor_names", np.array([f"factor {f}" for f in range(count)]))
+    if names.shape != (count,) or names.dtype.kind != "U":
+        raise ValueError(
+            f"factor_names must be {count} strings, got {names.dtype} of shape {names.shape}"
+        )
+    return Points(*train, test[0], test[1], name_codes(train[0]), tuple(names.tolist()))
+
+
+def name_codes(codes: np.ndarray) -> tuple[str, ...]:
+    """Names of the columns of codes `(N, K)` that have none of their own."""
+    return tuple(f"code {k}" for k in range(codes.shape[1]))

@@ -1,0 +1,81 @@
+"""Work that the processes of `accelerate launch` share: each does a part, all get the whole."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+# The first process may fit classifiers for hours while the others wait for its next images.
+PATIENCE = timedelta(days=2)
+T = TypeVar("T")
+
+
+class Processes:
+    """The processes that score together; one, unless `accelerate launch` started several.
+
+    Attributes:
+        count: How many there are.
+        is_first: Whether this is the one that prints, writes, and computes what is not shared.
+        device: The device that was assigned to this process.
+
+    Examples:
+        >>> processes = Processes()
+        >>> processes.map(torch.neg, torch.arange(5), chunk=2)
+        tensor([ 0, -1, -2, -3, -4])
+    """
+
+    def __init__(self) -> None:
+        state = PartialState(timeout=PATIENCE)
+        self.count: int = state.num_processes
+        self.index: int = state.process_index
+        self.is_first = self.index == 0
+        self.device: torch.device = state.device
+
+    def map(self, function: Callable[..., Tensor], *inputs: Tensor, chunk: int) -> Tensor:
+        """The rows that a function gives for the rows of its inputs, known to every process.
+
+        The chunks are the same whatever the number of processes is, and so are the numbers: how a
+        batch is divided can change the last bit of what a network computes.
+
+        Args:
+            function: Gives a tensor `(n, …)` for `n` rows of each input.
+            *inputs: Of `N ≥ 1` rows each, the same for every process.
+            chunk: Rows that the function is given at once.
+
+        Returns:
+            Shape `(N, …)`.
+        """
+        rows = len(inputs[0])
+        starts = range(0, rows, chunk)[self.index :: self.count]
+        parts = [function(*(x[start : start + chunk] for x in inputs)) for start in starts]
+        if self.count == 1:
+            return torch.cat(parts)
+        # A process without a chunk of its own needs to know the shape all the same.
+        like = parts[0] if parts else function(*(x[:1] for x in inputs))
+        whole = like.new_zeros(rows, *like.shape[1:])
+        for start, part in zip(starts, parts, strict=True):
+            whole[start : start + chunk] = part
+        torch.distributed.all_reduce(whole)  # each row is zero but in one process
+        return whole
+
+    def on_first(self, function: Callable[[], T]) -> T:
+        """What the first process computes, sent to all; it must be possible to pickle it."""
+        values = [function() if self.is_first else None]
+        if self.count > 1:
+            broadcast_object_list(values)
+        return values[0]  # type: ignore[return-value]
+
+    @contextmanager
+    def only_first_speaks(self) -> Iterator[None]:
+        """Silences the other processes."""
+        if self.is_first:
+            yield
+            return
+        with open(os.devnull, "w") as void, redirect_stdout(void), redirect_stderr(void):
+            yield

@@ -1,0 +1,298 @@
+"""Every metric by its name: what it is computed from, and whether it is quick enough by default."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from disentangle.metrics import (
+    FeatureMoments,
+    Features,
+    activeness,
+    beta_vae_score,
+    dci,
+    explicitness,
+    factor_vae_score,
+    frechet_inception_distance,
+    gaussian_total_correlation,
+    histogram_dci,
+    infomec,
+    irs,
+    kernel_inception_distance,
+    mig,
+    modularity,
+    mutual_information_score,
+    perceptual_path_length,
+    sap,
+    udr,
+    variation_predictability,
+    wasserstein_correlation,
+)
+from disentangle.scoring.subject import BATCH
+
+GROUPS = ("supervised", "unsupervised", "generator")
+NEEDS = {
+    "codes": "codes: a model with an encoder, or --encoder fit",
+    "factors": "a data set with known factors",
+    "test split": "the arrays test_codes and test_factors",
+    "rendering": "a run whose data set renders any factors",
+    "generator": "the run of a generator",
+    "images": "the run of a generator and its data set",
+    "peers": "two or more runs with the same data set and number of codes",
+}
+NOT_PROTOCOL = {"seed", "workers", "kl"}  # arguments that no protocol names
+MERGED = 4096  # features whose moments are taken at once
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a kind of metric is computed from.
+
+    Attributes:
+        needs: Of the keys of `NEEDS`.
+        arguments: Gives the metric's argument of that name, of a subject.
+        protocol: Gives what the arguments say of the protocol, of a subject.
+        shared: Whether the metric itself encodes or decodes, which all processes do together.
+    """
+
+    needs: tuple[str, ...]
+    arguments: Mapping[str, Callable[[Any], Any]]
+    protocol: Callable[[Any], dict[str, Any]] = lambda subject: {}
+    shared: bool = False
+
+
+CODES = Inputs(
+    ("codes",),
+    {"codes": lambda s: s.points.codes},
+    lambda s: {"points": len(s.points.codes)},
+)
+FACTORS = Inputs(
+    ("codes", "factors"),
+    {**CODES.arguments, "factors": lambda s: s.points.factors},
+    CODES.protocol,
+)
+SPLIT = Inputs(
+    ("codes", "factors", "test split"),
+    {
+        **FACTORS.arguments,
+        "test_codes": lambda s: s.points.test_codes,
+        "test_factors": lambda s: s.points.test_factors,
+    },
+    lambda s: {"points": len(s.points.codes), "test_points": len(s.points.test_codes)},
+)
+RENDERED = Inputs(
+    ("codes", "factors", "rendering"),
+    {"represent": lambda s: s.represent, "factor_sizes": lambda s: s.factor_sizes},
+    shared=True,
+)
+PEERS = Inputs(
+    ("codes", "peers"),
+    {"codes": lambda s: [peer.points.codes for peer in s.peers]},
+    lambda s: {"points": len(s.points.codes), "runs": [peer.name for peer in s.peers]},
+)
+AXES = Inputs(
+    ("generator",),
+    {
+        "decode": lambda s: s.decode,
+        "latents": lambda s: s.latents,
+        "directions": lambda s: s.directions,
+        "std": lambda s: s.stds,
+        "batch_size": lambda s: BATCH,
+    },
+    lambda s: {"latents": s.draws.latents},
+    shared=True,
+)
+PAIRS = Inputs(
+    ("generator",),
+    {
+        "decode": lambda s: s.decode,
+        "sample": lambda s: s.sample,
+        "decode_batch_size": lambda s: BATCH,
+    },
+    shared=True,
+)
+PATHS = Inputs(
+    ("generator",),
+    {
+        "decode": lambda s: s.decode,
+        "sample": lambda s: s.sample,
+        "distance": lambda s: s.distance,
+        "batch_size": lambda s: BATCH,
+    },
+    shared=True,
+)
+FEATURES = Inputs(
+    ("generator", "images"),
+    {"features": lambda s: s.generated_features, "reference": lambda s: s.reference_features},
+    lambda s: {
+        "images": len(s.generated_features.values),
+        "reference_images": len(s.reference_features.values),
+    },
+)
+MOMENTS = Inputs(
+    FEATURES.needs,
+    {
+        "features": lambda s: gather_moments(s.generated_features),
+        "reference": lambda s: gather_moments(s.reference_features),
+    },
+    FEATURES.protocol,
+)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as the command knows it.
+
+    Attributes:
+        function: Computes it.
+        group: One of `GROUPS`.
+        inputs: What it is computed from.
+        quick: Whether it is computed unless others are named: without any file, in seconds.
+        values: Further fields of its result that tables show.
+        images: How many images it has encoded or decoded, of a subject and the protocol.
+        pick: The score of this subject, of the result and the subject; by default `result.score`.
+    """
+
+    function: Callable[..., Any]
+    group: str
+    inputs: Inputs
+    quick: bool = True
+    values: tuple[str, ...] = ()
+    images: Callable[[Any, Mapping[str, Any]], int] | None = None
+    pick: Callable[[Any, Any], float] = field(default=lambda result, subject: result.score)
+
+    @property
+    def not_options(self) -> set[str]:
+        """Arguments of the function that are not chosen on the command line."""
+        return NOT_PROTOCOL | self.inputs.arguments.keys()
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The protocol unless something else is said."""
+        parameters = inspect.signature(self.function).parameters
+        return {k: p.default for k, p in parameters.items() if k not in self.not_options}
+
+    def call(self, arguments: Mapping[str, Any], protocol: Mapping[str, Any], seed: int) -> Any:
+        """The metric's result."""
+        random = "seed" in inspect.signature(self.function).parameters
+        return self.function(**arguments, **protocol, **({"seed": seed} if random else {}))
+
+
+METRICS: dict[str, Metric] = {
+    "mig": Metric(mig, "supervised", FACTORS),
+    "sap": Metric(sap, "supervised", SPLIT),
+    "modularity": Metric(modularity, "supervised", FACTORS),
+    "explicitness": Metric(explicitness, "supervised", SPLIT),
+    "irs": Metric(irs, "supervised", FACTORS),
+    "infomec": Metric(infomec, "supervised", FACTORS, values=("infoe", "infoc")),
+    "histogram_dci": Metric(
+        histogram_dci, "supervised", SPLIT, values=("completeness", "informativeness")
+    ),
+    "dci": Metric(
+        dci, "supervised", SPLIT, quick=False, values=("completeness", "informativeness")
+    ),
+    "factor_vae_score": Metric(
+        factor_vae_score,
+        "supervised",
+        RENDERED,
+        images=lambda s, p: (
+            (p["train_points"] + p["test_points"]) * p["batch_size"] + p["variance_points"]
+        ),
+    ),
+    "beta_vae_score": Metric(
+        beta_vae_score,
+        "supervised",
+        RENDERED,
+        quick=False,
+        images=lambda s, p: 2 * (p["train_points"] + p["test_points"]) * p["batch_size"],
+    ),
+    "gaussian_total_correlation": Metric(gaussian_total_correlation, "unsupervised", CODES),
+    "wasserstein_correlation": Metric(
+        wasserstein_correlation, "unsupervised", CODES, values=("normalised",)
+    ),
+    "mutual_information_score": Metric(mutual_information_score, "unsupervised", CODES),
+    "udr": Metric(
+        udr,
+        "unsupervised",
+        PEERS,
+        pick=lambda result, s: result.per_run[s.peers.index(s)],
+    ),
+    "activeness": Metric(
+        activeness,
+        "generator",
+        AXES,
+        images=lambda s, p: len(s.model.axes) * s.draws.latents * len(p["values"]),
+    ),
+    "variation_predictability": Metric(
+        variation_predictability,
+        "generator",
+        PAIRS,
+        quick=False,
+        values=("std",),
+        images=lambda s, p: 2 * p["pairs"] * len(p["seeds"]),
+    ),
+    "perceptual_path_length": Metric(
+        perceptual_path_length,
+        "generator",
+        PATHS,
+        quick=False,
+        images=lambda s, p: 2 * p["samples"],
+    ),
+    "frechet_inception_distance": Metric(
+        frechet_inception_distance, "generator", MOMENTS, quick=False
+    ),
+    "kernel_inception_distance": Metric(
+        kernel_inception_distance, "generator", FEATURES, quick=False, values=("std",)
+    ),
+}
+
+
+def choose_metrics(words: str | None) -> tuple[list[str], bool]:
+    """The names of metrics, in the order of the registry, and whether each was named itself.
+
+    Args:
+        words: Names of metrics and groups with commas between them; `all`; None for the quick ones.
+
+    Raises:
+        ValueError: If a word is neither.
+
+    Examples:
+        >>> choose_metrics("sap,mig")
+        (['mig', 'sap'], True)
+        >>> choose_metrics("unsupervised")[0][:2]
+        ['gaussian_total_correlation', 'wasserstein_correlation']
+    """
+    if words is None:
+        return [name for name, metric in METRICS.items() if metric.quick], False
+    chosen = set()
+    given = [word.strip() for word in words.split(",")]
+    for word in given:
+        members = {n for n, m in METRICS.items() if word in ("all", n, m.group)}
+        if not members:
+            known = ", ".join(("all", *GROUPS, *METRICS))
+            raise ValueError(f"--metrics has no choice {word!r}; choose of: {known}")
+        chosen |= members
+    return [name for name in METRICS if name in chosen], set(given) <= METRICS.keys()
+
+
+def lacking(name: str, offers: Iterable[str]) -> str | None:
+    """What a metric needs and a subject does not offer, in words; None if it can be computed.
+
+    Examples:
+        >>> lacking("mig", {"codes"})
+        'a data set with known factors'
+    """
+    missing = [need for need in METRICS[name].inputs.needs if need not in set(offers)]
+    return NEEDS[missing[0]] if missing else None
+
+
+def gather_moments(features: Features) -> FeatureMoments:
+    """The moments of features, a part at a time: double precision of all would take gigabytes."""
+    parts: Sequence[Any] = [
+        features.values[start : start + MERGED] for start in range(0, len(features.values), MERGED)
+    ]
+    moments = (FeatureMoments.of(Features(np.asarray(part), features.origin)) for part in parts)
+    return functools.reduce(FeatureMoments.merge, moments)

@@ -1,0 +1,98 @@
+"""Tables as text for a terminal, Markdown, CSV or LaTeX."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+Format = Literal["text", "markdown", "csv", "latex"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+}
+Cell = str | float | int | None
+
+
+def format_table(
+    header: Sequence[str], rows: Sequence[Sequence[Cell]], kind: Format = "text", digits: int = 4
+) -> str:
+    r"""A table with a header.
+
+    Args:
+        header: Names of the columns.
+        rows: Of as many cells. Columns that hold numbers are aligned to the right; None is an empty
+            cell.
+        kind: What is written. CSV has its numbers in full.
+        digits: After the decimal point of numbers that are not integers.
+
+    Examples:
+        >>> print(format_table(["metric", "score"], [["mig", 0.25], ["sap", 1.0]]))
+        metric   score
+        mig     0.2500
+        sap     1.0000
+        >>> print(format_table(["a", "b"], [["x|y", 2]], "markdown"))
+        | a | b |
+        |---|---:|
+        | x\|y | 2 |
+        >>> print(format_table(["a", "b"], [["x, y", 2.5]], "csv"))
+        a,b
+        "x, y",2.5
+        >>> print(format_table(["a"], [["50_%"]], "latex"))
+        \begin{tabular}{l}
+        \hline
+        a \\
+        \hline
+        50\_\% \\
+        \hline
+        \end{tabular}
+    """
+    if kind == "csv":
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+        return stream.getvalue().rstrip("\n")
+    right = [any(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
+    texts = [list(header), *([_format_cell(cell, digits) for cell in row] for row in rows)]
+    if kind == "markdown":
+        return _format_markdown(texts, right)
+    return _format_latex(texts, right) if kind == "latex" else _format_text(texts, right)
+
+
+def _format_cell(cell: Cell, digits: int) -> str:
+    if cell is None:
+        return ""
+    if not isinstance(cell, float):
+        return str(cell)
+    # four digits after the point say nothing of what is smaller than they are
+    return f"{cell:.{digits}f}" if cell == 0 or abs(cell) >= 10**-digits else f"{cell:.1e}"
+
+
+def _format_text(texts: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    lines = (
+        "  ".join(
+            text.rjust(width) if at_right else text.ljust(width)
+            for text, width, at_right in zip(row, widths, right, strict=True)
+        )
+        for row in texts
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _format_markdown(texts: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    rows = ["| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in texts]
+    rule = "|" + "|".join("---:" if at_right else "---" for at_right in right) + "|"
+    return "\n".join([rows[0], rule, *rows[1:]])
+
+
+def _format_latex(texts: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    table = str.maketrans(LATEX_SPECIAL)
+    rows = [" & ".join(text.translate(table) for text in row) + r" \\" for row in texts]
+    columns = "".join("r" if at_right else "l" for at_right in right)
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\hline", rows[0], r"\hline", *rows[1:]]
+    return "\n".join([*lines, r"\hline", r"\end{tabular}"])

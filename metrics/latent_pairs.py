@@ -1,0 +1,62 @@
+"""Pairs of latents and their images: what metrics of generators compare."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def draw_latents(
+    sample: Callable[[int, torch.Generator], Tensor], count: int, generator: torch.Generator
+) -> Tensor:
+    """Checked draws of the caller's prior, shape `(count, D)`.
+
+    Raises:
+        ValueError: If `sample` does not give floating-point numbers of that shape.
+    """
+    z = sample(count, generator)
+    if z.ndim != 2 or len(z) != count or z.shape[1] == 0 or not z.is_floating_point():
+        raise ValueError(
+            f"sample must give floating-point latents of shape ({count}, D), got {z.dtype} of "
+            f"shape {tuple(z.shape)}"
+        )
+    return z
+
+
+def as_coordinates(coordinates: Sequence[int] | None, latent_dim: int) -> Tensor:
+    """Checked, distinct indices of latents, all of them for None.
+
+    Raises:
+        ValueError: If there are none, or one does not exist or comes twice.
+
+    Examples:
+        >>> as_coordinates(None, 3)
+        tensor([0, 1, 2])
+    """
+    chosen = list(range(latent_dim)) if coordinates is None else list(coordinates)
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(latent_dim)):
+        raise ValueError(
+            f"coordinates must be distinct integers from 0 to {latent_dim - 1}, got {chosen}"
+        )
+    return torch.tensor(chosen)
+
+
+def decode_pairs(
+    decode: Callable[[Tensor], Tensor], first: Tensor, second: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The checked images `(N, C, H, W)` of latents `(N, D)` and `(N, D)`, decoded as one batch.
+
+    Raises:
+        ValueError: If `decode` does not give finite, floating-point images of that shape.
+    """
+    images = decode(torch.cat([first, second]))  # (2N, C, H, W)
+    count = 2 * len(first)
+    if images.ndim != 4 or len(images) != count or not images.is_floating_point():
+        raise ValueError(
+            f"decode must give floating-point images of shape ({count}, C, H, W), got "
+            f"{images.dtype} of shape {tuple(images.shape)}"
+        )
+    if not images.isfinite().all():
+        raise ValueError("decode must give finite images, got NaN or infinity")
+    before, after = images.chunk(2)
+    return before, after
