@@ -125,7 +125,7 @@ def draw_heat_map(
         axes.set_title(_as_text(title), wrap=True)
         for (row, column), value in np.ndenumerate(matrix):
             if np.isfinite(value):
-                colour = "white" if value > largest / 2 else "black"
+                colour = "white" if value > 0.6 * largest else "black"
                 label = "0" if value == 0 else f"{value:.2f}"
                 axes.text(column, row, label, ha="center", va="center", color=colour)
     return figure

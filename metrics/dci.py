@@ -127,7 +127,7 @@ def dci(
             float(np.mean(model.predict(x) == y))
             for x, y in ((inputs, labels), (test_inputs, test_labels))
         )
-        return model.feature_importances_, *accuracies
+        return np.abs(model.feature_importances_), *accuracies  # rounding can be below zero
 
     return _score(fit, train, test, workers, estimator="gradient boosting")
 

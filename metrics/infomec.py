@@ -113,6 +113,8 @@ def infomec(
         0.3
     """
     check_at_least(1, neighbours=neighbours)
+    if not 0 <= prune_below < 1:
+        raise ValueError(f"prune_below must be in [0, 1), got {prune_below}")
     codes, factors = as_codes_and_factors(codes, factors, minimum=neighbours + 1)
     varying = find_varying(count_values(factors))
     _check_shared(factors[:, varying], varying)

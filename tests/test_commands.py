@@ -16,7 +16,7 @@ def run(monkeypatch, *arguments):
 def test_help_lists_the_commands(monkeypatch, capsys, arguments):
     run(monkeypatch, *arguments)
     printed = capsys.readouterr().out
-    for command in ("train", "evaluate", "traverse", "plot-conditioning"):
+    for command in ("train", "evaluate", "compare", "traverse", "plot-conditioning"):
         assert f"  {command} " in printed
 
 
@@ -30,8 +30,8 @@ def test_an_unknown_command(monkeypatch, capsys):
         run(monkeypatch, "trian")
     assert exited.value.code == 2
     expected = (
-        "disentangle: error: no command 'trian'; choose one of: train, evaluate, traverse, "
-        "plot-conditioning\n"
+        "disentangle: error: no command 'trian'; choose one of: train, evaluate, compare, "
+        "traverse, plot-conditioning\n"
     )
     assert capsys.readouterr().err == expected
 

@@ -1,12 +1,29 @@
 import json
+import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from disentangle import evaluate, train
+from disentangle.metrics import mig, udr
+from disentangle.scoring.points import read_points
+from disentangle.scoring.processes import Processes
+from disentangle.scoring.registry import METRICS, choose_metrics
 
+SMALL = ["--points", "300", "--test_points", "150", "--activeness.latents", "4"]
 FEW = [
-    *("--mig.points", "500", "--factor_vae_score.train_points", "20", "--activeness.latents", "4"),
-    *("--factor_vae_score.test_points", "10", "--factor_vae_score.variance_points", "100"),
+    *SMALL,
+    *("--factor_vae_score.train_points", "20", "--factor_vae_score.test_points", "10"),
+    *("--factor_vae_score.variance_points", "100", "--fit_encoder.steps", "3"),
+]
+PATHS = ["--features.distance", "random", "--perceptual_path_length.samples", "20"]
+FEATURES = [
+    *("--features.network", "random", "--features.images", "40"),
+    *("--features.reference_images", "50", "--kernel_inception_distance.subset_size", "20"),
 ]
 
 
@@ -17,65 +34,323 @@ def run(request, tmp_path):
     return tmp_path / "run"
 
 
+def scores_of(folder):
+    return json.loads((folder / "scores.json").read_text())["scores"]
+
+
+def complaint(capsys, arguments):
+    """What the command prints of bad input, after checking that it is one line and status 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exited:
+        evaluate.main([str(argument) for argument in arguments])
+    assert exited.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
-def test_a_vae_is_scored_against_the_factors(run, capsys):
+def test_a_vae_is_scored_by_all_quick_metrics(run, capsys):
     assert evaluate.main([str(run), *FEW]) == 0
     report = json.loads((run / "scores.json").read_text())
     assert report["step"] == 2
-    assert set(report["versions"]) == {"disentangle", "torch", "numpy", "scikit-learn"}
     scores = report["scores"]
-    assert list(scores) == ["mig", "factor_vae_score", "activeness"]
-    assert scores["mig"]["protocol"] == {"seed": 0, "points": 500, "bins": 20}
+    assert list(scores) == [name for name, m in METRICS.items() if m.quick and name != "udr"]
+    assert scores["mig"]["protocol"] == {"points": 300, "bins": 20}
+    assert scores["sap"]["protocol"]["test_points"] == 150
     assert scores["factor_vae_score"]["protocol"]["train_points"] == 20
-    assert all(score["seconds"] > 0 for score in scores.values())
+    assert all(score["seconds"] >= 0 for score in scores.values())
+    assert all(score["seed"] == 0 for score in scores.values())
+    assert set(scores["irs"]["versions"]) >= {"disentangle", "torch", "numpy", "scikit-learn"}
     assert len(scores["mig"]["details"]["mutual_information"]) == 10
     printed = capsys.readouterr().out
-    for word in ("mig", "factor_vae_score", "codes, code 9", str(run / "scores.json")):
+    for word in ("mig ", "histogram_dci, completeness", "codes, code 9", "scores.json"):
         assert word in printed
+    assert "udr" not in printed
+    for name in ("mutual-information", "dci-importance"):
+        with Image.open(run / "plots" / f"{name}.png") as image:
+            assert image.size[0] > 400
 
 
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
 def test_scores_are_reproducible_and_depend_on_the_seed(run):
     reports = []
     for seed in ("3", "3", "4"):
-        evaluate.main([str(run), *FEW, "--seed", seed])
-        scores = json.loads((run / "scores.json").read_text())["scores"]
-        reports.append({name: score["details"] for name, score in scores.items()})
+        names = "mig,sap,factor_vae_score,activeness"
+        evaluate.main([str(run), *FEW, "--metrics", names, "--seed", seed])
+        reports.append({name: score["details"] for name, score in scores_of(run).items()})
     assert reports[0] == reports[1] != reports[2]
+
+
+@pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
+def test_scores_are_those_of_the_functions(run):
+    evaluate.main([str(run), *SMALL, "--metrics", "mig", "--mig.bins", "10"])
+    from disentangle.data import RenderedSprites, scale_pixels
+    from disentangle.models import load_model
+
+    data, model = RenderedSprites(image_size=32), load_model(run / "model")
+    factors = data.sample_factors(450, np.random.default_rng(0))
+    codes = model.encode(scale_pixels(data.render(factors))).detach()
+    expected = mig(codes[:300], factors[:300], bins=10)
+    assert scores_of(run)["mig"]["score"] == pytest.approx(expected.score, rel=1e-6)
+
+
+@pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
+def test_every_image_is_encoded_once(run, monkeypatch):
+    from disentangle.scoring.subject import RunSubject
+
+    encoded = []
+    encode = RunSubject._encode_images
+
+    def spy(self, indices):
+        encoded.extend(indices.tolist())
+        return encode(self, indices)
+
+    monkeypatch.setattr(RunSubject, "_encode_images", spy)
+    evaluate.main(
+        [
+            str(run),
+            *FEW,
+            "--metrics",
+            "mig,sap,irs,factor_vae_score",
+            "--factor_vae_score.prune_below",
+            "0",
+        ]
+    )
+    assert len(encoded) > 1000
+    assert len(set(encoded)) == len(encoded)
+
+
+@pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
+def test_scores_of_the_same_step_are_kept(run):
+    evaluate.main([str(run), *SMALL, "--metrics", "mig,irs"])
+    evaluate.main([str(run), *SMALL, "--metrics", "irs,sap", "--irs.bins", "10"])
+    scores = scores_of(run)
+    assert set(scores) == {"mig", "irs", "sap"}
+    assert scores["irs"]["protocol"]["bins"] == 10
+    report = json.loads((run / "scores.json").read_text())
+    (run / "scores.json").write_text(json.dumps(report | {"step": 1}))
+    evaluate.main([str(run), *SMALL, "--metrics", "sap"])
+    assert set(scores_of(run)) == {"sap"}
 
 
 @pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
 def test_a_gan_gets_the_activeness_of_every_axis(run, capsys):
     assert evaluate.main([str(run), *FEW]) == 0
-    scores = json.loads((run / "scores.json").read_text())["scores"]
+    scores = scores_of(run)
     assert list(scores) == ["activeness"]
     assert len(scores["activeness"]["details"]["per_axis"]) == 18
-    assert "block 2, dimension 5" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "block 2, dimension 5" in printed
+    assert "for want of codes: a model with an encoder, or --encoder fit (mig, sap" in printed
+
+
+@pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
+def test_a_gan_is_scored_by_an_encoder_that_is_fitted(run):
+    assert evaluate.main([str(run), *FEW, "--encoder", "fit", "--metrics", "mig,sap"]) == 0
+    scores = scores_of(run)
+    assert list(scores) == ["fit_encoder", "mig (fitted encoder)", "sap (fitted encoder)"]
+    assert scores["fit_encoder"]["protocol"]["steps"] == 3
+    assert len(scores["fit_encoder"]["details"]["r_squared"]) == 18
+    assert np.shape(scores["mig (fitted encoder)"]["details"]["mutual_information"]) == (18, 5)
+    assert (run / "plots" / "mutual-information-fitted-encoder.png").is_file()
+
+
+@pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
+def test_images_of_a_gan_are_compared_with_those_of_its_data_set(run, capsys):
+    names = "frechet_inception_distance,kernel_inception_distance,perceptual_path_length"
+    assert evaluate.main([str(run), *FEATURES, *PATHS, "--metrics", names]) == 0
+    scores = scores_of(run)
+    assert set(scores) == set(names.split(","))
+    assert scores["frechet_inception_distance"]["details"]["points"] == [40, 50]
+    assert all(score["score"] > 0 for score in scores.values())
+    assert "random features, not comparable with published values" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
+def test_runs_are_compared_with_each_other(run, tiny_vae, tmp_path, capsys):
+    other = tmp_path / "other"
+    train.main([*tiny_vae, "--training.steps", "2", "--seed", "1", "--output", str(other)])
+    capsys.readouterr()
+    both = [str(run), str(other), str(run)]  # one of them twice
+    assert evaluate.main([*both, *SMALL, "--metrics", "udr,mig", "--format", "csv"]) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[0] == "run,metric,score,seconds,protocol"
+    assert [line.split(",")[1] for line in lines[1:]] == ["mig", "udr", "mig", "udr"]
+    assert "scores.json" in captured.err
+    entry = scores_of(other)["udr"]
+    assert entry["protocol"]["runs"] == [str(run), str(other)]
+    assert np.shape(entry["details"]["similarity"]) == (2, 2, 10, 10)
+    assert entry["score"] == scores_of(run)["udr"]["details"]["per_run"][1]
 
 
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--bins", "3"], "unrecognized arguments: --bins 3; did you mean mig.bins?"),
+        (["--bins", "3"], "unrecognized arguments: --bins 3; did you mean"),
         (["--mig.bins", "few"], "mig.bins: expected int, got few"),
-        (["--mig.points", "0"], "mig.points must be positive, got 0"),
+        (["--points", "0"], "points must be positive, got 0"),
+        (["--activeness.latents", "0"], "activeness.latents must be positive, got 0"),
         (["--device", "abacus"], "--device 'abacus' cannot be used here"),
+        (["--metrics", "mug"], "--metrics has no choice 'mug'; choose of: all, supervised,"),
+        (["--metrics", "udr"], "udr of RUN needs two or more runs with the same data set"),
+        (["--metrics", "mig", "--mig.bins", "1"], "mig: bins must be at least 2, got 1"),
+        (["--metrics", "irs", "--irs.quantile", "2"], "irs: quantile must be in (0, 1], got 2.0"),
+        (["--factor_vae_score.batch_size", "1"], "factor_vae_score: batch_size must be at least 2"),
+        (["--activeness.values", "[1]"], "activeness: the number of values must be at least 2"),
+        (["--points", "19"], "mig: at least 20 points are needed, got 19"),
+        (["--seed", "-1"], "seed must be between 0 and 2**32 - 1, got -1"),
+        (["--output", "x"], "--output goes with --codes"),
+        (["--codes", "x.npz"], "give run folders, or --codes FILE, and not both"),
+        (["--features.images", "1"], "features.images must be at least 2, got 1"),
+        (
+            ["--metrics", "perceptual_path_length", "--features.distance_path", "no/file"],
+            "there are no weights at no/file",
+        ),
     ],
 )
-def test_bad_options(run, capsys, options, message):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exited:
-        evaluate.main([str(run), *options])
-    assert exited.value.code == 2
-    printed = capsys.readouterr().err
-    assert message in printed
-    assert printed.count("\n") == 1
+def test_bad_options(run, capsys, monkeypatch, options, message):
+    def never(*arguments):
+        raise AssertionError("work has started")
+
+    monkeypatch.setattr("disentangle.models.SubspaceVAE.encode", never)
+    monkeypatch.setattr("disentangle.models.SubspaceVAE.decode", never)
+    assert message.replace("RUN", str(run)) in complaint(capsys, [run, *options])
     assert not (run / "scores.json").exists()
 
 
 def test_folders_that_are_no_runs(tmp_path, capsys):
     for folder, message in ((tmp_path, "is not a run folder"), (tmp_path / "x", "there is no run")):
-        with pytest.raises(SystemExit):
-            evaluate.main([str(folder)])
-        assert message in capsys.readouterr().err
+        assert message in complaint(capsys, [folder])
+
+
+@pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
+def test_a_metric_that_fails_does_not_take_the_others_with_it(run, capsys, monkeypatch):
+    def encode_nan(self, images):
+        return torch.full((len(images), 10), torch.nan)
+
+    monkeypatch.setattr("disentangle.models.SubspaceVAE.encode", encode_nan)
+    assert evaluate.main([str(run), *SMALL, "--metrics", "mig,activeness"]) == 1
+    assert list(scores_of(run)) == ["activeness"]
+    printed = capsys.readouterr().out
+    assert "could not be computed: codes must be finite, got 3000 NaN" in printed
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    factors = rng.integers(0, [3, 6], size=(400, 2))
+    codes = factors + 0.1 * rng.normal(size=factors.shape)
+    halves = {"codes": codes[:300], "factors": factors[:300]}
+    return halves | {"test_codes": codes[300:], "test_factors": factors[300:]}
+
+
+def test_codes_from_anywhere(arrays, tmp_path, capsys):
+    file = tmp_path / "codes.npz"
+    np.savez(file, **arrays, factor_names=np.array(["shape", "size"]))
+    output = tmp_path / "scored"
+    assert evaluate.main(["--codes", str(file), "--output", str(output)]) == 0
+    scores = scores_of(output)
+    expected = {n for n, m in METRICS.items() if m.quick and m.group != "generator"}
+    assert set(scores) == expected - {"factor_vae_score", "udr"}
+    assert scores["mig"]["score"] == mig(arrays["codes"], arrays["factors"]).score
+    assert scores["histogram_dci"]["score"] > 0.8
+    assert (output / "plots" / "dci-importance.png").is_file()
+    assert "factor_vae_score" in capsys.readouterr().out
+
+
+def test_codes_without_a_test_split(arrays, tmp_path, capsys):
+    file = tmp_path / "codes.npz"
+    np.savez(file, codes=arrays["codes"], factors=arrays["factors"])
+    assert evaluate.main(["--codes", str(file), "--format", "markdown"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("| metric | score | seconds | protocol |\n|---|---:|")
+    assert "the arrays test_codes and test_factors (sap, explicitness, histogram" in captured.err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["codes.npz"]
+    message = complaint(capsys, ["--codes", file, "--metrics", "sap"])
+    assert "sap of" in message
+    assert "needs the arrays test_codes and test_factors" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"factors": None}, "lacks factors; it must hold the arrays codes, factors and optionally"),
+        ({"labels": np.zeros(3)}, "has an unknown array labels"),
+        ({"test_codes": None}, "must hold both test_codes and test_factors or neither"),
+        ({"codes": np.zeros((7, 2))}, "got 7 codes and 300 factors"),
+        ({"codes": np.full((300, 2), np.nan)}, "codes must be finite, got 600 NaN"),
+        ({"factors": np.zeros((300, 2))}, "factors must be integers, got float64"),
+        ({"test_codes": np.zeros((100, 3))}, "the test split: training and test codes must have"),
+        ({"factor_names": np.array(["one"])}, "factor_names must be 2 strings, got <U3"),
+        ({"codes": np.array([object()] * 300)}, "is no .npz file of plain arrays: Object arrays"),
+    ],
+)
+def test_bad_files_of_codes(arrays, tmp_path, capsys, change, message):
+    file = tmp_path / "codes.npz"
+    np.savez(file, **{key: value for key, value in (arrays | change).items() if value is not None})
+    assert message in complaint(capsys, ["--codes", file])
+
+
+def test_files_that_hold_no_codes(tmp_path, capsys):
+    assert "there is no file of codes" in complaint(capsys, ["--codes", tmp_path / "codes.npz"])
+    for name, content in (("a.npz", b"text"), ("b.npz", b"")):
+        (tmp_path / name).write_bytes(content)
+        message = complaint(capsys, ["--codes", tmp_path / name])
+        assert "is no .npz file of plain arrays" in message
+    np.save(tmp_path / "c.npy", np.zeros(3))
+    assert "it holds a single array" in complaint(capsys, ["--codes", tmp_path / "c.npy"])
+
+
+def test_the_same_metric_by_names_and_groups():
+    assert choose_metrics("all") == (list(METRICS), False)
+    assert choose_metrics(" mig , unsupervised")[0][:2] == ["mig", "gaussian_total_correlation"]
+    quick, _ = choose_metrics(None)
+    assert "dci" not in quick
+    assert "frechet_inception_distance" not in quick
+
+
+def test_every_metric_is_in_the_registry():
+    import disentangle.metrics as package
+
+    results = [name for name in package.__all__ if name.endswith("Result")]
+    assert len(METRICS) == len(results) + 1  # `dci` and `histogram_dci` have one
+    assert udr is METRICS["udr"].function
+
+
+def test_rows_are_mapped_in_chunks():
+    seen = []
+
+    def double(rows):
+        seen.append(len(rows))
+        return 2 * rows
+
+    rows = torch.arange(10).view(5, 2)
+    assert torch.equal(Processes().map(double, rows, chunk=2), 2 * rows)
+    assert seen == [2, 2, 1]
+
+
+@pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
+def test_two_processes_score_as_one(run):
+    """The same numbers to the last bit, printed and written once."""
+    names = "mig,sap,factor_vae_score,activeness,frechet_inception_distance,perceptual_path_length"
+    arguments = [str(run), *FEW, *FEATURES, *PATHS, "--metrics", names]
+    alone = [sys.executable, "-m", "disentangle.evaluate"]
+    launch = "accelerate.commands.accelerate_cli launch --multi_gpu --num_processes 2"
+    launch += " --num_machines 1 --mixed_precision no --dynamo_backend no -m disentangle.evaluate"
+    together = [sys.executable, "-m", *launch.split()]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    found, printed = [], []
+    for command in (alone, together):
+        process = subprocess.run(
+            [*command, *arguments], check=True, env=environment, capture_output=True, text=True
+        )
+        printed.append([line.split()[0] for line in process.stdout.splitlines() if line])
+        found.append({name: (s["score"], s["details"]) for name, s in scores_of(run).items()})
+        (run / "scores.json").unlink()
+    assert set(found[0]) == set(names.split(","))
+    assert found[0] == found[1]
+    assert printed[0] == printed[1]

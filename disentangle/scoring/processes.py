@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from torch import Tensor
 
 # The first process may fit classifiers for hours while the others wait for its next images.
@@ -24,6 +24,9 @@ class Processes:
         is_first: Whether this is the one that prints, writes, and computes what is not shared.
         device: The device that was assigned to this process.
 
+    Raises:
+        RuntimeError: If several were started that do not know each other; each would write.
+
     Examples:
         >>> processes = Processes()
         >>> processes.map(torch.neg, torch.arange(5), chunk=2)
@@ -31,7 +34,14 @@ class Processes:
     """
 
     def __init__(self) -> None:
-        state = PartialState(timeout=PATIENCE)
+        # As `Accelerator` does, which `PartialState` leaves to its caller.
+        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
+        started = int(os.environ.get("WORLD_SIZE", 1))
+        if state.num_processes != started:
+            raise RuntimeError(
+                f"{started} processes were started, but accelerate joins {state.num_processes}: "
+                "set ACCELERATE_USE_CPU=true to score on several processes without GPUs"
+            )
         self.count: int = state.num_processes
         self.index: int = state.process_index
         self.is_first = self.index == 0
