@@ -27,8 +27,11 @@ DASHES: tuple[Any, ...] = (
     (0, (9, 3)),
     (0, (4, 1, 1, 1, 1, 1)),
 )
+# The first of each are all different; then each colour comes with the other dashes.
 LOOKS: list[dict[str, Any]] = [
-    {"color": colour, "linestyle": dashes} for colour, dashes in zip(COLOURS, DASHES, strict=True)
+    {"color": COLOURS[i], "linestyle": DASHES[(i + turn) % len(DASHES)]}
+    for turn in range(len(DASHES))
+    for i in range(len(COLOURS))
 ]
 COLUMNS = 3  # panels side by side
 # Inches.

@@ -10,7 +10,6 @@ from PIL import Image
 
 from disentangle import evaluate, train
 from disentangle.metrics import mig, udr
-from disentangle.scoring.points import read_points
 from disentangle.scoring.processes import Processes
 from disentangle.scoring.registry import METRICS, choose_metrics
 

@@ -99,8 +99,8 @@ def test_the_gradient_is_zero_for_any_feature(seed, kind, scale, offset, cost):
 @pytest.mark.parametrize("kind", ["separable", "heavy tails"])
 def test_extreme_scales_are_solved(rng, kind):
     """Where a class is one point on the line, its own losses do not determine the slope."""
-    for scale in np.logspace(-12, 12, 33):
-        labels = make_labels(rng, int(rng.integers(200, 600)), [int(rng.integers(2, 30))])
+    for scale in np.logspace(-12, 12, 73):
+        labels = make_labels(rng, int(rng.integers(30, 600)), [int(rng.integers(2, 30))])
         labels = np.hstack([labels, labels > 0]).astype(int)
         x = scale * (labels[:, 0] if kind == "separable" else rng.standard_cauchy(len(labels)))
         cost = 10 ** rng.uniform(-6, 6)
