@@ -149,7 +149,8 @@ def histogram_dci(
     full bins. A code with at most `bins` different values is not approximated. See
     `disentangle.metrics.histogram_boosting`.
 
-    Do not mix its numbers with those of `dci` in one table: TODO-DEVIATION
+    Do not mix its numbers with those of `dci` in one table: how far the two differ
+    depends on the representation, and is not measured yet.
 
     Args:
         codes: Training codes of shape `(N, K)`, real.
