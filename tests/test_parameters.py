@@ -5,17 +5,10 @@ from torch import nn
 from disentangle.orthogonality import as_matrix, resolve_parameters
 
 
-class Network(nn.Module):
+def make_network():
     """One layer of each kind."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, kernel_size=3, padding=1)
-        self.up = nn.ConvTranspose2d(4, 2, kernel_size=2, stride=2)
-        self.linear = nn.Linear(2 * 8 * 8, 5)
-
-    def forward(self, images):
-        return self.linear(self.up(self.conv(images)).relu().flatten(1))
+    conv, up = nn.Conv2d(3, 4, kernel_size=3), nn.ConvTranspose2d(4, 2, kernel_size=2)
+    return nn.ModuleDict({"conv": conv, "up": up, "linear": nn.Linear(128, 5)})
 
 
 NAMES = ("conv.weight", "up.weight", "linear.weight")
@@ -37,11 +30,11 @@ class Wrapper(nn.Module):
 
 
 def test_names_are_found_inside_wrappers():
-    network = Network()
+    network = make_network()
     for wrapped in (network, Wrapper(network), Wrapper(Wrapper(network)), torch.compile(network)):
         found = resolve_parameters(wrapped, NAMES)
         assert list(found) == list(NAMES)
-        assert found["up.weight"] is network.up.weight
+        assert found["up.weight"] is network["up"].weight
 
 
 def test_the_full_name_wins_over_the_end_of_another():
@@ -53,16 +46,16 @@ def test_the_full_name_wins_over_the_end_of_another():
 
 def test_a_name_that_is_not_found_is_an_error():
     with pytest.raises(ValueError, match=r"'conv.wieght'; there is conv.weight"):
-        resolve_parameters(Network(), ["conv.wieght"])
+        resolve_parameters(make_network(), ["conv.wieght"])
     with pytest.raises(ValueError, match=r"'zzz'; there is conv.weight, conv.bias, up.weight"):
-        resolve_parameters(Network(), ["zzz"])
+        resolve_parameters(make_network(), ["zzz"])
     # An end, but not from a dot on.
     with pytest.raises(ValueError, match=r"no parameter is named 'onv.weight'"):
-        resolve_parameters(Network(), ["onv.weight"])
+        resolve_parameters(make_network(), ["onv.weight"])
 
 
 def test_what_is_found_twice_is_an_error():
-    network = Network()
+    network = make_network()
     with pytest.raises(ValueError, match=r"'weight' names 3 parameters: conv.weight, up.weight, l"):
         resolve_parameters(network, ["weight"])
     with pytest.raises(ValueError, match=r"'conv.weight' and 'conv.weight' are the same"):
@@ -76,7 +69,7 @@ def test_what_is_found_twice_is_an_error():
 
 
 def test_other_bad_names():
-    network = Network()
+    network = make_network()
     with pytest.raises(ValueError, match="at least one parameter, got none"):
         resolve_parameters(network, [])
     with pytest.raises(ValueError, match=r"got the string 'conv.weight'"):

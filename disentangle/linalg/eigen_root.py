@@ -14,7 +14,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from disentangle.linalg.primitives import NoSecondDerivativeError, reciprocal, zero_level
+from disentangle.linalg.primitives import (
+    NoSecondDerivativeError,
+    are_finite,
+    reciprocal,
+    zero_level,
+)
 
 # Of the gap `1 − λj/λi`, `λj ≤ λi`, of two eigenvalues: what a divided difference is multiplied by.
 Damping = Callable[[Tensor], Tensor]
@@ -72,11 +77,11 @@ class _Root(torch.autograd.Function):
     def forward(
         A: Tensor, dtype: torch.dtype, damping: Damping | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        finite = A.isfinite().all(dim=-1).all(dim=-1)[..., None]
+        finite = are_finite(A)
         # `eigh` raises at an entry that is not finite.
-        lambdas, U = torch.linalg.eigh(torch.where(finite[..., None], A, 0.0))
+        lambdas, U = torch.linalg.eigh(torch.where(finite, A, 0.0))
         lambdas = torch.where(lambdas > zero_level(lambdas, dtype), lambdas, 0.0)
-        s = torch.where(finite, lambdas, torch.nan).sqrt()
+        s = torch.where(finite[..., 0], lambdas, torch.nan).sqrt()
         return _spectral(U, s), s, U
 
     @staticmethod

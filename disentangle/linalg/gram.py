@@ -8,7 +8,9 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from disentangle.linalg.primitives import reciprocal
@@ -43,17 +45,21 @@ def cross_product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
 
 def combine(terms: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
     """`Σ Lᵢ Aᵢ` of `(…, q, q)` and `(…, q, n)`, computed in `dtype`, in the dtype of `Aᵢ`."""
-    # One product of [L₁ L₂ …] and [A₁; A₂; …].
-    left = torch.cat([left.to(dtype) for left, _ in terms], dim=-1)
-    matrices = [matrix for _, matrix in terms]
-    result = torch.empty_like(matrices[0])
+    result = torch.empty_like(terms[0][1])
+    terms = [(left.to(dtype), matrix) for left, matrix in terms]
     for chunk in _chunks(result, dtype):
-        parts = [matrix[..., chunk].to(dtype) for matrix in matrices]
-        stacked = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
-        if result.dtype == dtype:
-            torch.matmul(left, stacked, out=result[..., chunk])
-        else:
-            result[..., chunk] = left @ stacked
+        part = result[..., chunk]
+        total = part if part.dtype == dtype else part.new_empty(part.shape, dtype=dtype)
+        for i, (left, matrix) in enumerate(terms):
+            right = matrix[..., chunk].to(dtype)
+            if i == 0:
+                torch.matmul(left, right, out=total)
+            elif total.ndim == 2:
+                total.addmm_(left, right)
+            else:
+                total += left @ right
+        if total is not part:
+            part.copy_(total)
     return result
 
 
@@ -91,19 +97,23 @@ class EigenRoot(NamedTuple):
             gram: `(…, q, q)`, float64.
             resolution: Of the trace: where an eigenvalue counts as zero.
         """
-        trace = _trace(gram)
+        # NumPy has done the small arithmetic before PyTorch has made the calls for it.
+        trace = gram.numpy().trace(axis1=-2, axis2=-1)[..., None]
         # `eigh` raises at an entry that is not finite; squares of float32 cannot overflow.
-        lambdas, U = torch.linalg.eigh(torch.where(trace.isfinite(), gram, 0.0))
-        trace = trace[..., 0]
-        # Zero times a trace that is not finite is not a number.
-        sigmas = torch.where(lambdas > resolution * trace, lambdas, 0.0 * trace).sqrt()
-        return cls(U, sigmas, torch.float32 if _well_conditioned(sigmas) else torch.float64)
+        finite = np.isfinite(trace)
+        lambdas, U = torch.linalg.eigh(torch.where(torch.from_numpy(finite)[..., None], gram, 0.0))
+        values, null = lambdas.numpy(), np.where(finite, 0.0, np.nan)
+        sigmas = np.sqrt(np.where(values > resolution * trace, values, null))
+        dtype = torch.float32 if _well_conditioned(sigmas) else torch.float64
+        return cls(U, torch.from_numpy(sigmas), dtype)
 
     @property
     def inverse(self) -> Tensor:
         """`H⁺`, `(…, q, q)`, in `dtype`."""
-        U, scales = self.U.to(self.dtype), reciprocal(self.sigmas).to(self.dtype)
-        return (U * scales[..., None, :]) @ U.mT
+        sigmas = self.sigmas.numpy()
+        scales = np.where(sigmas == 0, 0.0, 1 / np.where(sigmas == 0, 1.0, sigmas))
+        U = self.U.to(self.dtype)
+        return (U * torch.from_numpy(scales).to(self.dtype)[..., None, :]) @ U.mT
 
     def solve(self, C: Tensor) -> Tensor:
         """The `X` of `H X + X H = C`, 0 where both sides are in the null space of `H`."""
@@ -180,14 +190,12 @@ def resolution_of(matrix: Tensor) -> float:
     return max(torch.finfo(matrix.dtype).eps ** 2, 4 * matrix.shape[-1] ** 0.5 * _EPS)
 
 
-def _well_conditioned(sigmas: Tensor) -> bool:
+def _well_conditioned(sigmas: NDArray[np.float64]) -> bool:
     """Whether the singular values that are not zero are within a factor."""
     # A compiled graph has no branch on a value, and a matrix must not depend on its batch.
-    if torch.compiler.is_compiling() or sigmas.ndim > 1 or sigmas.numel() == 0:
+    if torch.compiler.is_compiling() or sigmas.ndim > 1:
         return False
-    # NumPy reads the host's own memory: nothing is waited for.
-    values = sigmas.detach().numpy()
-    nonzero = values[values > 0]
+    nonzero = sigmas[sigmas > 0]
     if not nonzero.size:
         return False
     low, high = nonzero.min(), nonzero.max()

@@ -16,7 +16,7 @@ from disentangle.linalg.gram import (
     gram_matrix,
     resolution_of,
 )
-from disentangle.linalg.primitives import without_autocast
+from disentangle.linalg.primitives import are_finite, without_autocast
 
 # Up to so many entries, a CPU has done the SVD in float64 before it has made the few calls more
 # that the Gram matrix takes.
@@ -165,7 +165,7 @@ def _factorise_alike(matrices: list[Tensor]) -> list[Tensor]:
 
 def _factorise_by_svd(matrix: Tensor) -> tuple[Tensor, EigenRoot]:
     A = matrix.double()
-    finite = A.isfinite().all(dim=-1).all(dim=-1)[..., None, None]
+    finite = are_finite(A)
     U, S, Vh = torch.linalg.svd(torch.where(finite, A, 0.0), full_matrices=False)
     if matrix.dtype == torch.float64:
         # LAPACK's own error grows with the longer side: 40 eps on null singular values at

@@ -24,6 +24,11 @@ def reciprocal(x: Tensor) -> Tensor:
     return torch.where(x == 0, 0.0, 1 / torch.where(x == 0, 1.0, x))
 
 
+def are_finite(matrices: Tensor) -> Tensor:
+    """Whether every entry of each matrix of `(…, m, n)` is finite, `(…, 1, 1)`."""
+    return matrices.isfinite().all(dim=-1, keepdim=True).all(dim=-2, keepdim=True)
+
+
 def identity_like(matrix: Tensor) -> Tensor:
     """The identity, in the shape `(…, n, n)`, dtype and device of `matrix`."""
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)

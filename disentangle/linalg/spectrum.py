@@ -7,7 +7,7 @@ from torch import Tensor
 
 from disentangle.linalg.checks import check_covariance, check_matrix
 from disentangle.linalg.gram import gram_matrix, resolution_of
-from disentangle.linalg.primitives import zero_level
+from disentangle.linalg.primitives import are_finite, zero_level
 
 
 class Spectrum(NamedTuple):
@@ -180,6 +180,6 @@ def effective_rank(covariance: Tensor) -> Tensor:
 
 def _eigenvalues(symmetric: Tensor) -> Tensor:
     """Eigenvalues `(…, n)`, ascending; not a number where an entry is not finite."""
-    finite = symmetric.isfinite().all(dim=-1).all(dim=-1)[..., None]
-    clean = torch.where(finite[..., None], symmetric, 0.0)
-    return torch.where(finite, torch.linalg.eigvalsh(clean), torch.nan)
+    finite = are_finite(symmetric)
+    clean = torch.where(finite, symmetric, 0.0)
+    return torch.where(finite[..., 0], torch.linalg.eigvalsh(clean), torch.nan)

@@ -11,7 +11,7 @@ from disentangle.linalg.checks import check_covariance
 from disentangle.linalg.eigen_root import eigen_root, pade_damping, taylor_damping
 from disentangle.linalg.newton_schulz import default_iterations, newton_schulz_root
 from disentangle.linalg.polynomial_root import pade_root, polynomial_root, taylor_root
-from disentangle.linalg.primitives import without_autocast
+from disentangle.linalg.primitives import are_finite, without_autocast
 
 SquareRootMethod = Literal["auto", "eigh", "svd_pade", "svd_taylor", "newton_schulz", "mtp", "mpa"]
 SQUARE_ROOT_METHODS: tuple[SquareRootMethod, ...] = get_args(SquareRootMethod)
@@ -123,8 +123,7 @@ def _root(
     with without_autocast(A):
         root = _symmetric_part(solve(A, inverse))
     # An iteration that is cut short need not spread one bad entry over its matrix.
-    finite = A.isfinite().all(dim=-1).all(dim=-1)[..., None, None]
-    return torch.where(finite, root, torch.nan).to(covariance.dtype)
+    return torch.where(are_finite(A), root, torch.nan).to(covariance.dtype)
 
 
 def _symmetric_part(matrix: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ class Orthonormal(nn.Module):
     entries are rounded after float64 arithmetic: for 6 × 64 that leaves 2e-3 in bfloat16 and 2e-4
     in float16, less for wider ones. A weight that is orthonormal at the start stays as it is.
 
-    A look at the weight costs one polar factor, the backward pass one to two more, and up to five
-    where matrices fit in the cache. Unlike
-    `torch.nn.utils.parametrizations.orthogonal`, this is fast for 6 × 524288, takes half precision
-    and tall and wide alike, for linear layers too. A second derivative is not to be had.
+    A look at the weight costs one polar factor, the backward pass hardly more than another
+    (`tests/benchmarks/RESULTS.md`). Unlike `torch.nn.utils.parametrizations.orthogonal`, this is
+    fast for 6 × 524288, takes half precision and tall and wide alike, for linear layers too. A
+    second derivative is not to be had.
 
     `U` does not depend on the scale of `X`, so the gradient is at a right angle to `X`, as in
     weight normalisation. Three things follow. With SGD the norm of `X` can only grow, with Adam it

@@ -192,6 +192,8 @@ def build_accelerator(run: RunConfig) -> Accelerator:
     if run.training.cpu_threads:
         torch.set_num_threads(run.training.cpu_threads)
     return Accelerator(
+        # Apple's GPUs have no float64, in which the orthogonality techniques work.
+        cpu=torch.backends.mps.is_available(),
         mixed_precision=run.training.mixed_precision,
         gradient_accumulation_steps=run.training.accumulation,
         log_with="tensorboard",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from disentangle.linalg import polar_factor
+from disentangle.orthogonality.stiefel import Orthonormal
 
 from .timing import median_seconds_each, print_table
 
@@ -54,6 +55,20 @@ def measure(name: str, matrices: list[Tensor]) -> list[str]:
     return [name, *times, f"{svd / ours:.1f}", *errors]
 
 
+def measure_orthonormal(shape: tuple[int, int]) -> list[str]:
+    """The orthogonal weight in training: forward and backward, in polar factors."""
+    free = torch.nn.Parameter(make_matrix(*shape, None))
+    fixed, gradient, orthonormal = free.detach(), torch.randn(shape), Orthonormal()
+
+    def step() -> None:
+        free.grad = None
+        orthonormal(free).backward(gradient)
+
+    both, polar = median_seconds_each([step, lambda: polar_factor(fixed)])
+    name = f"{shape[0]} × {shape[1]}"
+    return [name, f"{1e3 * both:.2f}", f"{1e3 * polar:.2f}", f"{both / polar:.1f}"]
+
+
 def main() -> None:
     torch.manual_seed(0)
     rows = []
@@ -70,4 +85,10 @@ def main() -> None:
         f"Polar factor, float32, {torch.get_num_threads()} threads (errors: of the last matrix)",
         ["matrix", "ours, ms", "SVD, ms", "floor, ms", "ratio", "our error", "SVD's error"],
         rows,
+    )
+    shapes = [(6, 8192), (6, 65536), (6, 524288), (64, 576), (512, 4608)]
+    print_table(
+        "Orthogonal weight (Orthonormal)",
+        ["matrix", "forward and backward, ms", "one polar factor, ms", "ratio"],
+        [measure_orthonormal(shape) for shape in shapes],
     )
