@@ -17,6 +17,7 @@ from sklearn.svm import LinearSVC
 from disentangle.metrics.beta_vae import beta_vae_score
 from disentangle.metrics.explicitness import explicitness
 from disentangle.metrics.gaussian_total_correlation import gaussian_total_correlation
+from disentangle.metrics.infomec import infomec
 from disentangle.metrics.irs import irs
 from disentangle.metrics.mig import mig
 from disentangle.metrics.modularity import modularity
@@ -177,6 +178,7 @@ def main() -> None:
     }
     others = {
         "explicitness": (lambda: explicitness(*data), lambda: explicitness_one_by_one(*data)),
+        "infomec": (lambda: infomec(x, y), None),
         f"udr, lasso, {RUNS} runs": (lambda: udr(runs), lambda: udr_one_by_one(runs, "lasso")),
         f"udr, spearman, {RUNS} runs": (
             lambda: udr(runs, method="spearman"),
