@@ -13,7 +13,13 @@ from typing import Any, Literal
 import yaml
 
 from disentangle.data import DSprites, ImageFolder, RenderedSprites
-from disentangle.models import EigenGAN, EigenGANDiscriminator, SubspaceVAE
+from disentangle.models import (
+    EigenGAN,
+    EigenGANDiscriminator,
+    SimpleGAN,
+    SimpleGANDiscriminator,
+    SubspaceVAE,
+)
 from disentangle.orthogonality import WEIGHT_TECHNIQUES, Technique, WeightConstraint
 
 
@@ -68,6 +74,9 @@ class TrainingConfig:
         batch_size: Images per step, over all processes and accumulation steps together.
         accumulation: Parts into which the batch of a process is divided to save memory.
         mixed_precision: Overrides what `accelerate launch` was told.
+        channels_last: Keep images and convolutions in the memory order that they are fast in.
+        compile: Compile the networks with `torch.compile`; penalties, which differentiate twice,
+            run without.
         flip: Mirror each image horizontally with probability ½.
         cpu_threads: Threads of each process for arithmetic on a CPU; 0 leaves them as they are,
             which after `accelerate launch` can mean one.
@@ -86,6 +95,8 @@ class TrainingConfig:
     batch_size: int = 64
     accumulation: int = 1
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    channels_last: bool = True
+    compile: bool = False
     flip: bool = False
     cpu_threads: int = 0
     workers: int = 0
@@ -114,27 +125,39 @@ class GANObjective:
     """Adversarial training.
 
     Attributes:
-        loss: The pair of losses, by its usual name.
+        loss: The pair of losses, by its usual name; `bce` is `non_saturating` with half the
+            discriminator's loss.
         hinged_generator: With `hinge`, the generator's loss is `E relu(1 − D)` as in the official
             code of the paper, in place of the usual `−E D`.
+        gradient_penalty_weight: Weight of `E(‖∇D‖ − 1)²` between real and made images, at every
+            step; with `wasserstein` and 10, this is WGAN-GP.
         r1_weight: Weight of `E‖∇D‖²` on real images (no ½); 0 leaves it out.
         r1_every: Steps between two R1 steps, each a step of the discriminator of its own.
         r1_lazy_scaling: Multiply the weight by `r1_every`, as StyleGAN2 does.
         augment_probability: Probability of each DiffAugment transform (colour, translation,
             cutout) for an image; 0 turns them off.
+        fresh_latents: Make the images of the generator's step from latents of their own, not from
+            those of the discriminator's step, which need be made once only.
     """
 
-    loss: Literal["hinge", "non_saturating"] = "hinge"
+    loss: Literal["hinge", "non_saturating", "bce", "lsgan", "wasserstein"] = "hinge"
     hinged_generator: bool = False
+    gradient_penalty_weight: float = 0.0
     r1_weight: float = 10.0
     r1_every: int = 16
     r1_lazy_scaling: bool = False
     augment_probability: float = 0.6
+    fresh_latents: bool = False
 
     def __post_init__(self) -> None:
         _check_positive(self, "r1_every")
-        if self.r1_weight < 0:
-            raise ValueError(f"objective.r1_weight must not be negative, got {self.r1_weight}")
+        for name in ("gradient_penalty_weight", "r1_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"objective.{name} must not be negative, got {getattr(self, name)}"
+                )
+        if self.hinged_generator and self.loss != "hinge":
+            raise ValueError(f"objective.hinged_generator goes with hinge, got {self.loss!r}")
         if not 0 <= self.augment_probability <= 1:
             raise ValueError(
                 f"objective.augment_probability must lie in [0, 1], got {self.augment_probability}"
@@ -168,7 +191,11 @@ class Task:
 
 
 TASKS = {
-    "gan": Task(GANObjective, {"eigengan": EigenGAN}, {"eigengan": EigenGANDiscriminator}),
+    "gan": Task(
+        GANObjective,
+        {"eigengan": EigenGAN, "simple_gan": SimpleGAN},
+        {"eigengan": EigenGANDiscriminator, "simple_gan": SimpleGANDiscriminator},
+    ),
     "vae": Task(VAEObjective, {"subspace_vae": SubspaceVAE}),
 }
 DATA_SETS = {"sprites": RenderedSprites, "dsprites": DSprites, "folder": ImageFolder}

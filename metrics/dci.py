@@ -7,6 +7,7 @@ disentanglement_lib, Locatello et al., ICML 2019, https://arxiv.org/abs/1811.123
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from scipy.stats import entropy
@@ -70,6 +71,7 @@ def dci(
     *,
     seed: int = 0,
     workers: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> DciResult:
     """Does each code matter to one factor, and each factor depend on one code?
 
@@ -106,6 +108,7 @@ def dci(
         test_factors: Shape `(M, F)`.
         seed: Of the choice among equally good splits.
         workers: Factors fitted at once; one per core by default.
+        progress: Called, one call at a time, with how many trees have been grown, of how many.
 
     Raises:
         ValueError: If the arguments do not fit together, a code is not finite in single precision,
@@ -120,9 +123,10 @@ def dci(
     """
     train, test = _check(codes, factors, test_codes, test_factors)
     inputs, test_inputs = (_as_single(array) for array in (train[0], test[0]))
+    count = None if progress is None else _TreeCount(progress, train[1])
 
     def fit(labels: np.ndarray, test_labels: np.ndarray) -> Fit:
-        model = GradientBoostingClassifier(random_state=seed).fit(inputs, labels)
+        model = GradientBoostingClassifier(random_state=seed).fit(inputs, labels, monitor=count)
         accuracies = (
             float(np.mean(model.predict(x) == y))
             for x, y in ((inputs, labels), (test_inputs, test_labels))
@@ -149,8 +153,9 @@ def histogram_dci(
     full bins. A code with at most `bins` different values is not approximated. See
     `disentangle.metrics.histogram_boosting`.
 
-    Do not mix its numbers with those of `dci` in one table: how far the two differ
-    depends on the representation, and is not measured yet.
+    Do not mix its numbers with those of `dci` in one table. On six representations that were not
+    used to design it, with 2,000 training points, its scores were within 0.02 of those of `dci` and
+    its importances within 0.05 (`tests/benchmarks/RESULTS.md`).
 
     Args:
         codes: Training codes of shape `(N, K)`, real.
@@ -189,6 +194,23 @@ def histogram_dci(
         return result.importance, accuracy, test_accuracy
 
     return _score(fit, train, test, workers, estimator=f"histogram boosting, {bins} bins")
+
+
+class _TreeCount:
+    """Tells how many trees have been grown; what scikit-learn calls after each stage of a fit."""
+
+    def __init__(self, tell: Callable[[int, int], object], factors: np.ndarray) -> None:
+        values = count_values(factors)
+        stages = GradientBoostingClassifier().n_estimators
+        # of two values, one tree tells both
+        self.total = stages * int(values[values > 2].sum() + (values == 2).sum())
+        self.tell, self.grown, self.lock = tell, 0, Lock()
+
+    def __call__(self, stage: int, model: GradientBoostingClassifier, state: object) -> bool:
+        with self.lock:
+            self.grown += model.estimators_.shape[1]
+            self.tell(self.grown, self.total)
+        return False  # True would stop the fit
 
 
 def _check(

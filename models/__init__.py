@@ -3,6 +3,8 @@
 from disentangle.models.eigengan import EigenGAN, EigenGANDiscriminator
 from disentangle.models.loading import load_model
 from disentangle.models.protocol import Axis, Encoder, Generator
+from disentangle.models.sefa import rotate_latents, sefa_axes, unrotate_latents
+from disentangle.models.simple_gan import SimpleGAN, SimpleGANDiscriminator
 from disentangle.models.subspace_vae import SubspaceVAE, VAEOutput
 
 __all__ = [
@@ -11,7 +13,12 @@ __all__ = [
     "EigenGANDiscriminator",
     "Encoder",
     "Generator",
+    "SimpleGAN",
+    "SimpleGANDiscriminator",
     "SubspaceVAE",
     "VAEOutput",
     "load_model",
+    "rotate_latents",
+    "sefa_axes",
+    "unrotate_latents",
 ]

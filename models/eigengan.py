@@ -7,6 +7,7 @@ https://arxiv.org/abs/2212.05599.
 
 import itertools
 
+import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
@@ -32,6 +33,9 @@ class EigenBlock(nn.Module):
 
     `h ← fconv1(h + ConvT1×1(φ)); h ← fconv2(h + ConvT3×3,s2(φ))` with a leaky ReLU before each
     feature convolution.
+
+    A convolution of a point of the subspace is the same combination of the convolutions of the
+    basis and the origin, `q + 1` images however large the batch is.
     """
 
     def __init__(
@@ -55,9 +59,32 @@ class EigenBlock(nn.Module):
 
     def forward(self, h: Tensor, z: Tensor) -> Tensor:
         """Features `(N, C, H, W)` and coordinates `(N, q)` to features `(N, C', 2H, 2W)`."""
-        phi = self.subspace(z).unflatten(1, self.feature_shape)  # (N, CHW) -> (N, C, H, W)
-        h = self.feature_conv1(functional.leaky_relu(h + self.subspace_conv1(phi), SLOPE))
-        return self.feature_conv2(functional.leaky_relu(h + self.subspace_conv2(phi), SLOPE))
+        basis, coordinates = self.subspace.frame(z)
+        images = basis.unflatten(1, self.feature_shape)  # (q + 1, CHW) -> (q + 1, C, H, W)
+        phi = _combine(self.subspace_conv1, images, coordinates)
+        h = self.feature_conv1(functional.leaky_relu(h + phi, SLOPE))
+        phi = _combine(self.subspace_conv2, images, coordinates)
+        return self.feature_conv2(functional.leaky_relu(h + phi, SLOPE))
+
+
+def _combine(convolution: nn.ConvTranspose2d, images: Tensor, coordinates: Tensor) -> Tensor:
+    """The convolution of `Σ cᵢ imagesᵢ`, `(N, C', H', W')`, in the memory order of convolutions.
+
+    Args:
+        convolution: Its bias is counted once: the last coordinate is 1.
+        images: `(q + 1, C, H, W)`.
+        coordinates: `(N, q + 1)`.
+    """
+    made = functional.conv_transpose2d(
+        images,
+        convolution.weight,
+        stride=convolution.stride,
+        padding=convolution.padding,
+        output_padding=convolution.output_padding,
+    )
+    rows = made.movedim(1, -1)  # (q + 1, H', W', C')
+    rows = torch.cat([rows[:-1], rows[-1:] + convolution.bias])
+    return (coordinates @ rows.flatten(1)).unflatten(1, rows.shape[1:]).movedim(-1, 1)
 
 
 class EigenGAN(StandardNormalPrior, ModelMixin, ConfigMixin):

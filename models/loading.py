@@ -9,9 +9,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from disentangle.models.eigengan import EigenGAN, EigenGANDiscriminator
+from disentangle.models.simple_gan import SimpleGAN, SimpleGANDiscriminator
 from disentangle.models.subspace_vae import SubspaceVAE
 
-MODEL_CLASSES = {cls.__name__: cls for cls in (EigenGAN, EigenGANDiscriminator, SubspaceVAE)}
+MODEL_CLASSES = {
+    cls.__name__: cls
+    for cls in (EigenGAN, EigenGANDiscriminator, SimpleGAN, SimpleGANDiscriminator, SubspaceVAE)
+}
 
 
 def load_model(folder: str | Path) -> ModelMixin:

@@ -2,6 +2,8 @@ import math
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from disentangle.models import EigenGAN, EigenGANDiscriminator, Generator
 from disentangle.orthogonality import WEIGHT_CONSTRAINTS, Orthonormal, resolve_parameters
@@ -17,6 +19,19 @@ def test_any_power_of_two_from_32(image_size, image_channels):
     assert images.abs().max() <= 1
     assert EigenGANDiscriminator(**shape, max_channels=8)(images).shape == (2,)
     assert generator.block_count == math.log2(image_size) - 2
+
+
+def test_a_block_is_the_formula_of_the_paper():
+    """Whose convolutions are of the points of the subspace, not of its basis."""
+    model = EigenGAN(image_size=32, base_channels=4, noise_dim=3).double()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    h, z = torch.randn(5, 16, 8, 8).double(), torch.randn(5, 6).double()
+    block = model.blocks[1]
+    phi = block.subspace(z).unflatten(1, (16, 8, 8))
+    expected = block.feature_conv1(functional.leaky_relu(h + block.subspace_conv1(phi), 0.2))
+    expected = block.feature_conv2(functional.leaky_relu(expected + block.subspace_conv2(phi), 0.2))
+    assert torch.allclose(block(h, z), expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("image_size", [0, -64, 16, 48, 100])

@@ -1,17 +1,28 @@
 """The task `gan`: a generator against a discriminator."""
 
+from functools import partial
+
 import torch
 from accelerate import Accelerator
 from diffusers import ModelMixin
 from torch import Tensor
 
 from disentangle.config import GANObjective, RunConfig
+from disentangle.training.adversarial import (
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    mix_images,
+    r1_penalty,
+)
 from disentangle.training.augment import DRAWS, diff_augment
 from disentangle.training.batches import Batch
 from disentangle.training.learner import Learner, Terms
-from disentangle.training.losses import discriminator_loss, generator_loss, r1_penalty
 from disentangle.training.randomness import Purpose
 from disentangle.training.task import Task
+
+# A compiled graph cannot be differentiated twice.
+EAGER = partial(torch.compiler.set_stance, "force_eager")
 
 
 class GANTask(Task):
@@ -39,12 +50,13 @@ class GANTask(Task):
     def step(self, batch: Batch) -> Terms:
         """Trains both networks on a batch and reports the terms of their losses."""
         parts = batch.split(self.parts)
-        terms = self.critic.descend(parts, self._discriminator_loss)
+        made = self._make_once(parts)
+        terms = self.critic.descend(parts, partial(self._discriminator_loss, made))
         if self.objective.r1_weight and batch.step % self.objective.r1_every == 0:
             terms |= self.critic.descend(parts, self._r1_loss)
         # The generator's gradient flows through the discriminator, not into it.
         self.critic.raw.requires_grad_(False)
-        terms |= self.learner.descend(parts, self._generator_loss)
+        terms |= self.learner.descend(parts, partial(self._generator_loss, made))
         self.critic.raw.requires_grad_(True)
         return terms
 
@@ -52,30 +64,56 @@ class GANTask(Task):
         """Images `(N, C, H, W)` for a sheet of samples: those of the latents."""
         return model.decode(latents)
 
-    def _discriminator_loss(self, part: Batch) -> tuple[Tensor, Terms]:
-        with torch.no_grad():
-            fake = self.learner.raw(part.normal(Purpose.LATENT, self.learner.raw.latent_dim))
-        fake = self._augment(fake, part, Purpose.AUGMENT_FAKE)
+    def _make_once(self, parts: list[Batch]) -> Tensor | None:
+        """Images for both steps, with their graph; `None` where each step makes its own.
+
+        Several parts make theirs twice: kept at once, their graphs would take the memory that the
+        division saves.
+        """
+        if self.objective.fresh_latents or len(parts) > 1:
+            return None
+        return self.learner.network(self._latents(parts[0], Purpose.LATENT))
+
+    def _latents(self, part: Batch, purpose: Purpose) -> Tensor:
+        purpose = purpose if self.objective.fresh_latents else Purpose.LATENT
+        return part.normal(purpose, self.learner.raw.latent_dim)
+
+    def _discriminator_loss(self, made: Tensor | None, part: Batch) -> tuple[Tensor, Terms]:
+        if made is None:
+            with torch.no_grad():
+                made = self.learner.raw(self._latents(part, Purpose.LATENT))
+        fake = self._augment(made.detach(), part, Purpose.AUGMENT_FAKE)
         real = self._augment(part.images, part, Purpose.AUGMENT_REAL)
         # One call, not two: a distributed wrapper allows one forward per backward.
         real_logits, fake_logits = self.critic.network(torch.cat([real, fake])).chunk(2)
         loss = discriminator_loss(real_logits, fake_logits, self.objective.loss)
         terms = {"loss/discriminator": loss, "logits/real": real_logits.mean()}
-        return loss, terms | {"logits/fake": fake_logits.mean()}
+        terms["logits/fake"] = fake_logits.mean()
+        if self.objective.gradient_penalty_weight:
+            terms["gradient_penalty"] = self._gradient_penalty(real, fake, part)
+            loss = loss + self.objective.gradient_penalty_weight * terms["gradient_penalty"]
+        return loss, terms
+
+    def _gradient_penalty(self, real: Tensor, fake: Tensor, part: Batch) -> Tensor:
+        images = mix_images(real, fake, part.uniform(Purpose.MIXING, 1).squeeze(1))
+        with EAGER():
+            return gradient_penalty(self.critic.raw(images), images)
 
     def _r1_loss(self, part: Batch) -> tuple[Tensor, Terms]:
         images = part.images.detach().requires_grad_()
         augmented = self._augment(images, part, Purpose.AUGMENT_REAL)
-        logits = self.critic.network(augmented)
-        penalty = r1_penalty(logits, images)
+        with EAGER():
+            logits = self.critic.network(augmented)
+            penalty = r1_penalty(logits, images)
         scale = self.objective.r1_every if self.objective.r1_lazy_scaling else 1
         # The penalty does not depend on the biases; a distributed wrapper waits for all gradients.
         loss = self.objective.r1_weight * scale * penalty + 0 * logits.sum()
         return loss, {"r1": penalty}
 
-    def _generator_loss(self, part: Batch) -> tuple[Tensor, Terms]:
-        z = part.normal(Purpose.GENERATOR_LATENT, self.learner.raw.latent_dim)
-        fake = self._augment(self.learner.network(z), part, Purpose.GENERATOR_AUGMENT)
+    def _generator_loss(self, made: Tensor | None, part: Batch) -> tuple[Tensor, Terms]:
+        if made is None:
+            made = self.learner.network(self._latents(part, Purpose.GENERATOR_LATENT))
+        fake = self._augment(made, part, Purpose.GENERATOR_AUGMENT)
         loss = generator_loss(
             self.critic.raw(fake), self.objective.loss, hinged=self.objective.hinged_generator
         )

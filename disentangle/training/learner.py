@@ -49,6 +49,10 @@ class Learner:
         treated: bool = False,
     ) -> None:
         self.run, self.accelerator, self.raw = run, accelerator, network
+        if run.training.channels_last:
+            network.to(memory_format=torch.channels_last)
+        if run.training.compile:
+            network.compile()
         # Fused: one kernel per step, and no host synchronisation with a tensor as learning rate.
         optimizer = torch.optim.Adam(
             network.parameters(), lr=run.optimizer.lr, betas=run.optimizer.betas, fused=True

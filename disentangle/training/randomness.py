@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     AUGMENT_FAKE = 5
     GENERATOR_LATENT = 6
     GENERATOR_AUGMENT = 7
+    MIXING = 8
 
 
 def stream(seed: int, purpose: Purpose, step: int, sample: int) -> np.random.Generator:

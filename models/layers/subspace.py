@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from disentangle.orthogonality import WeightConstraint, constrain_weight
 
@@ -58,3 +59,16 @@ class SubspaceLayer(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """The points `(N, feature_dim)` of coordinates `z (N, basis_dim)`."""
         return torch.addmm(self.mu, self.L * z, self.U)
+
+    def frame(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """`U` and `μ` as one matrix, and the coordinates `(L ⊙ z, 1)`: their product is `φ`.
+
+        For what is linear in `φ` and cheaper of the rows than of all points.
+
+        Args:
+            z: `(N, basis_dim)`.
+
+        Returns:
+            Shapes `(basis_dim + 1, feature_dim)` and `(N, basis_dim + 1)`.
+        """
+        return torch.cat([self.U, self.mu[None]]), functional.pad(self.L * z, (0, 1), value=1.0)

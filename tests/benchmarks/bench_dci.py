@@ -4,8 +4,7 @@ Speed at 10,000 points takes minutes: the factors have a quarter of dSprites' va
 `histogram_dci` is from `dci` is measured on representations that were not looked at when it was
 designed (number of bins, how they are cut, ties). Those that were: linear mixtures with noise,
 noisy codes beside noise, noisy codes and their negatives, perfect codes. The held-out ones are
-listed in `held_out`. To keep the time down they have 2,000 training points here; the docstring
-of `histogram_dci` gives the deviations at 10,000, of `measure_deviations(10_000)`.
+listed in `held_out`. To keep the time down they have 2,000 training points.
 """
 
 import time

@@ -1,0 +1,174 @@
+"""A training step of EigenGAN, beside a plain one in eager float32, and where its time goes.
+
+The plain step is what a straightforward loop does: the usual memory order, images made for each of
+the two steps, the discriminator called once for real and once for made images and left to collect
+gradients in the generator's step, unfused Adam, and NOG by `torch.linalg.svd`. R1, due in one step
+of sixteen, is left out of all of them.
+
+The floor counts the floating-point operations of the step's convolutions and products once: three
+passes through the generator (forward, and backward for inputs and for weights) and eight through
+the discriminator (three each for real and made images, two for the generator's gradient), at the
+speed of one large product of matrices.
+"""
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from disentangle.config import GANObjective, OptimizerConfig, RunConfig, TrainingConfig
+from disentangle.training.adversarial import discriminator_loss, generator_loss
+from disentangle.training.augment import DRAWS, diff_augment
+from disentangle.training.batches import Batch
+from disentangle.training.gan import GANTask
+
+from .timing import median_seconds, median_seconds_each, print_table
+
+SIZE, BATCH = 64, 16
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+if DEVICE.type == "cuda":
+    SIZE, BATCH = 256, 64
+OBJECTIVE = GANObjective()
+
+
+def make_run(*techniques: str) -> RunConfig:
+    return RunConfig(
+        task="gan",
+        output=Path(tempfile.gettempdir()) / "unused",
+        data={"name": "folder"},
+        model={"name": "eigengan", "image_size": SIZE, "image_channels": 3},
+        discriminator={"name": "eigengan"},
+        objective=OBJECTIVE,
+        optimizer=OptimizerConfig(betas=(0.5, 0.99)),
+        training=TrainingConfig(
+            batch_size=BATCH,
+            conditioning_every=0,
+            mixed_precision="bf16" if DEVICE.type == "cuda" else "no",
+        ),
+        orthogonality=techniques,
+    )
+
+
+def make_batch(step: int) -> Batch:
+    images = torch.rand(BATCH, 3, SIZE, SIZE, device=DEVICE) * 2 - 1
+    return Batch(images, step=step, samples=range(BATCH), seed=0)
+
+
+class PlainStep:
+    """The straightforward step on the same networks."""
+
+    def __init__(self, *, nog: bool) -> None:
+        run = make_run()
+        self.generator = run.build_model().to(DEVICE)
+        self.discriminator = run.build_discriminator().to(DEVICE)
+        self.bases = [block.subspace.U for block in self.generator.blocks] if nog else []
+        self.optimizers = [
+            torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.5, 0.99))
+            for network in (self.generator, self.discriminator)
+        ]
+
+    def __call__(self, batch: Batch) -> None:
+        for_generator, for_discriminator = self.optimizers
+        with torch.no_grad():
+            fake = self.generator(self.latents())
+        real_logits = self.discriminator(self.augment(batch.images))
+        fake_logits = self.discriminator(self.augment(fake))
+        self.descend(for_discriminator, discriminator_loss(real_logits, fake_logits, "hinge"))
+        fake = self.augment(self.generator(self.latents()))
+        self.descend(for_generator, generator_loss(self.discriminator(fake), "hinge"))
+
+    def latents(self) -> Tensor:
+        return torch.randn(BATCH, self.generator.latent_dim, device=DEVICE)
+
+    def augment(self, images: Tensor) -> Tensor:
+        draws = torch.rand(len(images), DRAWS, device=DEVICE)
+        return diff_augment(images, draws, OBJECTIVE.augment_probability)
+
+    def descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        for U in self.bases if optimizer is self.optimizers[0] else []:
+            left, _, right = torch.linalg.svd(U.grad, full_matrices=False)
+            U.grad = left @ right
+        optimizer.step()
+
+
+def make_step(*techniques: str) -> Callable[[Batch], object]:
+    run = make_run(*techniques)
+    return GANTask(run, Accelerator(mixed_precision=run.training.mixed_precision)).step
+
+
+def complete(step: Callable[[Batch], object], batch: Batch) -> None:
+    step(batch)
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def count_operations(network: nn.Module, inputs: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(inputs)
+    return counter.get_total_flops()
+
+
+def floor_seconds(plain: PlainStep) -> tuple[float, float]:
+    """Operations of a step, and its seconds at the speed of a large product."""
+    latents = plain.latents()
+    generator = count_operations(plain.generator, latents)
+    discriminator = count_operations(plain.discriminator, plain.generator(latents).detach())
+    operations = 3 * generator + 8 * discriminator
+    dtype = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
+    side = 8192 if DEVICE.type == "cuda" else 2048
+    matrix = torch.randn(side, side, device=DEVICE, dtype=dtype)
+
+    def product() -> None:
+        _ = matrix @ matrix
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+
+    speed = 2 * side**3 / median_seconds(product)
+    return operations / 1e9, operations / speed
+
+
+def print_profile(step: Callable[[Batch], object], batch: Batch) -> None:
+    activities = [ProfilerActivity.CPU]
+    if DEVICE.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as recorded:
+        complete(step, batch)
+    order = f"self_{DEVICE.type}_time_total"
+    print(recorded.key_averages().table(sort_by=order, row_limit=12, max_name_column_width=40))
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    batch, plain = make_batch(step=1), PlainStep(nog=False)
+    steps = {
+        "plain, none": plain,
+        "plain, nog by SVD": PlainStep(nog=True),
+        "none": make_step(),
+        "nog": make_step("nog"),
+        "olr": make_step("olr"),
+        "nog, olr": make_step("nog", "olr"),
+    }
+    times = median_seconds_each([partial(complete, step, batch) for step in steps.values()])
+    seconds = dict(zip(steps, times, strict=True))
+    rows = []
+    for name, s in seconds.items():
+        faster, more = seconds["plain, none"] / s, s / seconds["none"] - 1
+        rows.append([name, f"{1e3 * s:.1f}", f"{BATCH / s:.1f}", f"{faster:.2f}", f"{more:+.1%}"])
+    where = f"{DEVICE.type}, {torch.get_num_threads()} threads"
+    print_table(
+        f"EigenGAN step, {SIZE} px, batch {BATCH}, {where}",
+        ["step", "ms", "images/s", "times plain, none", "beside none"],
+        rows,
+    )
+    operations, floor = floor_seconds(plain)
+    share = floor / seconds["none"]
+    print(f"Floor: {operations:.1f} GFLOP, {1e3 * floor:.1f} ms, {share:.0%} of the step `none`")
+    print_profile(steps["nog"], batch)

@@ -1,0 +1,103 @@
+"""The task `gan`: what makes its images, its losses and its penalties."""
+
+from functools import partialmethod
+
+import pytest
+import torch
+from torch import nn
+
+from disentangle.models import load_model
+from disentangle.parsing import parse_run
+from disentangle.training.logs import read_lines
+from disentangle.training.loop import Session
+
+
+@pytest.fixture
+def train(tiny_gan, tmp_path):
+    """`train("--option", "value", …)`: the generator's weights and the lines of the log."""
+
+    def run(*options, name="run"):
+        parsed, _ = parse_run([*tiny_gan, "--output", str(tmp_path / name), *options])
+        Session(parsed).train()
+        return load_model(parsed.output / "model").state_dict(), read_lines(
+            parsed.output / "metrics.jsonl"
+        )
+
+    return run
+
+
+def assert_near(a, b, atol=1e-4):
+    for name, tensor in a.items():
+        assert torch.allclose(tensor, b[name], atol=atol), name
+
+
+def test_shared_images_are_those_that_each_step_would_make(train):
+    """Parts of a batch make images twice, from the same latents."""
+    weights, lines = train()
+    parts, _ = train("--training.accumulation", "2", name="parts")
+    assert_near(weights, parts)
+    fresh, other = train("--objective.fresh_latents", "true", name="fresh")
+    assert lines[0]["logits/fake"] == pytest.approx(other[0]["logits/fake"], rel=1e-3)
+    name = "to_image.weight"
+    assert (weights[name] - fresh[name]).abs().max() > 1e-4
+
+
+def test_a_step_makes_its_images_once(tiny_gan, monkeypatch):
+    calls = []
+    run, _ = parse_run([*tiny_gan, "--training.steps", "1", "--training.sample_every", "1000"])
+    session = Session(run)
+    session.task.learner.raw.to_image.register_forward_hook(lambda *_: calls.append(1))
+    monkeypatch.setattr(session, "_write_sheet", lambda: None)
+    session.train()
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("loss", ["non_saturating", "bce", "lsgan", "wasserstein"])
+def test_losses_and_the_gradient_penalty(train, loss):
+    plain, lines = train("--objective.loss", loss)
+    options = ["--objective.loss", loss, "--objective.gradient_penalty_weight", "10"]
+    penalised, more = train(*options, name="penalised")
+    assert "gradient_penalty" not in lines[-1]
+    # The first discriminator has next to no slope.
+    assert more[0]["gradient_penalty"] == pytest.approx(1, abs=0.2)
+    assert any(not torch.equal(plain[name], penalised[name]) for name in plain)
+
+
+def test_memory_order_changes_rounding_alone(train):
+    fast, _ = train("--training.channels_last", "true")
+    plain, _ = train("--training.channels_last", "false", name="plain")
+    assert_near(fast, plain)
+
+
+# Looked at by the compiler, as it traces a call of the discriminator on made images.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_compiled_networks_train_alike(train, monkeypatch):
+    # Without a compiler for kernels, which a machine may lack.
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
+    penalty = ["--objective.gradient_penalty_weight", "1"]  # beside R1, which differentiates twice
+    compiled, _ = train("--training.compile", "true", *penalty)
+    eager, _ = train(*penalty, name="eager")
+    assert_near(compiled, eager)
+
+
+@pytest.mark.parametrize("techniques", ["[nog, olr, ol]", "[ow, nog]", "[sn]"])
+def test_simple_gan(tiny_gan, train, techniques):
+    place = tiny_gan.index("--model.noise_dim")
+    del tiny_gan[place : place + 2]
+    options = ["--model.name", "simple_gan", "--model.image_size", "64"]
+    model = ["--model.latent_dim", "3", "--discriminator.name", "simple_gan"]
+    weights, lines = train(*options, *model, "--orthogonality", techniques)
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+    assert "conditioning/latent_projection.weight/weight/condition" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--objective.gradient_penalty_weight", "-1"], "gradient_penalty_weight must not be neg"),
+        (["--objective.loss", "lsgan", "--objective.hinged_generator", "true"], "got 'lsgan'"),
+    ],
+)
+def test_bad_options(tiny_gan, options, message):
+    with pytest.raises(ValueError, match=message):
+        parse_run([*tiny_gan, *options])
