@@ -6,6 +6,7 @@ https://arxiv.org/abs/2212.05599.
 """
 
 import itertools
+from typing import cast
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -79,11 +80,11 @@ def _combine(convolution: nn.ConvTranspose2d, images: Tensor, coordinates: Tenso
         images,
         convolution.weight,
         stride=convolution.stride,
-        padding=convolution.padding,
+        padding=cast("tuple[int, ...]", convolution.padding),
         output_padding=convolution.output_padding,
     )
     rows = made.movedim(1, -1)  # (q + 1, H', W', C')
-    rows = torch.cat([rows[:-1], rows[-1:] + convolution.bias])
+    rows = torch.cat([rows[:-1], rows[-1:] + cast(Tensor, convolution.bias)])
     return (coordinates @ rows.flatten(1)).unflatten(1, rows.shape[1:]).movedim(-1, 1)
 
 
