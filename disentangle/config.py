@@ -138,6 +138,13 @@ class GANObjective:
             cutout) for an image; 0 turns them off.
         fresh_latents: Make the images of the generator's step from latents of their own, not from
             those of the discriminator's step, which need be made once only.
+        regulariser: Of disentanglement, beside the generator's loss; what the orthogonality
+            techniques are compared with.
+        regulariser_weight: Its weight.
+        regulariser_layers: Modules of the generator whose outputs `hessian_penalty` and `orojar`
+            look at; by default the images.
+        regulariser_difference: Derivatives of these two by finite differences, as published, or
+            exact.
     """
 
     loss: Literal["hinge", "non_saturating", "bce", "lsgan", "wasserstein"] = "hinge"
@@ -148,10 +155,14 @@ class GANObjective:
     r1_lazy_scaling: bool = False
     augment_probability: float = 0.6
     fresh_latents: bool = False
+    regulariser: Literal["none", "hessian_penalty", "orojar", "variation_predictability"] = "none"
+    regulariser_weight: float = 1e-5
+    regulariser_layers: tuple[str, ...] = ()
+    regulariser_difference: Literal["finite", "exact"] = "finite"
 
     def __post_init__(self) -> None:
         _check_positive(self, "r1_every")
-        for name in ("gradient_penalty_weight", "r1_weight"):
+        for name in ("gradient_penalty_weight", "r1_weight", "regulariser_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(
                     f"objective.{name} must not be negative, got {getattr(self, name)}"

@@ -6,6 +6,7 @@ from disentangle.models.protocol import Axis, Encoder, Generator
 from disentangle.models.sefa import rotate_latents, sefa_axes, unrotate_latents
 from disentangle.models.simple_gan import SimpleGAN, SimpleGANDiscriminator
 from disentangle.models.subspace_vae import SubspaceVAE, VAEOutput
+from disentangle.models.variation_recogniser import VariationRecogniser
 
 __all__ = [
     "Axis",
@@ -17,6 +18,7 @@ __all__ = [
     "SimpleGANDiscriminator",
     "SubspaceVAE",
     "VAEOutput",
+    "VariationRecogniser",
     "load_model",
     "rotate_latents",
     "sefa_axes",

@@ -80,6 +80,43 @@ def test_compiled_networks_train_alike(train, monkeypatch):
     assert_near(compiled, eager)
 
 
+REGULARISERS = ["hessian_penalty", "orojar", "variation_predictability"]
+
+
+@pytest.mark.parametrize("regulariser", REGULARISERS)
+@pytest.mark.parametrize("techniques", ["[]", "[ow, nog]", "[sn]"])
+def test_regularisers(train, regulariser, techniques):
+    options = ["--orthogonality", techniques, "--objective.regulariser", regulariser]
+    options += ["--objective.regulariser_layers", "[blocks.0, blocks.2]"]
+    options += ["--objective.regulariser_weight"]
+    held, lines = train(*options, "1")
+    assert all(line["regulariser"] > 0 for line in lines)
+    free, _ = train(*options, "0", name="free")
+    name = "noise_projection.weight"
+    assert (held[name] - free[name]).abs().max() > 5e-5
+
+
+@pytest.mark.parametrize("regulariser", REGULARISERS)
+def test_regularised_parts_make_the_same_step(train, regulariser):
+    options = ["--objective.regulariser", regulariser]
+    if regulariser != "variation_predictability":
+        # The published maximum over the samples is no mean of those over parts.
+        options += ["--objective.regulariser_weight", "0"]
+    whole, _ = train(*options)
+    parts, _ = train(*options, "--training.accumulation", "2", name="parts")
+    assert_near(whole, parts)
+
+
+def test_a_heavy_regulariser_does_what_it_is_for(train):
+    """OroJaR of the images falls, by exact derivatives as well."""
+    options = ["--objective.regulariser", "orojar", "--training.steps", "20"]
+    options += ["--objective.regulariser_difference", "exact", "--optimizer.lr", "1e-2"]
+    options += ["--training.log_every", "10", "--orthogonality", "[]"]
+    _, free = train(*options, "--objective.regulariser_weight", "0", name="free")
+    _, held = train(*options, "--objective.regulariser_weight", "10", name="held")
+    assert held[-1]["regulariser"] < 0.3 * free[-1]["regulariser"]
+
+
 @pytest.mark.parametrize("techniques", ["[nog, olr, ol]", "[ow, nog]", "[sn]"])
 def test_simple_gan(tiny_gan, train, techniques):
     place = tiny_gan.index("--model.noise_dim")
@@ -101,3 +138,11 @@ def test_simple_gan(tiny_gan, train, techniques):
 def test_bad_options(tiny_gan, options, message):
     with pytest.raises(ValueError, match=message):
         parse_run([*tiny_gan, *options])
+
+
+def test_a_layer_that_is_not_there_is_refused_before_anything_is_written(tiny_gan, tmp_path):
+    options = ["--objective.regulariser", "orojar", "--objective.regulariser_layers", "[blocs.0]"]
+    run, _ = parse_run([*tiny_gan, *options])
+    with pytest.raises(ValueError, match=r"no layer is named 'blocs.0'; there is blocks.0"):
+        Session(run)
+    assert not (tmp_path / "run").exists()

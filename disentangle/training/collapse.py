@@ -22,12 +22,18 @@ PREFIX = "activeness"
 # EigenGAN that trains well (sprites, 32 px, 8 samples) differ by up to 10, and the standard error
 # of a block is 5 to 17 %.
 SHARE = 0.01
-# There, in the first 50 steps, a block swings by 80: one low value is no news.
+# There a block falls to a ninetieth in the first 20 steps and is back at 50: one low value is no
+# news.
 PATIENCE = 3
 # There the blocks differ by 1000 at the start; in the running average the weakest needs 200 steps
 # to catch up. Whatever grows so, over its largest so far, is about to wake up.
 WAKING = 1.1
 SAMPLES = 8
+OWN, OTHERS = "its largest", "the mean of the others"
+VERDICTS = {
+    OWN: "has all but stopped changing the image",
+    OTHERS: "hardly changes the image",  # and perhaps never did
+}
 
 Activity = Mapping[str, float]
 History = Sequence[tuple[int, Activity]]
@@ -41,7 +47,7 @@ class Collapse(NamedTuple):
         step: Of the measurement that settled it.
         activeness: At that step.
         reference: What it was a small share of.
-        compared_with: What the reference is, in words.
+        compared_with: What the reference is, `OWN` or `OTHERS`.
     """
 
     group: str
@@ -52,9 +58,8 @@ class Collapse(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.group} has all but stopped changing the image: activeness "
-            f"{self.activeness:.2g} of {self.reference:.2g} ({self.compared_with}) at step "
-            f"{self.step}"
+            f"{self.group} {VERDICTS[self.compared_with]}: activeness {self.activeness:.2g} of "
+            f"{self.reference:.2g} ({self.compared_with}) at step {self.step}"
         )
 
 
@@ -92,8 +97,8 @@ def find_collapses(
         for group, value in values.items():
             waking = value > WAKING * largest.get(group, 0.0)
             largest[group] = max(largest.get(group, 0.0), value)
-            own = largest[group], "its largest"
-            reference = max(own, _compare(values, group), key=itemgetter(0))
+            others = _average_others(values, group), OTHERS
+            reference = max((largest[group], OWN), others, key=itemgetter(0))
             asleep = not waking and value <= share * reference[0]
             low[group] = low[group] + 1 if asleep else 0
             if low[group] == patience:
@@ -255,7 +260,7 @@ def split_activeness_name(name: str) -> str | None:
     return group if prefix == PREFIX and group else None
 
 
-def _compare(values: Activity, group: str) -> tuple[float, str]:
-    """The mean of the other subspaces, zero if there are none, and what it is called."""
+def _average_others(values: Activity, group: str) -> float:
+    """The mean of the other subspaces, zero if there are none."""
     others = [value for name, value in values.items() if name != group]
-    return sum(others) / max(1, len(others)), "the mean of the others"
+    return sum(others) / max(1, len(others))

@@ -4,15 +4,14 @@ What the Hessian Penalty and OroJaR share: the directions, the differences or ex
 them, and how a variance becomes a loss.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.func import jvp, vmap
+from torch.func import vmap
+
+from disentangle.training.forward_mode import derive
 
 Decode = Callable[[Tensor], Tensor | Sequence[Tensor]]
 Difference = Literal["finite", "exact"]
@@ -79,14 +78,15 @@ def first_derivatives(
         directions: `x`, `(k, N, D)`, `k ≥ 2`.
         epsilon: The step of finite differences.
         difference: `finite` or `exact`. The latter wants operators with a forward-mode derivative:
-            `hold_weights` keeps those of constrained weights out of `decode`.
+            `hold_weights` keeps those of constrained weights out of `decode`. Of the norms it takes
+            InstanceNorm alone, as `SoundNorms` says.
 
     Returns:
         For each output, `(k, N, …)`.
 
     Raises:
         ValueError: If shapes do not fit, numbers have less than single precision, `epsilon` is not
-            positive, or `difference` is unknown.
+            positive, `difference` is unknown, or an exact derivative meets another norm.
 
     Examples:
         >>> z, directions = torch.tensor([[1.0, 2.0]]), torch.tensor([[[1.0, 1.0]], [[1.0, -1.0]]])
@@ -170,25 +170,14 @@ def _decode_all(decode: Decode, points: Tensor) -> tuple[Tensor, ...]:
 
 def _products(decode: Decode, z: Tensor, directions: Tensor, order: int) -> tuple[Tensor, ...]:
     """The derivatives `(k, N, …)` of an order, by forward-mode products."""
-
-    def derive(point: Tensor, x: Tensor, order: int) -> tuple[Tensor, ...]:
-        if order == 0:
-            return _as_outputs(decode(point), len(z))
-        return jvp(lambda inner: derive(inner, x, order - 1), (point,), (x,))[1]
-
-    _load_forward_mode()
     # Contiguous: torch writes into the tangents, which an expanded tensor does not allow.
     z, directions = z.contiguous(), directions.contiguous()
+
+    def outputs(point: Tensor) -> tuple[Tensor, ...]:
+        return _as_outputs(decode(point), len(z))
+
     with torch.autocast(z.device.type, enabled=False):
-        return vmap(lambda x: derive(z, x, order))(directions)
-
-
-@cache
-def _load_forward_mode() -> None:
-    """Makes torch load its forward-mode rules, at which some versions warn of their own code."""
-    with warnings.catch_warnings(), forward_ad.dual_level():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is (deprecated|not supported)")
-        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
+        return vmap(lambda x: derive(outputs, z, x, order=order))(directions)
 
 
 def _as_outputs(decoded: Tensor | Sequence[Tensor], count: int) -> tuple[Tensor, ...]:

@@ -19,6 +19,7 @@ from disentangle.training.augment import DRAWS, diff_augment
 from disentangle.training.batches import Batch
 from disentangle.training.learner import Learner, Terms
 from disentangle.training.randomness import Purpose
+from disentangle.training.regularisers import build_regulariser
 from disentangle.training.task import Task
 
 # A compiled graph cannot be differentiated twice.
@@ -31,6 +32,7 @@ class GANTask(Task):
     Attributes:
         learner: Of the generator.
         critic: Of the discriminator.
+        regulariser: Of disentanglement, if the run names one.
     """
 
     def __init__(self, run: RunConfig, accelerator: Accelerator) -> None:
@@ -41,6 +43,7 @@ class GANTask(Task):
         self.learner = Learner(run, accelerator, generator, treated=True)
         discriminator = run.build_discriminator().to(accelerator.device)
         self.critic = Learner(run, accelerator, discriminator)
+        self.regulariser = build_regulariser(run, accelerator, generator)
 
     @property
     def exports(self) -> dict[str, ModelMixin]:
@@ -58,6 +61,8 @@ class GANTask(Task):
         self.critic.raw.requires_grad_(False)
         terms |= self.learner.descend(parts, partial(self._generator_loss, made))
         self.critic.raw.requires_grad_(True)
+        if self.regulariser is not None:
+            terms |= self.regulariser.step(parts)
         return terms
 
     def draw_samples(self, model: ModelMixin, latents: Tensor, images: Tensor) -> Tensor:
@@ -75,6 +80,7 @@ class GANTask(Task):
         return self.learner.network(self._latents(parts[0], Purpose.LATENT))
 
     def _latents(self, part: Batch, purpose: Purpose) -> Tensor:
+        """Of a purpose; the same for every purpose unless they are to be fresh."""
         purpose = purpose if self.objective.fresh_latents else Purpose.LATENT
         return part.normal(purpose, self.learner.raw.latent_dim)
 
@@ -117,7 +123,12 @@ class GANTask(Task):
         loss = generator_loss(
             self.critic.raw(fake), self.objective.loss, hinged=self.objective.hinged_generator
         )
-        return loss, {"loss/generator": loss}
+        terms = {"loss/generator": loss}
+        if self.regulariser is not None:
+            z = self._latents(part, Purpose.GENERATOR_LATENT)
+            terms["regulariser"] = self.regulariser.loss(part, z, made)
+            loss = loss + self.objective.regulariser_weight * terms["regulariser"]
+        return loss, terms
 
     def _augment(self, images: Tensor, part: Batch, purpose: Purpose) -> Tensor:
         probability = self.objective.augment_probability

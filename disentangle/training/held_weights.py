@@ -29,7 +29,7 @@ def hold_weights(module: nn.Module) -> Iterator[None]:
     """
     with parametrize.cached():
         for part in module.modules():
-            if parametrize.is_parametrized(part):
-                for name in part.parametrizations:
+            if isinstance(weights := getattr(part, "parametrizations", None), nn.ModuleDict):
+                for name in weights:
                     getattr(part, name)
         yield

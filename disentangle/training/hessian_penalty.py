@@ -64,8 +64,8 @@ def hessian_penalty(
         >>> hessian_penalty(lambda z: z[:, 0] * z[:, 1], z, signs, difference="exact")
         tensor(8.)
     """
-    options = {"epsilon": epsilon, "difference": difference}
-    return sum_of_layers(hessian_variances(decode, z, directions, **options), reduction)
+    variances = hessian_variances(decode, z, directions, epsilon=epsilon, difference=difference)
+    return sum_of_layers(variances, reduction)
 
 
 def hessian_variances(

@@ -63,8 +63,8 @@ def orojar(
         >>> orojar(lambda z: z @ columns.T, z, signs, difference="exact")
         tensor(8.)
     """
-    options = {"epsilon": epsilon, "difference": difference}
-    return sum_of_layers(jacobian_variances(decode, z, directions, **options), reduction)
+    variances = jacobian_variances(decode, z, directions, epsilon=epsilon, difference=difference)
+    return sum_of_layers(variances, reduction)
 
 
 def jacobian_variances(

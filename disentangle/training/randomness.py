@@ -26,6 +26,9 @@ class Purpose(IntEnum):
     GENERATOR_LATENT = 6
     GENERATOR_AUGMENT = 7
     MIXING = 8
+    DIRECTION = 9
+    AXIS = 10
+    VARIATION = 11
 
 
 def stream(seed: int, purpose: Purpose, step: int, sample: int) -> np.random.Generator:

@@ -1,0 +1,130 @@
+"""The regularisers of disentanglement that a generator can be trained with, by name."""
+
+from abc import ABC, abstractmethod
+from functools import partial
+
+import torch
+from accelerate import Accelerator
+from diffusers import ModelMixin
+from torch import Tensor
+
+from disentangle.config import GANObjective, RunConfig
+from disentangle.models import VariationRecogniser
+from disentangle.training.batches import Batch
+from disentangle.training.directional_derivatives import rademacher_directions
+from disentangle.training.held_weights import hold_weights
+from disentangle.training.hessian_penalty import hessian_penalty
+from disentangle.training.layer_outputs import record_layers
+from disentangle.training.learner import Learner, Terms
+from disentangle.training.orojar import orojar
+from disentangle.training.randomness import Purpose
+from disentangle.training.variation_regulariser import choose_axes, move_along, variation_loss
+
+DIRECTIONS = 2  # per latent and step, as published
+PENALTIES = {"hessian_penalty": hessian_penalty, "orojar": orojar}
+
+
+class Regulariser(ABC):
+    """A term of the generator's loss, and what is trained beside it."""
+
+    @abstractmethod
+    def loss(self, part: Batch, z: Tensor, images: Tensor) -> Tensor:
+        """The term for latents `(N, D)` and the images `(N, C, H, W)` made of them."""
+
+    def step(self, parts: list[Batch]) -> Terms:
+        """Trains what there is beside the generator, once its step is made."""
+        return {}
+
+
+class DerivativeRegulariser(Regulariser):
+    """The Hessian Penalty or OroJaR, along the generator's axes.
+
+    Args:
+        objective: Names the penalty, the layers and the derivative.
+        generator: On the training device.
+
+    Raises:
+        ValueError: If a layer is not found, or does not run when images are made.
+    """
+
+    def __init__(self, objective: GANObjective, generator: ModelMixin) -> None:
+        self.penalty = partial(
+            PENALTIES[objective.regulariser], difference=objective.regulariser_difference
+        )
+        self.generator = generator
+        layers = objective.regulariser_layers
+        self.decode = record_layers(generator.decode, generator, layers) if layers else None
+        self.axes = stack_axes(generator)
+        if self.decode is not None:
+            with torch.no_grad():
+                self.decode(self.axes[:1])
+
+    def loss(self, part: Batch, z: Tensor, images: Tensor) -> Tensor:
+        """The penalty of decoding around the latents."""
+        numbers = part.uniform(Purpose.DIRECTION, DIRECTIONS * len(self.axes))
+        with hold_weights(self.generator):
+            decode = self.decode or self.generator.decode
+            return self.penalty(decode, z, rademacher_directions(numbers, self.axes))
+
+
+class VariationRegulariser(Regulariser):
+    """Variation predictability: a recogniser that is trained to tell the axis that moved.
+
+    Both networks minimise one loss. They step one after the other, each with the gradient at the
+    weights before the step of either.
+
+    Args:
+        run: Of the generator.
+        accelerator: What the recogniser is prepared with.
+        generator: On the training device.
+    """
+
+    def __init__(self, run: RunConfig, accelerator: Accelerator, generator: ModelMixin) -> None:
+        self.generator, self.axes = generator, stack_axes(generator)
+        shape = {name: run.model[name] for name in ("image_size", "image_channels")}
+        recogniser = VariationRecogniser(axis_count=len(self.axes), **shape)
+        self.learner = Learner(run, accelerator, recogniser.to(accelerator.device))
+        self.seen: dict[range, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def loss(self, part: Batch, z: Tensor, images: Tensor) -> Tensor:
+        """The recogniser's loss on images moved along one axis each."""
+        chosen = choose_axes(part.uniform(Purpose.AXIS, 1).squeeze(1), len(self.axes))
+        amounts = part.normal(Purpose.VARIATION, 1).squeeze(1)
+        moved = self.generator(move_along(z, self.axes, chosen, amounts))
+        self.seen[part.samples] = images.detach(), moved.detach(), chosen
+        self.learner.raw.requires_grad_(False)
+        loss = variation_loss(self.learner.raw, images, moved, chosen)
+        self.learner.raw.requires_grad_(True)
+        return loss
+
+    def step(self, parts: list[Batch]) -> Terms:
+        """A step of the recogniser on the images that the generator's loss has seen."""
+        terms = self.learner.descend(parts, self._loss)
+        self.seen.clear()
+        return terms
+
+    def _loss(self, part: Batch) -> tuple[Tensor, Terms]:
+        loss = variation_loss(self.learner.network, *self.seen[part.samples])
+        return loss, {"loss/recogniser": loss}
+
+
+def build_regulariser(
+    run: RunConfig, accelerator: Accelerator, generator: ModelMixin
+) -> Regulariser | None:
+    """The regulariser that a run names; `None` if it names none.
+
+    Raises:
+        ValueError: As `DerivativeRegulariser`.
+    """
+    assert isinstance(run.objective, GANObjective)
+    if run.objective.regulariser == "none":
+        return None
+    if run.objective.regulariser in PENALTIES:
+        return DerivativeRegulariser(run.objective, generator)
+    return VariationRegulariser(run, accelerator, generator)
+
+
+def stack_axes(generator: ModelMixin) -> Tensor:
+    """The directions of a generator's axes, `(A, D)`, on its device."""
+    device = next(generator.parameters()).device
+    return torch.stack([axis.direction for axis in generator.axes]).to(device)
