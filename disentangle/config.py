@@ -86,6 +86,9 @@ class TrainingConfig:
         log_every: Steps between two lines of `metrics.jsonl`.
         conditioning_every: Steps between two measurements of how well the Pre-SVD parameters and
             their gradients are conditioned; by default as `log_every`, 0 makes none.
+        activeness_every: Steps between two measurements of how much each subspace of the latents
+            changes the image, with a warning when one has stopped; by default as `sample_every`, 0
+            makes none.
         sample_every: Steps between two sheets of samples.
         checkpoint_every: Steps between two checkpoints; the last step always has one.
         keep_checkpoints: How many of the newest checkpoints are kept.
@@ -103,6 +106,7 @@ class TrainingConfig:
     ema_half_life: int = 0
     log_every: int = 100
     conditioning_every: int | None = None
+    activeness_every: int | None = None
     sample_every: int = 1000
     checkpoint_every: int = 5000
     keep_checkpoints: int = 2
@@ -110,7 +114,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _check_positive(self, "steps", "batch_size", "accumulation", "log_every")
         _check_positive(self, "sample_every", "checkpoint_every", "keep_checkpoints")
-        for name in ("cpu_threads", "workers", "ema_half_life", "conditioning_every"):
+        names = ("cpu_threads", "workers", "ema_half_life", "conditioning_every")
+        for name in (*names, "activeness_every"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"training.{name} must not be negative, got {getattr(self, name)}")
 
@@ -118,6 +123,11 @@ class TrainingConfig:
     def conditioning_steps(self) -> int:
         """Steps between two measurements of conditioning; 0 makes none."""
         return self.log_every if self.conditioning_every is None else self.conditioning_every
+
+    @property
+    def activeness_steps(self) -> int:
+        """Steps between two measurements of activeness; 0 makes none."""
+        return self.sample_every if self.activeness_every is None else self.activeness_every
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,18 @@ def test_simple_gan(tiny_gan, train, techniques):
     assert "conditioning/latent_projection.weight/weight/condition" in lines[-1]
 
 
+def test_activeness_is_logged_and_a_dead_subspace_is_told(tiny_gan, capsys):
+    run, _ = parse_run([*tiny_gan, "--training.activeness_every", "1"])
+    session = Session(run)
+    for model in (session.task.learner.raw, session.average.module):
+        model.blocks[1].subspace.L.requires_grad_(False).zero_()
+    session.train()
+    lines = read_lines(run.output / "metrics.jsonl")
+    assert [line["step"] for line in lines if "activeness/block 0" in line] == [*range(1, 7)]
+    assert lines[-1]["activeness/block 1"] < 1e-2 * lines[-1]["activeness/block 0"]
+    assert "block 1 hardly changes the image" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

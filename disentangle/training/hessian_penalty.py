@@ -34,16 +34,16 @@ def hessian_penalty(
     their norms, all but the last two (`record_layers`).
 
     Cost per step: `2k + 1` times decoding and its backward pass, 5 with two directions. `exact`
-    took about twice as long in a trial with a simple GAN of 64 pixels on a CPU.
+    took 1.9 to 2.4 times as long in a trial with a simple GAN of 64 pixels on a CPU.
 
     Blind to first derivatives: the outputs may be linear in the latents, with all latents doing the
     same, at no penalty. So layers before the first nonlinearity cost nothing.
 
     With (leaky) ReLUs, which have their second derivative at kinks alone, the finite differences
     measure how much slopes jump within ε of the latent. Their variance grows as 1/ε, so a change
-    of ε wants another weight. `exact` is blind to kinks: for untrained simple GANs it is some 20
-    times less than `finite` at ε = 0.1, of an EigenGAN's features it is 0. That is why `finite` is
-    the default, and exactness is no gain here as it is with OroJaR.
+    of ε wants another weight. `exact` is blind to kinks: of an untrained simple GAN it was 6 to
+    14 times less than `finite` at ε = 0.1, of an EigenGAN's features it is 0. That is why `finite`
+    is the default, and exactness is no gain here as it is with OroJaR.
 
     Args:
         decode: Gives one tensor or several, each `(n, …)`, of latents `(n, D)`, treating samples

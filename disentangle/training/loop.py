@@ -1,5 +1,6 @@
 """The shell that every task shares: data, averages, logs, samples, checkpoints, signals."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers import ModelMixin
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
 
 from disentangle.config import RunConfig
 from disentangle.data import scale_pixels
@@ -23,8 +25,9 @@ from disentangle.training.checkpoints import (
     read_step,
     save_checkpoint,
 )
+from disentangle.training.collapse import CollapseWatch
 from disentangle.training.gan import GANTask
-from disentangle.training.logs import MetricsLog, drop_lines_after
+from disentangle.training.logs import MetricsLog, drop_lines_after, read_lines
 from disentangle.training.run_folder import RunFolder, replace_text
 from disentangle.training.signals import note_signals
 from disentangle.training.task import Task
@@ -105,6 +108,7 @@ class Session:
             last=training.steps,
             batch_size=training.batch_size,
         )
+        watch = self._watch_for_collapse()
         stop = False
         with note_signals() as noted:
             for batch in batches:
@@ -113,6 +117,8 @@ class Session:
                 self.step = batch.step
                 if self.average is not None:
                     self.average.update_parameters(self.task.learner.raw)
+                if watch is not None:
+                    log.note(batch.step, watch.measure(batch.step, self._best_model()))
                 stop = self._asked_to_stop(noted)
                 self._write_what_is_due(log, last=stop or self.step == training.steps)
                 if stop:
@@ -144,6 +150,24 @@ class Session:
             "logs", init_kwargs={"tensorboard": {"purge_step": self.step + 1}}
         )
 
+    def _watch_for_collapse(self) -> CollapseWatch | None:
+        """A watch that goes on from what the run has measured; `None` if it measures nothing."""
+        if not self.run.training.activeness_steps:
+            return None
+        watch = CollapseWatch(every=self.run.training.activeness_steps, say=self._say)
+        if self.folder.metrics.exists():
+            watch.restore(read_lines(self.folder.metrics))
+        return watch
+
+    def _say(self, line: str) -> None:
+        """Prints a line above the progress bar."""
+        if self.accelerator.is_main_process:
+            tqdm.write(line, file=sys.stderr)
+
+    def _best_model(self) -> ModelMixin:
+        """The running average of the model, if the run keeps one."""
+        return self.task.learner.raw if self.average is None else self.average.module
+
     def _write_what_is_due(self, log: MetricsLog, *, last: bool) -> None:
         training = self.run.training
         save = last or self.step % training.checkpoint_every == 0
@@ -161,7 +185,7 @@ class Session:
     def _write_sheet(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        model: ModelMixin = self.task.learner.raw if self.average is None else self.average.module
+        model = self._best_model()
         latents = model.sample_latents(SHEET, torch.Generator().manual_seed(self.run.seed))
         spread = range(0, len(self.data), max(1, len(self.data) // SHEET))
         pixels = self.data.__getitems__(list(spread)[:SHEET])

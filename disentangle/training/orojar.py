@@ -34,7 +34,7 @@ def orojar(
     convolutions before their norms, all but the last two (`record_layers`).
 
     Cost per step: `k + 1` times decoding and its backward pass, 3 with two directions. `exact`
-    has no error of order ε, and took 1.6 to 2.1 times as long in a trial with a simple GAN of 64
+    has no error of order ε, and took 1.7 times as long in a trial with a simple GAN of 64
     pixels on a CPU.
 
     Blind to the length of the columns, so to latents that do nothing; and to what the orthogonal
