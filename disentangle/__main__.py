@@ -11,6 +11,7 @@ COMMANDS = {
     "compare": "put the scores of runs side by side, mean ± deviation over seeds",
     "traverse": "draw the latent traversals of a run's model",
     "plot-conditioning": "draw how well conditioned the layers of runs were",
+    "plot-activeness": "draw how much each subspace of runs changed the image",
 }
 
 

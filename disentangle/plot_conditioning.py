@@ -15,7 +15,13 @@ from jsonargparse import ArgumentParser, Namespace
 
 from disentangle.commands import bad_input_exits, parse_arguments
 from disentangle.conditioning import MEASURES, QUANTITIES, split_measure_name
-from disentangle.experiments import group_by_experiment
+from disentangle.curves import (
+    add_output_arguments,
+    choose_file,
+    group_runs,
+    merge_runs,
+    write_picture,
+)
 from disentangle.parsing import new_parser
 from disentangle.training.logs import read_lines
 from disentangle.training.run_folder import RunFolder
@@ -24,7 +30,6 @@ if TYPE_CHECKING:
     from disentangle.figures import Curve
 
 COMMAND = "plot-conditioning"
-FORMATS = ("png", "pdf", "svg")
 MEASURE_LABELS = {
     "condition": r"condition number $\lambda_\max/\lambda_\min$",
     "nonnull_condition": r"$\lambda_\max/\lambda_\min$ without the null space",
@@ -59,17 +64,15 @@ def main(arguments: Sequence[str]) -> int:
         options = parse_arguments(build_parser(), arguments)
         paths = {Path(path).resolve(): path for path in options.run}  # each run once
         folders = [RunFolder.open(path) for path in paths.values()]
-        file = choose_file(folders, options)
+        name = f"{options.quantity}-{options.measure}"
+        file = choose_file(folders, options.output, name, overwrite=options.overwrite)
         runs = [read_run(folder, options.quantity, options.measure) for folder in folders]
         layers = choose_layers(runs, options.layers)
         panels = gather_curves(runs, layers, logarithmic=options.measure not in LINEAR)
         check_finite(panels, options)
     picture = draw(panels, options, file.suffix[1:])
     with bad_input_exits(COMMAND):  # a folder may be there and not be ours to write in
-        file.parent.mkdir(exist_ok=True)
-        with file.open("wb" if options.overwrite else "xb") as stream:
-            stream.write(picture)
-    print(f"figure: {file}")
+        write_picture(file, picture, overwrite=options.overwrite)
     return 0
 
 
@@ -87,37 +90,8 @@ def build_parser() -> ArgumentParser:
         "--measure", type=Literal[MEASURES], default="condition", help="What is drawn of it."
     )
     parser.add_argument("--layers", type=str, nargs="+", help="Default: all, a panel for each.")
-    parser.add_argument(
-        "--output",
-        type=str,
-        help=f"Of kind {', '.join(FORMATS)}; default for one run: in its folder `plots`.",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="Replace the file.")
+    add_output_arguments(parser)
     return parser
-
-
-def choose_file(folders: Sequence[RunFolder], options: Namespace) -> Path:
-    """Where to write.
-
-    Raises:
-        ValueError: If it was not said, or nothing can or may be written there.
-    """
-    if options.output is not None:
-        file = Path(options.output)
-        folder = file.parent
-    elif len(folders) == 1:
-        folder = folders[0].path
-        file = folders[0].plots / f"{options.quantity}-{options.measure}.png"
-    else:
-        raise ValueError(f"--output FILE is needed to draw {len(folders)} runs together")
-    if file.suffix[1:] not in FORMATS:
-        endings = ", ".join(f".{kind}" for kind in FORMATS)
-        raise ValueError(f"--output must end in one of {endings}, got {file}")
-    if not folder.is_dir():
-        raise ValueError(f"{file} cannot be written: there is no folder {folder}")
-    if file.exists() and not options.overwrite:
-        raise ValueError(f"{file} exists: add --overwrite to replace it, or choose --output")
-    return file
 
 
 def read_run(folder: RunFolder, quantity: str, measure: str) -> Run:
@@ -205,39 +179,6 @@ def draw(panels: Mapping[str, Sequence["Curve"]], options: Namespace, kind: str)
         logarithmic=options.measure not in LINEAR,
     )
     return encode_figure(figure, kind)
-
-
-def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs of the same experiment, which differ by chance only, by a label of their own."""
-    return {
-        f"{label} (mean, range of {len(group)})" if len(group) > 1 else label: group
-        for label, group in group_by_experiment(runs).items()
-    }
-
-
-def merge_runs(label: str, runs: Sequence[dict[int, float]], *, logarithmic: bool) -> "Curve":
-    """One curve for the values by step of several runs: their mean and their range.
-
-    Args:
-        label: The curve's.
-        runs: At least one.
-        logarithmic: Whether the mean is the geometric one; zero, which a logarithmic axis cannot
-            show, is then left out.
-
-    Examples:
-        >>> curve = merge_runs("NOG", [{1: 1.0, 2: 5.0}, {1: 100.0}], logarithmic=True)
-        >>> curve.steps.tolist(), curve.middle.round(6).tolist(), curve.highest.tolist()
-        ([1, 2], [10.0, 5.0], [100.0, 5.0])
-    """
-    from disentangle.figures import Curve
-
-    steps = sorted(set().union(*runs))
-    values = np.array([[run.get(step, np.nan) for step in steps] for run in runs])
-    shown = np.isfinite(values) & ((values > 0) | (not logarithmic))
-    X = np.ma.masked_array(values, ~shown)
-    middle = np.ma.exp(np.ma.log(X).mean(axis=0)) if logarithmic else X.mean(axis=0)
-    edges = (np.ma.filled(edge, np.nan) for edge in (middle, X.min(axis=0), X.max(axis=0)))
-    return Curve(label, np.array(steps), *edges)
 
 
 if __name__ == "__main__":

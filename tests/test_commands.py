@@ -16,7 +16,8 @@ def run(monkeypatch, *arguments):
 def test_help_lists_the_commands(monkeypatch, capsys, arguments):
     run(monkeypatch, *arguments)
     printed = capsys.readouterr().out
-    for command in ("train", "evaluate", "compare", "traverse", "plot-conditioning"):
+    plots = ("plot-conditioning", "plot-activeness")
+    for command in ("train", "evaluate", "compare", "traverse", *plots):
         assert f"  {command} " in printed
 
 
@@ -31,7 +32,7 @@ def test_an_unknown_command(monkeypatch, capsys):
     assert exited.value.code == 2
     expected = (
         "disentangle: error: no command 'trian'; choose one of: train, evaluate, compare, "
-        "traverse, plot-conditioning\n"
+        "traverse, plot-conditioning, plot-activeness\n"
     )
     assert capsys.readouterr().err == expected
 

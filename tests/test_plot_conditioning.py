@@ -11,8 +11,9 @@ from PIL import Image
 
 from disentangle import plot_conditioning, train
 from disentangle.conditioning import MEASURES, measure_name
+from disentangle.curves import group_runs, merge_runs
 from disentangle.figures import COLUMNS, Curve, draw_curves, encode_figure
-from disentangle.plot_conditioning import group_runs, main, merge_runs, read_run
+from disentangle.plot_conditioning import main, read_run
 from disentangle.training.run_folder import RunFolder
 
 LAYERS = ["a.U", "b.U"]

@@ -153,6 +153,20 @@ def test_our_own_generators_know_their_first_layer(kept):
     assert all(axis.std == 1 for axis in sefa_axes(gan))
 
 
+def test_a_look_at_a_constrained_weight_changes_nothing():
+    model = linear(random_matrix(9, 4))
+    nn.utils.parametrizations.spectral_norm(model.layer)  # in training mode, a look moves buffers
+    model.layer.parametrizations.weight.original.data = random_matrix(9, 4, seed=1)
+    model.train()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    axes = sefa_axes(model, "layer")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    assert model.layer.parametrizations.weight.training
+    check_gains(axes, model.eval().layer)
+    assert torch.equal(stack(sefa_axes(model, "layer.weight")), stack(axes))
+
+
 def test_a_layer_is_named_by_itself_or_by_its_weight():
     gan = SimpleGAN(image_size=64, latent_dim=5, base_channels=4)
     expected = stack(sefa_axes(gan))

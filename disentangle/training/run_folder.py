@@ -38,7 +38,7 @@ class RunFolder:
         checkpoints: Folders `step-N`, to resume from.
         samples: Sheets of samples.
         traversals: Where `disentangle traverse` writes.
-        plots: Where `disentangle plot-conditioning` and `disentangle evaluate` write.
+        plots: Where `disentangle evaluate` and the commands that plot write.
         scores: Where `disentangle evaluate` writes.
     """
 

@@ -1,0 +1,136 @@
+"""`disentangle plot-activeness RUN…`: how much each subspace changed the image, step by step.
+
+A panel for each choice of techniques, a line for each subspace: one that drops away from the others
+is collapsing.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jsonargparse import ArgumentParser
+
+from disentangle.commands import bad_input_exits, parse_arguments
+from disentangle.curves import (
+    add_output_arguments,
+    choose_file,
+    group_runs,
+    merge_runs,
+    write_picture,
+)
+from disentangle.parsing import new_parser
+from disentangle.training.collapse import PREFIX, split_activeness_name
+from disentangle.training.logs import read_lines
+from disentangle.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from disentangle.figures import Curve
+
+COMMAND = "plot-activeness"
+
+
+class Run(NamedTuple):
+    """What one run has of the activeness of its subspaces.
+
+    Attributes:
+        folder: The run's.
+        config: The run's configuration, as it stands in the file.
+        subspaces: For each subspace its activeness by step.
+    """
+
+    folder: RunFolder
+    config: dict[str, Any]
+    subspaces: dict[str, dict[int, float]]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draws the activeness of subspaces; returns the exit status."""
+    with bad_input_exits(COMMAND):
+        options = parse_arguments(build_parser(), arguments)
+        paths = {Path(path).resolve(): path for path in options.run}  # each run once
+        folders = [RunFolder.open(path) for path in paths.values()]
+        file = choose_file(folders, options.output, PREFIX, overwrite=options.overwrite)
+        panels = gather_curves([read_run(folder) for folder in folders])
+        check_drawable(panels)
+    picture = draw(panels, file.suffix[1:])
+    with bad_input_exits(COMMAND):  # a folder may be there and not be ours to write in
+        write_picture(file, picture, overwrite=options.overwrite)
+    return 0
+
+
+def build_parser() -> ArgumentParser:
+    """The options of the command."""
+    parser = new_parser(COMMAND)
+    parser.add_argument("run", type=str, nargs="+", help="Run folders, a panel for each.")
+    add_output_arguments(parser)
+    return parser
+
+
+def read_run(folder: RunFolder) -> Run:
+    """The activeness in the `metrics.jsonl` of a run.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not folder.metrics.is_file():
+        raise ValueError(f"{folder.path} has no {folder.metrics.name}: it has not been trained")
+    subspaces: dict[str, dict[int, float]] = {}
+    for line in read_lines(folder.metrics):
+        for name, value in line.items():
+            if (subspace := split_activeness_name(name)) is not None:
+                subspaces.setdefault(subspace, {})[line["step"]] = (
+                    np.nan if value is None else value
+                )
+    if not subspaces:
+        raise ValueError(
+            f"{folder.path} has no records of {PREFIX} (training.activeness_every may be 0)"
+        )
+    return Run(folder, folder.read_config(), subspaces)
+
+
+def gather_curves(runs: Sequence[Run]) -> dict[str, list["Curve"]]:
+    """The curves of each experiment, one for each subspace that it has records of."""
+    return {
+        label: [
+            merge_runs(
+                name,
+                [run.subspaces[name] for run in group if name in run.subspaces],
+                logarithmic=True,
+            )
+            for name in dict.fromkeys(chain.from_iterable(run.subspaces for run in group))
+        ]
+        for label, group in group_runs(runs).items()
+    }
+
+
+def check_drawable(panels: Mapping[str, Sequence["Curve"]]) -> None:
+    """Says how many points a logarithmic axis cannot show.
+
+    Raises:
+        ValueError: If it can show none.
+    """
+    gaps = np.concatenate([np.isnan(c.middle) for curves in panels.values() for c in curves])
+    if gaps.all():
+        raise ValueError("no activeness is above 0: no subspace changed the image at any step")
+    if gaps.any():
+        print(f"{gaps.sum()} of {len(gaps)} points are 0 and leave gaps", file=sys.stderr)
+
+
+def draw(panels: Mapping[str, Sequence["Curve"]], kind: str) -> bytes:
+    """The content of the file of the figure."""
+    from disentangle.figures import draw_curves, encode_figure  # matplotlib takes a moment
+
+    figure = draw_curves(
+        panels,
+        x_label="optimizer step",
+        y_label="activeness\n(variance of the image)",
+        logarithmic=True,
+    )
+    return encode_figure(figure, kind)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
