@@ -8,6 +8,7 @@ from torch import nn
 
 from disentangle.models import load_model
 from disentangle.parsing import parse_run
+from disentangle.training.batches import Batch
 from disentangle.training.logs import read_lines
 from disentangle.training.loop import Session
 
@@ -158,3 +159,23 @@ def test_a_layer_that_is_not_there_is_refused_before_anything_is_written(tiny_ga
     with pytest.raises(ValueError, match=r"no layer is named 'blocs.0'; there is blocks.0"):
         Session(run)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--orthogonality", "[nog, olr, ol]", "--objective.gradient_penalty_weight", "1"],
+        ["--orthogonality", "[ow]", "--objective.regulariser", "orojar"],
+        ["--orthogonality", "[sn]", "--objective.regulariser", "hessian_penalty"],
+        ["--objective.regulariser", "variation_predictability"],
+    ],
+    ids=["penalty", "orojar", "hessian", "variation"],
+)
+def test_a_step_waits_for_no_value(tiny_gan, options, count_scalars):
+    run, _ = parse_run([*tiny_gan, "--training.conditioning_every", "0", *options])
+    session = Session(run)
+    images = torch.zeros(8, 1, 32, 32)
+    session.task.step(Batch(images, step=2, samples=range(8), seed=0))
+    with count_scalars() as count:
+        session.task.step(Batch(images, step=4, samples=range(8), seed=0))  # with R1
+    assert count.calls == 0
