@@ -184,15 +184,15 @@ def list_notes(runs: Sequence[ScoredRun], names: set[str]) -> list[str]:
     """What makes the scores less comparable than they look."""
     notes = []
     for name in sorted(names):
-        protocols = {
-            describe_protocol(_essence(run.scores[name])) for run in runs if name in run.scores
-        }
+        entries = [run.scores[name] for run in runs if name in run.scores]
+        protocols = {describe_protocol(_essence(entry)) for entry in entries}
         if len(protocols) > 1:
             notes.append(f"{name}: protocols differ: {'; '.join(sorted(protocols))}")
-        for run in runs:
-            if caveat := run.scores.get(name, {"details": {}})["details"].get("caveat"):
-                notes.append(f"{name}: {caveat}")
-                break
+        if len({str(entry["protocol"].get("runs")) for entry in entries}) > 1:
+            notes.append(f"{name}: scored among different runs, and only comparable within each")
+        caveats = (entry["details"].get("caveat") for entry in entries)
+        if caveat := next(filter(None, caveats), None):
+            notes.append(f"{name}: {caveat}")
     steps = sorted({run.step for run in runs if run.step is not None})
     if len(steps) > 1:
         notes.append(f"training steps differ: {', '.join(map(str, steps))}")
@@ -200,8 +200,8 @@ def list_notes(runs: Sequence[ScoredRun], names: set[str]) -> list[str]:
 
 
 def _essence(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The protocol without the names of runs, which always differ."""
-    return {key: value for key, value in entry["protocol"].items() if key != "runs"}
+    """The protocol without the names of runs, which are told apart, and without seeds."""
+    return {k: value for k, value in entry["protocol"].items() if k not in ("runs", "seeds")}
 
 
 if __name__ == "__main__":

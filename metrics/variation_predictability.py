@@ -5,6 +5,7 @@ ECCV 2020, https://arxiv.org/abs/2007.12885; and its code,
 https://github.com/zhuxinqimac/VP-metric-pytorch.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -64,6 +65,7 @@ def variation_predictability(
     epoch: Epoch = "last",
     seeds: Sequence[int] = (0, 1, 2),
     decode_batch_size: int = 64,
+    progress: Callable[[int, int], object] | None = None,
 ) -> VariationPredictabilityResult:
     """How well a small network sees in the difference of two images which latent was changed.
 
@@ -109,6 +111,7 @@ def variation_predictability(
         epoch: Which epoch's accuracy counts: `"last"`, or the `"best"` on the test pairs.
         seeds: One run for each.
         decode_batch_size: Images decoded at once, at least 2.
+        progress: Called with how many epochs of training are done, of how many over all seeds.
 
     Raises:
         ValueError: If an argument is out of its range, shapes do not fit, there are fewer than two
@@ -126,6 +129,7 @@ def variation_predictability(
     check_at_least(1, epochs=epochs, batch_size=batch_size, width=width)
     check_at_least(2, decode_batch_size=decode_batch_size, pairs=pairs)
     test_pairs = _check_protocol(pairs, test_ratio, learning_rate, uniform_range, epoch, seeds)
+    report = _count_calls(progress, epochs * len(seeds))
     runs = [
         _run(
             decode,
@@ -133,7 +137,7 @@ def variation_predictability(
             torch.Generator().manual_seed(seed),
             decode_batch_size=decode_batch_size,
             test_pairs=test_pairs,
-            fit=_Fit(epochs, learning_rate, batch_size, width, epoch),
+            fit=_Fit(epochs, learning_rate, batch_size, width, epoch, report),
         )
         for seed in seeds
     ]
@@ -205,6 +209,7 @@ class _Fit:
     batch_size: int
     width: int
     epoch: Epoch
+    report: Callable[[], object]
 
     def iterate_epochs(
         self, classifier: nn.Module, pairs: _Pairs, generator: torch.Generator
@@ -219,6 +224,7 @@ class _Fit:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+            self.report()
             if self.epoch == "best" or number == self.epochs:
                 yield
 
@@ -251,6 +257,12 @@ class _PairSampler:
         movable = as_coordinates(self.coordinates, z.shape[1]).to(z.device)
         uniform = 2 * torch.rand(self.pairs, len(movable), generator=generator) - 1
         return z.index_copy(1, movable, (self.uniform_range * uniform).to(z))
+
+
+def _count_calls(progress: Callable[[int, int], object] | None, total: int) -> Callable[[], object]:
+    """Tells `progress` how often it was called, of how often it will be."""
+    count = itertools.count(1)
+    return lambda: None if progress is None else progress(next(count), total)
 
 
 def _run(

@@ -117,6 +117,18 @@ def test_what_does_not_compare_is_said(runs, tmp_path, capsys):
     ]
 
 
+def test_scores_among_different_runs_do_not_compare(runs, capsys):
+    for run, company in ((runs[0], ["x", "y"]), (runs[1], ["x", "y"]), (runs[2], ["z", "w"])):
+        change(run, "mig", protocol={"runs": company, "seeds": [len(company[0])]})
+    compare.main(runs[:2])
+    assert "mig:" not in capsys.readouterr().out
+    change(runs[1], "mig", protocol={"runs": ["x", "y"], "seeds": [7]})
+    compare.main(runs)
+    out = capsys.readouterr().out
+    assert out.count("mig:") == 1
+    assert "mig: scored among different runs, and only comparable within each" in out
+
+
 def test_an_infinite_score_is_no_number(runs, capsys):
     change(runs[0], "mig", score=None)
     compare.main(runs[:1])

@@ -79,6 +79,20 @@ def test_workers_do_not_matter_and_the_seed_decides_ties(rng, metric):
     assert (first.importance != other.importance).any()
 
 
+def test_progress_counts_every_tree_and_changes_nothing(rng):
+    codes, factors, *_ = noisy(rng, [2, 3], points=90)
+    factors = np.pad(factors, [(0, 0), (0, 1)])  # and one that is constant
+    data, calls = (codes, factors, codes, factors), []
+    watched = dci(*data, workers=2, progress=lambda *call: calls.append(call))
+    # 100 stages, of one tree for two values and of three for three
+    grown, totals = zip(*calls, strict=True)
+    assert set(totals) == {400}
+    assert len(calls) == 200
+    assert list(grown) == sorted(set(grown))
+    assert grown[-1] == 400
+    np.testing.assert_array_equal(watched.importance, dci(*data).importance)
+
+
 @BOTH
 def test_perfect_codes_get_one(rng, metric):
     factors = rng.integers(0, [3, 2, 2], size=(300, 3))

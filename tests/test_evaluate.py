@@ -2,15 +2,23 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
+from math import nan
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.distributions import Normal, kl_divergence
 
 from disentangle import evaluate, train
+from disentangle.data import RenderedSprites, scale_pixels
 from disentangle.metrics import mig, udr
+from disentangle.models import load_model
+from disentangle.models.subspace_vae import ConvEncoder
+from disentangle.scoring.job import Job
 from disentangle.scoring.processes import Processes
+from disentangle.scoring.progress import Progress
 from disentangle.scoring.registry import METRICS, choose_metrics
 
 SMALL = ["--points", "300", "--test_points", "150", "--activeness.latents", "4"]
@@ -85,9 +93,6 @@ def test_scores_are_reproducible_and_depend_on_the_seed(run):
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
 def test_scores_are_those_of_the_functions(run):
     evaluate.main([str(run), *SMALL, "--metrics", "mig", "--mig.bins", "10"])
-    from disentangle.data import RenderedSprites, scale_pixels
-    from disentangle.models import load_model
-
     data, model = RenderedSprites(image_size=32), load_model(run / "model")
     factors = data.sample_factors(450, np.random.default_rng(0))
     codes = model.encode(scale_pixels(data.render(factors))).detach()
@@ -97,7 +102,7 @@ def test_scores_are_those_of_the_functions(run):
 
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
 def test_every_image_is_encoded_once(run, monkeypatch):
-    from disentangle.scoring.subject import RunSubject
+    from disentangle.scoring.run_subject import RunSubject
 
     encoded = []
     encode = RunSubject._encode_images
@@ -157,6 +162,13 @@ def test_a_gan_is_scored_by_an_encoder_that_is_fitted(run):
 
 
 @pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
+def test_scores_without_codes_are_not_those_of_a_fitted_encoder(run, capsys):
+    assert evaluate.main([str(run), *FEW, "--encoder", "fit", "--metrics", "mig,activeness"]) == 0
+    assert list(scores_of(run)) == ["fit_encoder", "mig (fitted encoder)", "activeness"]
+    assert "block 2, dimension 5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
 def test_images_of_a_gan_are_compared_with_those_of_its_data_set(run, capsys):
     names = "frechet_inception_distance,kernel_inception_distance,perceptual_path_length"
     assert evaluate.main([str(run), *FEATURES, *PATHS, "--metrics", names]) == 0
@@ -186,6 +198,81 @@ def test_runs_are_compared_with_each_other(run, tiny_vae, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
+def test_udr_leaves_out_the_codes_whose_posterior_is_the_prior(run, tiny_vae, tmp_path):
+    other = tmp_path / "other"
+    train.main([*tiny_vae, "--training.steps", "2", "--seed", "1", "--output", str(other)])
+    data = RenderedSprites(image_size=32)
+    images = scale_pixels(data.render(data.sample_factors(450, np.random.default_rng(0))[:300]))
+    codes, kl = [], []
+    for folder in (run, other):
+        _, mean, log_variance = load_model(folder / "model")(images, torch.zeros(300, 10))
+        posterior = Normal(mean.double(), (log_variance.double() / 2).exp())
+        kl.append(kl_divergence(posterior, Normal(0, 1)).mean(dim=0).detach().numpy())
+        codes.append(mean.detach())
+    threshold = float(np.median(kl))
+    expected = udr(codes, kl=kl, kl_threshold=threshold)
+    options = ["--metrics", "udr", "--udr.kl_threshold", str(threshold)]
+    assert evaluate.main([str(run), str(other), *SMALL, *options]) == 0
+    entry = scores_of(run)["udr"]
+    assert entry["protocol"]["kl"] == "of the posterior"
+    assert np.sum(entry["details"]["informative_codes"]) == 10  # half of the 20
+    np.testing.assert_array_equal(entry["details"]["informative_codes"], expected.informative_codes)
+    np.testing.assert_allclose(entry["details"]["per_run"], expected.per_run, atol=1e-4)
+
+
+@pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
+def test_fitted_encoders_are_compared_with_each_other(run, tiny_gan, tmp_path):
+    other = tmp_path / "other"
+    train.main([*tiny_gan, "--training.steps", "2", "--seed", "1", "--output", str(other)])
+    options = [*FEW, "--encoder", "fit", "--metrics", "udr"]
+    assert evaluate.main([str(run), str(other), *options]) == 0
+    first, second = (scores_of(folder)["udr (fitted encoder)"] for folder in (run, other))
+    assert first["protocol"]["kl"] == "unknown"
+    assert first["details"] == second["details"]
+    assert np.all(first["details"]["informative_codes"])
+
+
+@pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
+def test_a_generator_that_no_encoder_fits_fails_where_codes_are_wanted(run, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "disentangle.models.EigenGAN.decode", lambda self, z: torch.full((len(z), 1, 32, 32), nan)
+    )
+    assert evaluate.main([str(run), *FEW, "--encoder", "fit", "--metrics", "mig"]) == 1
+    printed = capsys.readouterr().out
+    assert "could not be computed: decode must give finite numbers" in printed
+    assert f"could not be computed: no encoder could be fitted to {run} (mig)" in printed
+
+
+@pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
+def test_the_seed_reaches_the_metric_with_several_seeds(run):
+    small = ["--pairs", "40", "--test_ratio", "0.5", "--epochs", "1", "--width", "2"]
+    small = [word.replace("--", "--variation_predictability.") for word in small]
+    found = []
+    for seed in ("0", "1"):
+        names = ["--metrics", "variation_predictability", "--seed", seed]
+        assert evaluate.main([str(run), *small, *names]) == 0
+        found.append(scores_of(run)["variation_predictability"])
+    assert [entry["protocol"]["seeds"] for entry in found] == [[0, 1, 2], [1, 2, 3]]
+    first, second = (entry["details"]["scores"] for entry in found)
+    assert first[1:] == second[:2]  # those of seeds 1 and 2
+
+
+@pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
+def test_what_was_computed_before_an_interruption_is_kept(run, monkeypatch):
+    compute = Job._compute
+
+    def interrupt(self, name, *arguments):
+        if name == "sap":
+            raise KeyboardInterrupt
+        compute(self, name, *arguments)
+
+    monkeypatch.setattr(Job, "_compute", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.main([str(run), *SMALL, "--metrics", "mig,sap"])
+    assert list(scores_of(run)) == ["mig"]
+
+
+@pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -202,6 +289,7 @@ def test_runs_are_compared_with_each_other(run, tiny_vae, tmp_path, capsys):
         (["--activeness.values", "[1]"], "activeness: the number of values must be at least 2"),
         (["--points", "19"], "mig: at least 20 points are needed, got 19"),
         (["--seed", "-1"], "seed must be between 0 and 2**32 - 1, got -1"),
+        (["--encoder", "fit", "--fit_encoder.steps", "0"], "fit_encoder: steps must be at least 1"),
         (["--output", "x"], "--output goes with --codes"),
         (["--codes", "x.npz"], "give run folders, or --codes FILE, and not both"),
         (["--features.images", "1"], "features.images must be at least 2, got 1"),
@@ -215,7 +303,7 @@ def test_bad_options(run, capsys, monkeypatch, options, message):
     def never(*arguments):
         raise AssertionError("work has started")
 
-    monkeypatch.setattr("disentangle.models.SubspaceVAE.encode", never)
+    monkeypatch.setattr(ConvEncoder, "forward", never)
     monkeypatch.setattr("disentangle.models.SubspaceVAE.decode", never)
     assert message.replace("RUN", str(run)) in complaint(capsys, [run, *options])
     assert not (run / "scores.json").exists()
@@ -229,9 +317,9 @@ def test_folders_that_are_no_runs(tmp_path, capsys):
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
 def test_a_metric_that_fails_does_not_take_the_others_with_it(run, capsys, monkeypatch):
     def encode_nan(self, images):
-        return torch.full((len(images), 10), torch.nan)
+        return torch.full((2, len(images), 10), torch.nan).unbind()
 
-    monkeypatch.setattr("disentangle.models.SubspaceVAE.encode", encode_nan)
+    monkeypatch.setattr(ConvEncoder, "forward", encode_nan)
     assert evaluate.main([str(run), *SMALL, "--metrics", "mig,activeness"]) == 1
     assert list(scores_of(run)) == ["activeness"]
     printed = capsys.readouterr().out
@@ -294,6 +382,39 @@ def test_bad_files_of_codes(arrays, tmp_path, capsys, change, message):
     assert message in complaint(capsys, ["--codes", file])
 
 
+@pytest.mark.parametrize("option", ["--points", "--test_points"])
+def test_all_points_of_a_file_count(arrays, tmp_path, capsys, option):
+    file = tmp_path / "codes.npz"
+    np.savez(file, **arrays)
+    assert "go with runs; --codes has all" in complaint(capsys, ["--codes", file, option, "100"])
+
+
+def test_output_that_cannot_be_written(arrays, tmp_path, capsys, monkeypatch):
+    file = tmp_path / "codes.npz"
+    np.savez(file, **arrays)
+    for output in (file, file / "within"):
+        message = complaint(capsys, ["--codes", file, "--output", output])
+        assert f"{file} is not a folder that may be written to" in message
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "may be written to" in complaint(capsys, ["--codes", file, "--output", tmp_path / "new"])
+
+
+def test_long_names_of_factors_do_not_overlap(arrays, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda f, *a, **k: (drawn.append(f), save(f, *a, **k)))
+    codes, factors = (np.tile(arrays[key], 3) for key in ("codes", "factors"))  # 6 columns
+    names = np.array(["colour of the background wall", "orientation"] * 3)
+    np.savez(tmp_path / "codes.npz", codes=codes, factors=factors, factor_names=names)
+    options = ["--codes", str(tmp_path / "codes.npz"), "--output", str(tmp_path / "scored")]
+    evaluate.main([*options, "--metrics", "mig"])
+    labels = [label.get_window_extent() for label in drawn[0].axes[0].get_xticklabels()]
+    assert len(labels) == 6
+    assert all(left.x1 < right.x0 for left, right in pairwise(labels))
+    assert all(label.y0 >= 0 for label in labels)  # none is cut off
+
+
 def test_files_that_hold_no_codes(tmp_path, capsys):
     assert "there is no file of codes" in complaint(capsys, ["--codes", tmp_path / "codes.npz"])
     for name, content in (("a.npz", b"text"), ("b.npz", b"")):
@@ -318,6 +439,84 @@ def test_every_metric_is_in_the_registry():
     results = [name for name in package.__all__ if name.endswith("Result")]
     assert len(METRICS) == len(results) + 1  # `dci` and `histogram_dci` have one
     assert udr is METRICS["udr"].function
+
+
+def test_the_exact_dci_shows_its_trees(arrays, tmp_path, monkeypatch):
+    bars = []
+    monkeypatch.setattr(
+        "disentangle.scoring.progress.tqdm", lambda **options: bars.append(Bar(options)) or bars[-1]
+    )
+    np.savez(tmp_path / "codes.npz", **arrays)
+    assert evaluate.main(["--codes", str(tmp_path / "codes.npz"), "--metrics", "mig,dci"]) == 0
+    (bar,) = bars  # MIG needs none
+    assert bar.options["desc"] == "dci"
+    assert bar.options["disable"] is None  # unless it is no terminal
+    assert bar.options["unit"] == "tree"
+    assert bar.n == bar.options["total"] == 900  # 100 for each of 3 + 6 values
+    assert bar.closed
+
+
+def test_epochs_and_images_have_a_bar_each(monkeypatch):
+    bars = []
+    monkeypatch.setattr(
+        "disentangle.scoring.progress.tqdm", lambda **options: bars.append(Bar(options)) or bars[-1]
+    )
+    progress = Progress(shown=True)
+    with progress.show("vp", images=8):
+        progress.advance(8)
+        progress.follow(1, 4, unit="epoch")
+        progress.follow(3, 4, unit="epoch")
+    assert [(bar.options["unit"], bar.n, bar.options["total"]) for bar in bars] == [
+        ("image", 8, 8),
+        ("epoch", 3, 4),
+    ]
+    assert all(bar.closed for bar in bars)
+    progress.advance(1)  # there is no bar any more
+
+
+class Bar:
+    """In place of tqdm's, which shows nothing but on a terminal."""
+
+    def __init__(self, options):
+        self.options, self.n, self.closed = options, 0, False
+
+    def update(self, count):
+        self.n += count
+
+    def close(self):
+        self.closed = True
+
+
+def test_an_error_on_the_first_process_is_raised_by_all():
+    def fail():
+        raise ValueError("bad")
+
+    with pytest.raises(ValueError, match="bad"):
+        Processes().on_first(fail)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "2 processes were started, but accelerate joins 1: set ACCELERATE"),
+        (
+            {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "ACCELERATE_USE_CPU": "true"},
+            "2 processes were started, but cannot join",
+        ),
+    ],
+)
+def test_processes_that_cannot_join(monkeypatch, capsys, environment, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert message in complaint(capsys, ["run"])
+
+
+def test_only_the_first_process_of_a_machine_complains(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit):
+        evaluate.main(["run"])
+    assert capsys.readouterr().err == ""
 
 
 def test_rows_are_mapped_in_chunks():

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from disentangle import evaluate, train, traverse
+from disentangle import compare, evaluate, train, traverse
 from disentangle.commands import parse_arguments
 from disentangle.parsing import parse_run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-SHELL = "".join(re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)).replace("\\\n", " ")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+SNIPPETS = [text for language, text in BLOCKS if language == "python"]
+SHELL = "".join(text for language, text in BLOCKS if not language).replace("\\\n", " ")
 TRAINING = [
     line.partition("  #")[0]
     for line in SHELL.splitlines()
@@ -47,6 +48,25 @@ def test_training_commands_parse(line, monkeypatch, tmp_path):
         parse_run(arguments)
 
 
+@pytest.mark.parametrize("module", [evaluate, compare])
+def test_scoring_commands_parse(module):
+    name = module.__name__.rpartition(".")[2]
+    lines = re.findall(rf"^.*\bdisentangle[ .]{name} (.*)$", SHELL, flags=re.M)
+    assert lines
+    for line in lines:
+        parse_arguments(module.build_parser(), shlex.split(line, comments=True))
+
+
+def test_the_codes_of_the_snippet_can_be_scored(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = (text for text in SNIPPETS if "np.savez" in text)
+    exec(compile(snippet, "README.md", "exec"), {})
+    (command,) = (line for line in SHELL.splitlines() if "--codes" in line)
+    assert evaluate.main(shlex.split(command)[2:]) == 0
+    assert (tmp_path / "scored" / "scores.json").is_file()
+    assert "mig" in capsys.readouterr().out
+
+
 def test_make_quickstart_gives_options_that_the_commands_have(monkeypatch):
     monkeypatch.chdir(ROOT)
     recipe = (ROOT / "Makefile").read_text().replace("\\\n", " ")
@@ -61,4 +81,4 @@ def test_make_quickstart_gives_options_that_the_commands_have(monkeypatch):
 def test_the_quickstart_folder_can_be_scored_and_drawn():
     assert traverse.main(["runs/quickstart", "--samples", "2", "--range", "2.5"]) == 0
     few = ["--factor_vae_score.train_points", "10", "--factor_vae_score.test_points", "10"]
-    assert evaluate.main(["runs/quickstart", "--mig.points", "100", *few]) == 0
+    assert evaluate.main(["runs/quickstart", "--points", "100", *few]) == 0

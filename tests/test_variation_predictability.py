@@ -186,6 +186,17 @@ def test_seeds_reproduce_and_are_averaged():
     assert np.isnan(alone[0].std)
 
 
+def test_progress_counts_the_epochs_of_all_seeds_and_changes_nothing():
+    few, calls = {**QUICK, "epochs": 2, "seeds": [0, 1]}, []
+    decode = pixel_generator(PIXELS)
+    watched = variation_predictability(
+        decode, prior(3), **few, progress=lambda *call: calls.append(call)
+    )
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    plain = variation_predictability(decode, prior(3), **few)
+    np.testing.assert_array_equal(watched.confusion, plain.confusion)
+
+
 def test_random_state_of_the_caller_does_not_matter():
     decode = pixel_generator(PIXELS)
     scores = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ MAPS = {
         [("dci", "importance"), ("histogram_dci", "importance")],
     ),
 }
+
+LINE = 11  # characters of a factor's name that fit below a column
 
 
 def write_heat_maps(folder: Path, subject: Subject, scores: Mapping[str, Any]) -> list[Path]:
@@ -42,8 +45,8 @@ def write_heat_maps(folder: Path, subject: Subject, scores: Mapping[str, Any]) -
         mark = "-fitted-encoder" if subject.suffix else ""
         file = folder / f"{name}{mark}.png"
         folder.mkdir(parents=True, exist_ok=True)
-        shown = f"{title}{subject.suffix}" if metric != "histogram_dci" else f"{title}, histograms"
-        file.write_bytes(_draw(matrix, subject, shown))
+        means = ", histograms" if metric == "histogram_dci" else ""
+        file.write_bytes(_draw(matrix, subject, f"{title}{means}{subject.suffix}"))
         files.append(file)
     return files
 
@@ -51,5 +54,6 @@ def write_heat_maps(folder: Path, subject: Subject, scores: Mapping[str, Any]) -
 def _draw(matrix: np.ndarray, subject: Subject, title: str) -> bytes:
     from disentangle.figures import draw_heat_map, encode_figure  # matplotlib takes a moment
 
-    rows, columns = subject.points.code_names, subject.points.factor_names
+    rows = subject.points.code_names
+    columns = [fill(name, LINE) for name in subject.points.factor_names]
     return encode_figure(draw_heat_map(matrix, rows=rows, columns=columns, title=title), "png")

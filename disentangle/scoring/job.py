@@ -12,7 +12,8 @@ from disentangle.scoring.heat_maps import write_heat_maps
 from disentangle.scoring.processes import Processes
 from disentangle.scoring.registry import METRICS
 from disentangle.scoring.report import library_versions, merge_report, write_report
-from disentangle.scoring.subject import RunSubject, Subject
+from disentangle.scoring.run_subject import RunSubject
+from disentangle.scoring.subject import Subject
 from disentangle.training.run_folder import RunFolder
 
 FIT = "fit_encoder"  # how the fit of an encoder is named among the scores
@@ -25,7 +26,7 @@ class Job:
     Attributes:
         subject: What is scored.
         names: Of the metrics to compute.
-        left_out: Why other metrics cannot be computed, by their name.
+        left_out: Why other metrics are not computed, by their name: `for want of …` or `as …`.
         step: Training step of the model.
         folder: For `scores.json` and `plots`; None writes nothing.
         old: What `scores.json` holds.
@@ -44,56 +45,78 @@ class Job:
     failed: dict[str, str] = field(default_factory=dict)
     plots: list[Path] = field(default_factory=list)
 
+    def prepare(self, protocol: Mapping[str, Any]) -> None:
+        """Fits an encoder if one is wanted, and encodes; every process must take part.
+
+        All jobs come before the first `compute`, which may ask for the codes of the others' runs.
+
+        Args:
+            protocol: The options of `fit_encoder`.
+        """
+        subject = self.subject
+        if not isinstance(subject, RunSubject):
+            return
+        subject.use_device()
+        try:
+            if subject.fits_encoder:
+                self._fit(subject, protocol)
+        except ValueError as error:
+            self.failed[FIT] = str(error)
+            return
+        if any("codes" in METRICS[name].inputs.arguments for name in self.names):
+            count = subject.draws.points + subject.draws.test_points
+            with subject.progress.show("encoding", count):
+                _ = subject.points  # apart, so that no metric's seconds include it
+
     def compute(
         self, protocols: Mapping[str, dict[str, Any]], processes: Processes, bar: tqdm
     ) -> None:
-        """Computes the scores; every process must take part.
+        """Computes the scores, and writes each; every process must take part.
 
         Args:
-            protocols: The options of each metric, and of `fit_encoder`.
+            protocols: The options of each metric.
             processes: Which encode and decode.
             bar: Counts metrics.
         """
-        subject = self.subject
-        subject.use_device()
-        if isinstance(subject, RunSubject) and subject.fits_encoder:
-            bar.set_postfix_str("fitting an encoder")
-            self._fit(subject, protocols[FIT])
-        if any("codes" in METRICS[name].inputs.arguments for name in self.names):
-            with subject.progress("encoding", subject.draws.points + subject.draws.test_points):
-                _ = subject.points  # apart, so that no metric's seconds include it
         for name in self.names:
             bar.set_postfix_str(name)
             try:
                 self._compute(name, protocols[name], processes)
             except ValueError as error:
                 self.failed[name] = str(error)
+            if processes.is_first:
+                self._write_scores()  # what follows may take hours, and be interrupted
             bar.update()
+        if processes.is_first and self.folder is not None:
+            self.plots = write_heat_maps(self.folder.plots, self.subject, self.scores)
 
     def _compute(self, name: str, protocol: dict[str, Any], processes: Processes) -> None:
         metric, subject = METRICS[name], self.subject
         start = time.perf_counter()
         total = None if metric.images is None else metric.images(subject, protocol)
-        with subject.progress(name, total):
+        with subject.progress.show(name, total):
             arguments = {key: get(subject) for key, get in metric.inputs.arguments.items()}
             if not (metric.inputs.shared or processes.is_first):
                 return
             result = metric.call(arguments, protocol, subject.draws.seed)
         details = asdict(result)
         del details["score"]
-        self.scores[name + subject.suffix] = self._describe(
+        suffix = subject.suffix if "codes" in metric.inputs.needs else ""
+        self.scores[name + suffix] = self._describe(
             float(metric.pick(result, subject)),
             metric.inputs.protocol(subject) | protocol,
             time.perf_counter() - start,
             details,
         )
 
-    def _fit(self, subject: RunSubject, protocol: dict[str, Any]) -> None:
+    def _fit(self, subject: RunSubject, protocol: Mapping[str, Any]) -> None:
         start = time.perf_counter()
-        fitted = subject.fit_encoder(**protocol)
+        images = protocol["steps"] * protocol["batch_size"] + protocol["held_out"]
+        with subject.progress.show("fitting an encoder", images):
+            fitted = subject.fit_encoder(**protocol)
         details = {"r_squared": fitted.r_squared}
         self.scores[FIT] = self._describe(
-            fitted.score, protocol, time.perf_counter() - start, details
+            fitted.score, dict(protocol), time.perf_counter() - start, details
         )
 
     def _describe(
@@ -108,10 +131,7 @@ class Job:
             "details": details,
         }
 
-    def write(self) -> None:
-        """Writes `scores.json` and the heat maps."""
-        if self.folder is None:
-            return
-        self.folder.path.mkdir(parents=True, exist_ok=True)
-        write_report(self.folder.scores, merge_report(self.old, self.step, self.scores))
-        self.plots = write_heat_maps(self.folder.plots, self.subject, self.scores)
+    def _write_scores(self) -> None:
+        if self.folder is not None:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+            write_report(self.folder.scores, merge_report(self.old, self.step, self.scores))

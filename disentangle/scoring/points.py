@@ -23,6 +23,8 @@ class Points:
         test_factors: Shape `(M, F)`; None if there are none.
         code_names: The K names.
         factor_names: The F names, empty without factors.
+        divergences: Mean over the training points of the divergence of each code's posterior from
+            the prior, shape `(K,)`, in nats; None if there is no posterior.
     """
 
     codes: np.ndarray
@@ -31,6 +33,7 @@ class Points:
     test_factors: np.ndarray | None
     code_names: tuple[str, ...]
     factor_names: tuple[str, ...]
+    divergences: np.ndarray | None = None
 
 
 def read_points(path: str | Path) -> Points:

@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -13,6 +13,9 @@ from torch import Tensor
 
 # The first process may fit classifiers for hours while the others wait for its next images.
 PATIENCE = timedelta(days=2)
+ENCODED = 512  # images that a process renders and encodes at once
+DECODED = 32  # images that a process decodes at once
+BATCH = 8 * DECODED  # images that a metric asks for at once, so that several processes have work
 T = TypeVar("T")
 
 
@@ -25,7 +28,8 @@ class Processes:
         device: The device that was assigned to this process.
 
     Raises:
-        RuntimeError: If several were started that do not know each other; each would write.
+        ValueError: If several were started that cannot join or do not know each other; each would
+            write.
 
     Examples:
         >>> processes = Processes()
@@ -34,14 +38,7 @@ class Processes:
     """
 
     def __init__(self) -> None:
-        # As `Accelerator` does, which `PartialState` leaves to its caller.
-        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
-        started = int(os.environ.get("WORLD_SIZE", 1))
-        if state.num_processes != started:
-            raise RuntimeError(
-                f"{started} processes were started, but accelerate joins {state.num_processes}: "
-                "set ACCELERATE_USE_CPU=true to score on several processes without GPUs"
-            )
+        state = _join()
         self.count: int = state.num_processes
         self.index: int = state.process_index
         self.is_first = self.index == 0
@@ -75,17 +72,53 @@ class Processes:
         return whole
 
     def on_first(self, function: Callable[[], T]) -> T:
-        """What the first process computes, sent to all; it must be possible to pickle it."""
-        values = [function() if self.is_first else None]
+        """What the first process computes, sent to all; it must be possible to pickle it.
+
+        Raises:
+            ValueError: In every process, if the function raises one.
+        """
+        values: list[Any] = [_attempt(function) if self.is_first else None]
         if self.count > 1:
             broadcast_object_list(values)
-        return values[0]  # type: ignore[return-value]
+        if isinstance(values[0], ValueError):
+            raise values[0]
+        return values[0]
 
-    @contextmanager
-    def only_first_speaks(self) -> Iterator[None]:
-        """Silences the other processes."""
-        if self.is_first:
-            yield
-            return
-        with open(os.devnull, "w") as void, redirect_stdout(void), redirect_stderr(void):
-            yield
+
+def _join() -> PartialState:
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    try:
+        # As `Accelerator` does, which `PartialState` leaves to its caller.
+        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{started} processes were started, but cannot join: {error}") from error
+    if state.num_processes != started:
+        raise ValueError(
+            f"{started} processes were started, but accelerate joins {state.num_processes}: "
+            "set ACCELERATE_USE_CPU=true to score on several processes without GPUs"
+        )
+    return state
+
+
+def _attempt(function: Callable[[], T]) -> T | ValueError:
+    """The error in place of a value: the other processes would wait for it in vain."""
+    try:
+        return function()
+    except ValueError as error:
+        return error
+
+
+def leads_its_machine() -> bool:
+    """Whether this is the first process on its machine, which can be asked before they join."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+@contextmanager
+def silence(*, unless: bool) -> Iterator[None]:
+    """Keeps what its body prints from the terminal, unless this process is to speak."""
+    with ExitStack() as stack:
+        if not unless:
+            void = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(void))
+            stack.enter_context(redirect_stderr(void))
+        yield

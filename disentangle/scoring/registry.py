@@ -1,16 +1,11 @@
 """Every metric by its name: what it is computed from, and whether it is quick enough by default."""
 
-import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from disentangle.metrics import (
-    FeatureMoments,
-    Features,
     activeness,
     beta_vae_score,
     dci,
@@ -31,115 +26,24 @@ from disentangle.metrics import (
     variation_predictability,
     wasserstein_correlation,
 )
-from disentangle.scoring.subject import BATCH
+from disentangle.scoring.inputs import (
+    AXES,
+    CODES,
+    FACTORS,
+    FEATURES,
+    GROWN,
+    MOMENTS,
+    NEEDS,
+    PAIRS,
+    PATHS,
+    PEERS,
+    RENDERED,
+    SPLIT,
+    Inputs,
+)
 
 GROUPS = ("supervised", "unsupervised", "generator")
-NEEDS = {
-    "codes": "codes: a model with an encoder, or --encoder fit",
-    "factors": "a data set with known factors",
-    "test split": "the arrays test_codes and test_factors",
-    "rendering": "a run whose data set renders any factors",
-    "generator": "the run of a generator",
-    "images": "the run of a generator and its data set",
-    "peers": "two or more runs with the same data set and number of codes",
-}
-NOT_PROTOCOL = {"seed", "workers", "kl"}  # arguments that no protocol names
-MERGED = 4096  # features whose moments are taken at once
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a kind of metric is computed from.
-
-    Attributes:
-        needs: Of the keys of `NEEDS`.
-        arguments: Gives the metric's argument of that name, of a subject.
-        protocol: Gives what the arguments say of the protocol, of a subject.
-        shared: Whether the metric itself encodes or decodes, which all processes do together.
-    """
-
-    needs: tuple[str, ...]
-    arguments: Mapping[str, Callable[[Any], Any]]
-    protocol: Callable[[Any], dict[str, Any]] = lambda subject: {}
-    shared: bool = False
-
-
-CODES = Inputs(
-    ("codes",),
-    {"codes": lambda s: s.points.codes},
-    lambda s: {"points": len(s.points.codes)},
-)
-FACTORS = Inputs(
-    ("codes", "factors"),
-    {**CODES.arguments, "factors": lambda s: s.points.factors},
-    CODES.protocol,
-)
-SPLIT = Inputs(
-    ("codes", "factors", "test split"),
-    {
-        **FACTORS.arguments,
-        "test_codes": lambda s: s.points.test_codes,
-        "test_factors": lambda s: s.points.test_factors,
-    },
-    lambda s: {"points": len(s.points.codes), "test_points": len(s.points.test_codes)},
-)
-RENDERED = Inputs(
-    ("codes", "factors", "rendering"),
-    {"represent": lambda s: s.represent, "factor_sizes": lambda s: s.factor_sizes},
-    shared=True,
-)
-PEERS = Inputs(
-    ("codes", "peers"),
-    {"codes": lambda s: [peer.points.codes for peer in s.peers]},
-    lambda s: {"points": len(s.points.codes), "runs": [peer.name for peer in s.peers]},
-)
-AXES = Inputs(
-    ("generator",),
-    {
-        "decode": lambda s: s.decode,
-        "latents": lambda s: s.latents,
-        "directions": lambda s: s.directions,
-        "std": lambda s: s.stds,
-        "batch_size": lambda s: BATCH,
-    },
-    lambda s: {"latents": s.draws.latents},
-    shared=True,
-)
-PAIRS = Inputs(
-    ("generator",),
-    {
-        "decode": lambda s: s.decode,
-        "sample": lambda s: s.sample,
-        "decode_batch_size": lambda s: BATCH,
-    },
-    shared=True,
-)
-PATHS = Inputs(
-    ("generator",),
-    {
-        "decode": lambda s: s.decode,
-        "sample": lambda s: s.sample,
-        "distance": lambda s: s.distance,
-        "batch_size": lambda s: BATCH,
-    },
-    shared=True,
-)
-FEATURES = Inputs(
-    ("generator", "images"),
-    {"features": lambda s: s.generated_features, "reference": lambda s: s.reference_features},
-    lambda s: {
-        "images": len(s.generated_features.values),
-        "reference_images": len(s.reference_features.values),
-    },
-)
-MOMENTS = Inputs(
-    FEATURES.needs,
-    {
-        "features": lambda s: gather_moments(s.generated_features),
-        "reference": lambda s: gather_moments(s.reference_features),
-    },
-    FEATURES.protocol,
-)
+NOT_PROTOCOL = {"seed", "workers"}  # arguments that no protocol names
 
 
 @dataclass(frozen=True)
@@ -192,7 +96,7 @@ METRICS: dict[str, Metric] = {
         histogram_dci, "supervised", SPLIT, values=("completeness", "informativeness")
     ),
     "dci": Metric(
-        dci, "supervised", SPLIT, quick=False, values=("completeness", "informativeness")
+        dci, "supervised", GROWN, quick=False, values=("completeness", "informativeness")
     ),
     "factor_vae_score": Metric(
         factor_vae_score,
@@ -242,10 +146,19 @@ METRICS: dict[str, Metric] = {
         images=lambda s, p: 2 * p["samples"],
     ),
     "frechet_inception_distance": Metric(
-        frechet_inception_distance, "generator", MOMENTS, quick=False
+        frechet_inception_distance,
+        "generator",
+        MOMENTS,
+        quick=False,
+        images=lambda s, p: s.draws.features.images + s.reference_count,
     ),
     "kernel_inception_distance": Metric(
-        kernel_inception_distance, "generator", FEATURES, quick=False, values=("std",)
+        kernel_inception_distance,
+        "generator",
+        FEATURES,
+        quick=False,
+        values=("std",),
+        images=lambda s, p: s.draws.features.images + s.reference_count,
     ),
 }
 
@@ -287,12 +200,3 @@ def lacking(name: str, offers: Iterable[str]) -> str | None:
     """
     missing = [need for need in METRICS[name].inputs.needs if need not in set(offers)]
     return NEEDS[missing[0]] if missing else None
-
-
-def gather_moments(features: Features) -> FeatureMoments:
-    """The moments of features, a part at a time: double precision of all would take gigabytes."""
-    parts: Sequence[Any] = [
-        features.values[start : start + MERGED] for start in range(0, len(features.values), MERGED)
-    ]
-    moments = (FeatureMoments.of(Features(np.asarray(part), features.origin)) for part in parts)
-    return functools.reduce(FeatureMoments.merge, moments)

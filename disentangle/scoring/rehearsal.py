@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from disentangle.metrics import Features
+from disentangle.metrics import Features, fit_encoder
 from disentangle.scoring.points import Points, name_codes
+from disentangle.scoring.progress import Progress
 from disentangle.scoring.registry import METRICS
-from disentangle.scoring.subject import RunSubject, Subject
+from disentangle.scoring.run_subject import RunSubject
+from disentangle.scoring.subject import Subject
 
 FEW = 200  # points of a rehearsal
 FACTORS = (2, 3)  # sizes
@@ -45,6 +47,24 @@ def check_options(name: str, subject: Subject, protocol: Mapping[str, Any]) -> N
             raise ValueError(f"{name}: {error}") from error
 
 
+def check_fit(protocol: Mapping[str, Any]) -> None:
+    """Calls `fit_encoder` until it would decode.
+
+    Raises:
+        ValueError: If it refuses its options.
+    """
+
+    def decode(latents: Tensor) -> Tensor:
+        raise _StartedError
+
+    try:
+        fit_encoder(decode, lambda n, generator: torch.zeros(n, 1), **protocol)
+    except _StartedError:
+        return
+    except ValueError as error:
+        raise ValueError(f"fit_encoder: {error}") from error
+
+
 class _StartedError(Exception):
     """The metric is past its checks."""
 
@@ -63,6 +83,7 @@ class _StandIn:
 
     def __init__(self, subject: Subject, few: int) -> None:
         self.subject, self.few, self.draws = subject, few, subject.draws
+        self.progress = Progress(shown=False)
         self.factor_sizes = FACTORS
         self.peers = [self, self]
 

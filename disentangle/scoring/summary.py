@@ -7,7 +7,7 @@ import numpy as np
 
 from disentangle.scoring.job import Job
 from disentangle.scoring.registry import METRICS
-from disentangle.scoring.subject import RunSubject
+from disentangle.scoring.run_subject import RunSubject
 from disentangle.tables import Cell, Format, format_table
 
 BAR = 24  # characters of the longest bar
@@ -77,7 +77,7 @@ def list_notes(job: Job) -> list[str]:
     """What a reader of the scores must know besides."""
     notes: dict[str, list[str]] = {}
     for name, reason in job.left_out.items():
-        notes.setdefault(f"not computed, for want of {reason}", []).append(name)
+        notes.setdefault(f"not computed, {reason}", []).append(name)
     for name, reason in job.failed.items():
         notes.setdefault(f"could not be computed: {reason}", []).append(name)
     for name, entry in job.scores.items():
