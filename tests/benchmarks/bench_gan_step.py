@@ -1,9 +1,10 @@
 """A training step of EigenGAN, beside a plain one in eager float32, and where its time goes.
 
 The plain step is what a straightforward loop does: the usual memory order, convolutions of every
-point of a subspace in place of its basis, images made for each of the two steps, the discriminator called once for real and once for made images and left to collect
-gradients in the generator's step, unfused Adam, and NOG by `torch.linalg.svd`. R1, due in one step
-of sixteen, is left out of all of them.
+point of a subspace in place of its basis, images made for each of the two steps, the discriminator
+called once for real and once for made images and left to collect gradients in the generator's step,
+unfused Adam, and NOG by `torch.linalg.svd`. R1, due in one step of sixteen, is left out of all of
+them.
 
 The floor counts the floating-point operations of the step's convolutions and products once: three
 passes through the generator (forward, and backward for inputs and for weights) and eight through
