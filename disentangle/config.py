@@ -153,8 +153,11 @@ class GANObjective:
         regulariser_weight: Its weight.
         regulariser_layers: Modules of the generator whose outputs `hessian_penalty` and `orojar`
             look at; by default the images.
-        regulariser_difference: Derivatives of these two by finite differences, as published, or
-            exact.
+        regulariser_directions: Random directions of these two, for each image and step.
+        regulariser_epsilon: Step of their finite differences.
+        regulariser_difference: Their derivatives by finite differences, as published, or exact.
+        regulariser_reduction: The largest over the images, as published, which is that of each
+            process's part of a batch; the mean is the same however a batch is divided.
     """
 
     loss: Literal["hinge", "non_saturating", "bce", "lsgan", "wasserstein"] = "hinge"
@@ -168,10 +171,23 @@ class GANObjective:
     regulariser: Literal["none", "hessian_penalty", "orojar", "variation_predictability"] = "none"
     regulariser_weight: float = 1e-5
     regulariser_layers: tuple[str, ...] = ()
+    regulariser_directions: int = 2
+    regulariser_epsilon: float = 0.1
     regulariser_difference: Literal["finite", "exact"] = "finite"
+    regulariser_reduction: Literal["max", "mean"] = "max"
 
     def __post_init__(self) -> None:
-        _check_positive(self, "r1_every")
+        _check_positive(self, "r1_every", "regulariser_epsilon")
+        if self.regulariser_directions < 2:
+            raise ValueError(
+                "objective.regulariser_directions must be at least 2, whose variance is taken, "
+                f"got {self.regulariser_directions}"
+            )
+        if self.loss == "wasserstein" and not (self.gradient_penalty_weight or self.r1_weight):
+            raise ValueError(
+                "the loss wasserstein has no minimum without a bound on the discriminator's slope: "
+                "objective.gradient_penalty_weight or objective.r1_weight must be positive"
+            )
         for name in ("gradient_penalty_weight", "r1_weight", "regulariser_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(

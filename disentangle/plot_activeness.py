@@ -86,7 +86,8 @@ def read_run(folder: RunFolder) -> Run:
                 )
     if not subspaces:
         raise ValueError(
-            f"{folder.path} has no records of {PREFIX} (training.activeness_every may be 0)"
+            f"{folder.path} has no records of {PREFIX} (training.activeness_every, by default "
+            "as sample_every, may be 0 or more than its steps)"
         )
     return Run(folder, folder.read_config(), subspaces)
 

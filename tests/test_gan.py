@@ -99,10 +99,8 @@ def test_regularisers(train, regulariser, techniques):
 
 @pytest.mark.parametrize("regulariser", REGULARISERS)
 def test_regularised_parts_make_the_same_step(train, regulariser):
-    options = ["--objective.regulariser", regulariser]
-    if regulariser != "variation_predictability":
-        # The published maximum over the samples is no mean of those over parts.
-        options += ["--objective.regulariser_weight", "0"]
+    # The published maximum over the images is not the mean of those over parts.
+    options = ["--objective.regulariser", regulariser, "--objective.regulariser_reduction", "mean"]
     whole, _ = train(*options)
     parts, _ = train(*options, "--training.accumulation", "2", name="parts")
     assert_near(whole, parts)
@@ -146,6 +144,8 @@ def test_activeness_is_logged_and_a_dead_subspace_is_told(tiny_gan, capsys):
     [
         (["--objective.gradient_penalty_weight", "-1"], "gradient_penalty_weight must not be neg"),
         (["--objective.loss", "lsgan", "--objective.hinged_generator", "true"], "got 'lsgan'"),
+        (["--objective.loss", "wasserstein", "--objective.r1_weight", "0"], "has no minimum"),
+        (["--objective.regulariser_directions", "1"], "must be at least 2"),
     ],
 )
 def test_bad_options(tiny_gan, options, message):
@@ -154,8 +154,7 @@ def test_bad_options(tiny_gan, options, message):
 
 
 def test_a_layer_that_is_not_there_is_refused_before_anything_is_written(tiny_gan, tmp_path):
-    options = ["--objective.regulariser", "orojar", "--objective.regulariser_layers", "[blocs.0]"]
-    run, _ = parse_run([*tiny_gan, *options])
+    run, _ = parse_run([*tiny_gan, "--objective.regulariser_layers", "[blocs.0]"])
     with pytest.raises(ValueError, match=r"no layer is named 'blocs.0'; there is blocks.0"):
         Session(run)
     assert not (tmp_path / "run").exists()
@@ -179,3 +178,22 @@ def test_a_step_waits_for_no_value(tiny_gan, options, count_scalars):
     with count_scalars() as count:
         session.task.step(Batch(images, step=4, samples=range(8), seed=0))  # with R1
     assert count.calls == 0
+
+
+@pytest.mark.parametrize("regulariser", REGULARISERS)
+def test_a_regularised_run_resumes_bit_for_bit(tiny_gan, train, tmp_path, regulariser):
+    options = ["--objective.regulariser", regulariser, "--orthogonality", "[sn]"]
+    whole, _ = train(*options, name="whole")
+    train(*options, "--training.steps", "3", name="halves")
+    halves = [*tiny_gan, *options, "--output", str(tmp_path / "halves"), "--resume"]
+    Session(parse_run(halves)[0], resume="latest").train()
+    resumed = load_model(tmp_path / "halves" / "model").state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_recogniser_that_is_new_is_refused_on_resuming(tiny_gan, train):
+    train("--training.steps", "3")
+    options = [*tiny_gan, "--objective.regulariser", "variation_predictability"]
+    run, _ = parse_run(options)
+    with pytest.raises(ValueError, match="a recogniser of the regulariser is False there and True"):
+        Session(run, resume="latest")

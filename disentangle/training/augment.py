@@ -16,6 +16,9 @@ HOLE = 1 / 2  # side of the square that is cut out, of the image's size
 def diff_augment(images: Tensor, draws: Tensor, probability: float) -> Tensor:
     """Each image with its colour changed, moved, and a square cut out, each with a probability.
 
+    Each transform has a coin of its own for each image. (The paper has none; where the method gives
+    a probability, whether one coin is for all three is open.)
+
     Pure: the same draws give the same augmentation. Differentiable in the images.
 
     Args:

@@ -111,6 +111,8 @@ def measure_subspaces(
 ) -> dict[str, float]:
     """The mean activeness of the axes of each group of a generator, as it is in evaluation mode.
 
+    Of a generator with one group, the activeness of each axis.
+
     It decodes `3 · samples` images for each axis. The latents are the same in every call, so that
     what changes between calls is the generator; no other random stream is touched.
 
@@ -145,9 +147,11 @@ def measure_subspaces(
             std=[axis.std for axis in axes],
             batch_size=batch_size,
         ).per_axis
+    # Of a single subspace, each axis by itself: the mean of all would hide one that is dead.
+    single = len({axis.group for axis in axes}) == 1
     members: dict[str, list[float]] = {}
     for axis, value in zip(axes, per_axis.tolist(), strict=True):
-        members.setdefault(axis.group, []).append(value)
+        members.setdefault(axis.name if single else axis.group, []).append(value)
     return {group: sum(values) / len(values) for group, values in members.items()}
 
 

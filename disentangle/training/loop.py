@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers import ModelMixin
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from disentangle.config import RunConfig
 from disentangle.data import scale_pixels
 from disentangle.orthogonality import WEIGHT_TECHNIQUES
+from disentangle.training.average import RunningAverage
 from disentangle.training.batches import StepSampler, load_batches
 from disentangle.training.checkpoints import (
     drop_checkpoints_after,
@@ -116,7 +116,7 @@ class Session:
                 log.note(batch.step, self.task.learner.conditioning)
                 self.step = batch.step
                 if self.average is not None:
-                    self.average.update_parameters(self.task.learner.raw)
+                    self.average.update(self.task.learner.raw, first=self.step == 1)
                 if watch is not None:
                     log.note(batch.step, watch.measure(batch.step, self._best_model()))
                 stop = self._asked_to_stop(noted)
@@ -244,14 +244,12 @@ def share_batch(run: RunConfig, size: int, accelerator: Accelerator) -> range:
     return range(joint)[accelerator.process_index * share :][:share]
 
 
-def build_average(model: nn.Module, run: RunConfig) -> AveragedModel | None:
+def build_average(model: nn.Module, run: RunConfig) -> RunningAverage | None:
     """The running average of the weights and buffers, or `None` if the run keeps none."""
     half_life = run.training.ema_half_life
     if not half_life:
         return None
-    decay = 0.5 ** (run.training.batch_size / half_life)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-    return average.requires_grad_(False).eval()
+    return RunningAverage(model, decay=0.5 ** (run.training.batch_size / half_life))
 
 
 def check_architecture(run: RunConfig, folder: RunFolder) -> None:
@@ -282,7 +280,11 @@ def _state_options(config: dict[str, Any]) -> dict[str, Any]:
     options["olr in orthogonality"] = divided
     options["pre_svd_parameters"] = config.get("pre_svd_parameters") if divided else None
     average = (config.get("training") or {}).get("ema_half_life", 0)
-    return options | {"an average of the weights": bool(average)}
+    regulariser = (config.get("objective") or {}).get("regulariser")
+    return options | {
+        "an average of the weights": bool(average),
+        "a recogniser of the regulariser": regulariser == "variation_predictability",
+    }
 
 
 def check_future(run: RunConfig, checkpoint: Path, *, overwrite: bool) -> None:

@@ -20,7 +20,6 @@ from disentangle.training.orojar import orojar
 from disentangle.training.randomness import Purpose
 from disentangle.training.variation_regulariser import choose_axes, move_along, variation_loss
 
-DIRECTIONS = 2  # per latent and step, as published
 PENALTIES = {"hessian_penalty": hessian_penalty, "orojar": orojar}
 
 
@@ -49,8 +48,12 @@ class DerivativeRegulariser(Regulariser):
 
     def __init__(self, objective: GANObjective, generator: ModelMixin) -> None:
         self.penalty = partial(
-            PENALTIES[objective.regulariser], difference=objective.regulariser_difference
+            PENALTIES[objective.regulariser],
+            epsilon=objective.regulariser_epsilon,
+            difference=objective.regulariser_difference,
+            reduction=objective.regulariser_reduction,
         )
+        self.count = objective.regulariser_directions
         self.generator = generator
         layers = objective.regulariser_layers
         self.decode = record_layers(generator.decode, generator, layers) if layers else None
@@ -61,7 +64,7 @@ class DerivativeRegulariser(Regulariser):
 
     def loss(self, part: Batch, z: Tensor, images: Tensor) -> Tensor:
         """The penalty of decoding around the latents."""
-        numbers = part.uniform(Purpose.DIRECTION, DIRECTIONS * len(self.axes))
+        numbers = part.uniform(Purpose.DIRECTION, self.count * len(self.axes))
         with hold_weights(self.generator):
             decode = self.decode or self.generator.decode
             return self.penalty(decode, z, rademacher_directions(numbers, self.axes))
@@ -114,9 +117,11 @@ def build_regulariser(
     """The regulariser that a run names; `None` if it names none.
 
     Raises:
-        ValueError: As `DerivativeRegulariser`.
+        ValueError: If a layer is not found, whatever the regulariser; as `DerivativeRegulariser`.
     """
     assert isinstance(run.objective, GANObjective)
+    if layers := run.objective.regulariser_layers:
+        record_layers(generator.decode, generator, layers)
     if run.objective.regulariser == "none":
         return None
     if run.objective.regulariser in PENALTIES:
