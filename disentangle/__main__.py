@@ -1,4 +1,4 @@
-"""`disentangle train|evaluate|compare|traverse …`, the same as `python -m disentangle …`."""
+"""`disentangle data|train|evaluate|compare|traverse …`, the same as `python -m disentangle …`."""
 
 import importlib
 import sys
@@ -6,6 +6,7 @@ import sys
 from disentangle import __version__
 
 COMMANDS = {
+    "data": "show what a data set holds, as a picture and as a table",
     "train": "train a model as a configuration says",
     "evaluate": "score the models of runs, or codes of your own",
     "compare": "put the scores of runs side by side, mean ± deviation over seeds",
@@ -13,13 +14,15 @@ COMMANDS = {
     "plot-conditioning": "draw how well conditioned the layers of runs were",
     "plot-activeness": "draw how much each subspace of runs changed the image",
 }
+MODULES = {"data": "show_data"}  # `disentangle.data` is the package of the data sets
 
 
 def main() -> None:
     """Hands over to a command; imports it, and PyTorch with it, only then."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in COMMANDS:
-        module = importlib.import_module(f"disentangle.{name.replace('-', '_')}")
+        module_name = MODULES.get(name, name.replace("-", "_"))
+        module = importlib.import_module(f"disentangle.{module_name}")
         sys.exit(module.main(arguments))
     if name == "--version":
         print(f"disentangle {__version__}")

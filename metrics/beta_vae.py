@@ -65,10 +65,10 @@ def beta_vae_score(
     and independently of the others.
 
     Protocol: disentanglement_lib's: 10,000 training and 5,000 test points with batches of 64 pairs,
-    `LogisticRegression()`, but up to `max_iterations` iterations where that stops at 100. That
-    renders and encodes 1,920,000 images: where that is too slow, fewer points give the same score
-    with more noise, a standard error of at most `0.5 / √test_points`. The random numbers are not
-    that library's.
+    `LogisticRegression()`, multinomial since scikit-learn 0.22 and one-versus-rest in 2019, but up
+    to `max_iterations` iterations where that stops at 100. That renders and encodes 1,920,000
+    images: where that is too slow, fewer points give the same score with more noise, a standard
+    error of at most `0.5 / √test_points`. The random numbers are not that library's.
 
     Args:
         represent: Gives the codes `(N, K)` of int64 factors `(N, F)`; is called with at most

@@ -76,6 +76,8 @@ def explicitness(
     multinomial `LogisticRegression()`, but up to `max_iterations` iterations where that stops at
     100. `one_vs_rest` is the paper's classifier, one binary regression per value: that separates no
     middle value of a line, and perfect codes of dSprites' factors get 0.78 with it instead of 0.99.
+    `LogisticRegression()` was one-versus-rest as well before scikit-learn 0.22, so numbers that
+    disentanglement_lib printed in 2019 compare with `one_vs_rest`.
     A constant code is set to 0 (that library divides it by 0 and raises). A value that no test
     point has is left out of the mean of its factor (there it raises); one that training did not
     have counts as one of the others.

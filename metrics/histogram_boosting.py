@@ -14,6 +14,10 @@ from scipy.special import softmax
 # of the decrease of the error, relative: a copy of a feature, or its negative, must be as good
 SINGLE_PRECISION = 1e-5
 
+# times the mean of the gaps around it: of 80 gaps between points that come at random, one is so
+# wide in four cases of a thousand
+WIDE = 10.0
+
 
 @dataclass(frozen=True, eq=False)
 class BoostingResult:
@@ -36,7 +40,8 @@ def quantile_bins(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers the bins that features fall into: equally full ones on the training points.
 
-    A feature with at most `bins` different values has one bin for each.
+    A feature with at most `bins` different values has one bin for each. Where points come in
+    clusters, a bin ends at the wide gap between them, if one is within half a bin.
 
     Args:
         features: Shape `(N, K)`, finite.
@@ -66,10 +71,33 @@ def _cut(x: np.ndarray, bins: int) -> np.ndarray:
         return values[1:]
     # rounded to the nearest, the bins of the negative of a feature mirror those of the feature
     cuts = np.rint(np.arange(1, bins) * len(x) / bins).astype(int)
+    cuts = _move_to_gaps(x, cuts)
     # where many points share a value, the nearer end of theirs: zeros stay apart from the rest
     starts, ends = (np.searchsorted(x, x[cuts], side=side) for side in ("left", "right"))
     cuts = np.where(cuts - starts <= ends - cuts, starts, ends)
     return np.unique(x[cuts[(cuts > 0) & (cuts < len(x))]])
+
+
+def _move_to_gaps(x: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """The cuts, each moved to the widest gap within half a bin, if that is wide.
+
+    Args:
+        x: Sorted values, shape `(N,)`.
+        cuts: Positions in `x`, ascending, one between each two bins.
+    """
+    gaps = np.diff(x, prepend=x[:1])  # before each value
+    # not to the ends, where gaps are wide in any distribution with tails
+    half = len(x) / (2 * (len(cuts) + 1))
+    firsts = np.ceil(cuts - half).astype(int).clip(min=1)
+    lasts = np.floor(cuts + half).astype(int)
+    moved = cuts.copy()
+    for i, (first, last) in enumerate(zip(firsts, lasts, strict=True)):
+        around = gaps[first : last + 1]
+        widest = around.argmax()
+        others = (around.sum() - around[widest]) / max(1, len(around) - 1)
+        if around[widest] > WIDE * others:
+            moved[i] = first + widest
+    return moved
 
 
 def fit_histogram_boosting(

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor, bfloat16
 
 Array = np.ndarray | Tensor
+LARGEST = 1e75  # whose fourth power, and that of its reciprocal, is a number in double precision
 
 
 def as_codes(codes: Array, *, points: int | None = None) -> np.ndarray:
@@ -19,7 +20,8 @@ def as_codes(codes: Array, *, points: int | None = None) -> np.ndarray:
         points: The number `N` that is expected, if any.
 
     Raises:
-        ValueError: If the shape is another one, or an entry is NaN or infinite.
+        ValueError: If the shape is another one, an entry is NaN or infinite, or the codes are so
+            large or vary by so little that their variance is no number.
 
     Examples:
         >>> as_codes(np.array([[1, 2]])).dtype
@@ -34,7 +36,23 @@ def as_codes(codes: Array, *, points: int | None = None) -> np.ndarray:
     bad = np.count_nonzero(~np.isfinite(array))
     if bad:
         raise ValueError(f"codes must be finite, got {bad} NaN or infinite of {array.size}")
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    _check_squares(array)
+    return array
+
+
+def _check_squares(codes: np.ndarray) -> None:
+    """Raises `ValueError` if variances of finite codes `(N, K)` would be infinite or vanish."""
+    if not codes.size:
+        return
+    low, high = (edge.astype(np.float64) for edge in (codes.min(axis=0), codes.max(axis=0)))
+    largest, ranges = max(-low.min(), high.max()), high - low
+    if largest > LARGEST or (ranges[ranges > 0] < 1 / LARGEST).any():
+        raise ValueError(
+            f"codes must be at most {LARGEST:g} in size and vary by {1 / LARGEST:g} or not at all, "
+            f"so that their squares are numbers, got sizes up to {largest:.3g} and ranges "
+            f"from {ranges.min():.3g} to {ranges.max():.3g}: scale them"
+        )
 
 
 def as_factors(factors: Array, *, real: bool = False) -> np.ndarray:

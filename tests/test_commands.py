@@ -17,7 +17,7 @@ def test_help_lists_the_commands(monkeypatch, capsys, arguments):
     run(monkeypatch, *arguments)
     printed = capsys.readouterr().out
     plots = ("plot-conditioning", "plot-activeness")
-    for command in ("train", "evaluate", "compare", "traverse", *plots):
+    for command in ("data", "train", "evaluate", "compare", "traverse", *plots):
         assert f"  {command} " in printed
 
 
@@ -31,8 +31,8 @@ def test_an_unknown_command(monkeypatch, capsys):
         run(monkeypatch, "trian")
     assert exited.value.code == 2
     expected = (
-        "disentangle: error: no command 'trian'; choose one of: train, evaluate, compare, "
-        "traverse, plot-conditioning, plot-activeness\n"
+        "disentangle: error: no command 'trian'; choose one of: data, train, evaluate, "
+        "compare, traverse, plot-conditioning, plot-activeness\n"
     )
     assert capsys.readouterr().err == expected
 

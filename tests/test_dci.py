@@ -280,7 +280,7 @@ def test_histogram_boosting_with_its_defaults_is_that_of_scikit_learn(rng):
 
 
 def test_bins_are_equally_full_and_mirrored(rng):
-    x = rng.normal(size=(1_000, 3)).astype(np.float32)
+    x = rng.permuted(np.tile(np.arange(1_000, dtype=np.float32), (3, 1)), axis=1).T / 7
     numbers, test_numbers = quantile_bins(x, x[::-1], bins=8)
     np.testing.assert_array_equal(numbers, test_numbers[::-1])
     for column, values in zip(numbers.T, x.T, strict=True):
@@ -288,6 +288,25 @@ def test_bins_are_equally_full_and_mirrored(rng):
         assert (np.diff(column[np.argsort(values)]) >= 0).all()
     mirrored, _ = quantile_bins(-x, x, bins=7)
     np.testing.assert_array_equal(6 - mirrored, quantile_bins(x, x, bins=7)[0])
+
+
+def test_bins_end_between_clusters(rng):
+    clusters = rng.integers(0, 7, size=1_000)
+    x = (clusters + 0.02 * rng.normal(size=1_000))[:, None]
+    numbers, _ = quantile_bins(x, x, bins=16)
+    for number in range(16):
+        assert len(np.unique(clusters[numbers.ravel() == number])) <= 1
+    mirrored, _ = quantile_bins(-x, x, bins=16)
+    np.testing.assert_array_equal(numbers.max() - mirrored, numbers)
+
+
+def test_histograms_do_not_blur_clusters(rng):
+    factors = rng.integers(0, [3, 4], size=(600, 2))
+    codes = factors + 0.1 * rng.normal(size=factors.shape)
+    result = histogram_dci(*split(codes, factors, 400))
+    assert result.score > 0.99
+    assert result.completeness > 0.99
+    assert result.informativeness > 0.99
 
 
 def test_few_values_have_a_bin_each_and_test_values_fall_into_them():

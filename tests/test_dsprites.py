@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disentangle.data import DSprites, GroundTruthData, RenderedSprites
+from disentangle.data import DSprites, GroundTruthData, RenderedSprites, dsprites
 
 SIZES = (2, 2, 3, 4, 4)
 NAME = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
@@ -168,3 +168,11 @@ def test_missing_array(tmp_path, name):
     np.savez_compressed(tmp_path / "partial.npz", **arrays)
     with pytest.raises(ValueError, match=f"it must contain the array {name}, got"):
         DSprites(path=tmp_path / "partial.npz")
+
+
+def test_a_file_of_the_official_sizes_must_have_the_official_checksum(file, monkeypatch):
+    monkeypatch.setattr(dsprites, "OFFICIAL_SIZES", SIZES)
+    message = r"is not the dSprites file: its md5 must be 7da33b31b13a06f4b04a70402ce90c2e, got"
+    with pytest.raises(ValueError, match=message):
+        DSprites(path=file)
+    assert len(DSprites(path=file, verify=False)) == 192

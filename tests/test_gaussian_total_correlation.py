@@ -95,3 +95,13 @@ GOOD = np.random.default_rng(1).normal(size=(100, 3))
 def test_bad_input_is_refused(codes, message):
     with pytest.raises(ValueError, match=message):
         gaussian_total_correlation(codes)
+
+
+@pytest.mark.parametrize("scale", [1e155, 1e-170])
+def test_codes_whose_squares_are_no_numbers_are_refused(scale):
+    codes = np.random.default_rng(0).normal(size=(50, 2))
+    with pytest.raises(ValueError, match=r"codes must be at most 1e\+75 in size and vary by 1e-75"):
+        gaussian_total_correlation(scale * codes)
+    assert gaussian_total_correlation(1e70 * codes).score == pytest.approx(
+        gaussian_total_correlation(codes).score
+    )

@@ -59,7 +59,7 @@ def test_resume_takes_an_optional_checkpoint(options, resume):
         ([], "task is missing; choose one of: gan, vae"),
         (["--task", "gam"], "task has no choice 'gam'; choose one of: gan, vae"),
         (["--task", "[vae]"], "task has no choice '[vae]'"),
-        (["--task", "vae"], "data.name is missing; choose one of: sprites, dsprites, folder"),
+        (["--task", "vae"], "data.name is missing; choose one of: sprites, shapes, dsprites, "),
         ([*NAMES, "--model.name", "vgg"], "model.name has no choice 'vgg'; choose one of: sub"),
         ([*VAE, "--model.name"], "expected one argument"),
         (NAMES, "required: output"),

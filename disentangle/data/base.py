@@ -47,7 +47,7 @@ class ImageData(Dataset[Tensor], ABC):
         Raises:
             ValueError: If an index is not an integer, or not between 0 and `len(self) - 1`.
         """
-        return self._images(_checked_indices(indices, len(self)))
+        return self._images(check_indices(indices, len(self)))
 
     def __getitem__(self, index: int) -> Tensor:
         """The image uint8 `(C, H, W)` of an index; errors as in `__getitems__`."""
@@ -122,7 +122,7 @@ class GroundTruthData(ImageData):
         Raises:
             ValueError: If an index is not an integer, or not between 0 and `len(self) - 1`.
         """
-        checked = _checked_indices(indices, len(self))
+        checked = check_indices(indices, len(self))
         return np.stack(np.unravel_index(checked, self.factor_sizes), axis=1).astype(np.int64)
 
 
@@ -141,7 +141,12 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _checked_indices(indices: ArrayLike, length: int) -> Integers:
+def check_indices(indices: ArrayLike, length: int) -> Integers:
+    """Places in a data set of some length, as an array `(N,)`.
+
+    Raises:
+        ValueError: If they are not a list of integers, or one is out of range.
+    """
     array = _checked_integers(indices, "indices")
     if array.ndim != 1:
         raise ValueError(f"indices must have shape (N,), got {array.shape}")

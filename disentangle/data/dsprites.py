@@ -2,7 +2,6 @@
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -14,10 +13,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from disentangle.data.base import GroundTruthData, Integers
+from disentangle.data.npz import open_member, read_header
+from disentangle.data.official import OfficialFile, refuse_broken
 from disentangle.data.sprites import FACTOR_NAMES
 
-FILE_NAME = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
-PROJECT = "dsprites-dataset by Google DeepMind on GitHub"
+OFFICIAL = OfficialFile(
+    name="dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz",
+    project="dsprites-dataset by Google DeepMind on GitHub",
+    checksum="md5:7da33b31b13a06f4b04a70402ce90c2e",
+)
+OFFICIAL_SIZES = (3, 6, 40, 32, 32)
 CHUNK = 4096  # images read at a time: 16 MB
 
 
@@ -29,14 +34,18 @@ class DSprites(GroundTruthData):
     pixel (377 MB for the official file), packed while they are read: the 3 GB of the unpacked array
     never lie in memory. The pickled metadata of the file is not opened.
 
-    Source: Matthey et al., dSprites, 2017 (dsprites-dataset by Google DeepMind on GitHub).
+    Source: Matthey et al., dSprites, 2017 (dsprites-dataset by Google DeepMind on GitHub). The
+    checksum is the one that public loaders of this file agree on.
 
     Args:
         path: The npz file, or the folder where it lies under its official name.
+        verify: Whether a file of the official factor sizes must have the checksum of the official
+            one; a repacked one has another.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, or its arrays are not those of the official format.
+        ValueError: If the file is damaged, or its arrays are not those of the official format, or
+            its checksum is wrong.
 
     Examples:
         >>> DSprites(path="nowhere")  # doctest: +ELLIPSIS
@@ -44,16 +53,13 @@ class DSprites(GroundTruthData):
         FileNotFoundError: no dsprites_ndarray_...npz at nowhere; get it from dsprites-dataset ...
     """
 
-    def __init__(self, *, path: str | Path) -> None:
-        file = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
-        if not file.is_file():
-            raise FileNotFoundError(f"no {FILE_NAME} at {file}; get it from {PROJECT}")
-        try:
-            with zipfile.ZipFile(file) as archive:
-                factor_sizes = _read_factor_sizes(archive)
-                packed, image_size = _read_images(archive, math.prod(factor_sizes))
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"{file} is not the dSprites file: {error}") from error
+    def __init__(self, *, path: str | Path, verify: bool = True) -> None:
+        file = OFFICIAL.locate(path)
+        with refuse_broken(file, "the dSprites file"), zipfile.ZipFile(file) as archive:
+            factor_sizes = _read_factor_sizes(archive)
+            if verify and factor_sizes == OFFICIAL_SIZES:
+                OFFICIAL.verify(file)
+            packed, image_size = _read_images(archive, math.prod(factor_sizes))
         super().__init__(
             image_size=image_size,
             image_channels=1,
@@ -70,7 +76,7 @@ class DSprites(GroundTruthData):
 
 
 def _read_factor_sizes(archive: zipfile.ZipFile) -> tuple[int, ...]:
-    with _open_member(archive, "latents_classes") as member:
+    with open_member(archive, "latents_classes") as member:
         classes = np.lib.format.read_array(member, allow_pickle=False)
     columns = 1 + len(FACTOR_NAMES)
     if classes.ndim != 2 or classes.shape[1] != columns or not len(classes):
@@ -103,7 +109,7 @@ def _check_order(classes: Integers, sizes: tuple[int, ...]) -> None:
 
 def _read_images(archive: zipfile.ZipFile, count: int) -> tuple[NDArray[np.uint8], int]:
     """The images as bits `(N, ⌈H·W / 8⌉)`, and their height and width."""
-    with _open_member(archive, "imgs") as member:
+    with open_member(archive, "imgs") as member:
         size = _read_image_size(member, count)
         packed = np.empty((count, -(-size * size // 8)), dtype=np.uint8)
         start = 0
@@ -120,17 +126,7 @@ def _read_images(archive: zipfile.ZipFile, count: int) -> tuple[NDArray[np.uint8
 
 
 def _read_image_size(member: IO[bytes], count: int) -> int:
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    version = np.lib.format.read_magic(member)
-    if version not in readers:
-        raise ValueError(f"imgs must have npy version 1.0 or 2.0, got {version}")
-    shape, column_major, dtype = readers[version](member)
-    if dtype != np.uint8 or column_major:
-        order = "column-major" if column_major else "row-major"
-        raise ValueError(f"imgs must be row-major uint8, got {order} {dtype}")
+    shape = read_header(member, "imgs")
     if len(shape) != 3 or shape[0] != count or shape[1] != shape[2] or not shape[1]:
         raise ValueError(f"imgs must have shape ({count}, size, size), got {shape}")
     return shape[1]
@@ -149,11 +145,3 @@ def _chunks(member: IO[bytes], count: int, pixels: int) -> Iterator[NDArray[np.u
         yield images
     if member.read(1):  # reading to the end also lets zipfile compare the checksum
         raise ValueError(f"imgs must have {count} images, got more bytes than that")
-
-
-def _open_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    names = archive.namelist()
-    if f"{name}.npy" not in names:
-        found = ", ".join(sorted(each.removesuffix(".npy") for each in names))
-        raise ValueError(f"it must contain the array {name}, got {found}")
-    return archive.open(f"{name}.npy")

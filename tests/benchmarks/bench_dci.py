@@ -3,8 +3,8 @@
 Speed at 10,000 points takes minutes: the factors have a quarter of dSprites' values. How far
 `histogram_dci` is from `dci` is measured on representations that were not looked at when it was
 designed (number of bins, how they are cut, ties). Those that were: linear mixtures with noise,
-noisy codes beside noise, noisy codes and their negatives, perfect codes. The held-out ones are
-listed in `held_out`. To keep the time down they have 2,000 training points.
+noisy codes beside noise, noisy codes and their negatives, perfect codes, and factors in clusters.
+The held-out ones are listed in `held_out`. To keep the time down they have 2,000 training points.
 """
 
 import time
@@ -78,6 +78,12 @@ def held_out(points: int) -> Iterator[tuple[str, Array, Array]]:
     yield "sparse, cubed, heavy tails", tails, numbers
 
     yield "noise", rng.normal(size=(points, CODES)), numbers
+
+    # Drawn from a stream of its own, after bins were made to end between clusters.
+    rng = np.random.default_rng(2025)
+    warped = np.tanh(values) + 0.02 * rng.normal(size=values.shape)
+    pairs = warped[:, [0, 1, 2, 3]] + warped[:, [1, 2, 3, 4]]
+    yield "clusters, warped, and sums of two", np.concatenate([warped, pairs], axis=1), numbers
 
 
 def seconds_of(function: Callable[[], object]) -> tuple[float, float]:

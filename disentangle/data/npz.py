@@ -1,0 +1,74 @@
+"""Arrays in npz archives, found without unpickling anything."""
+
+import math
+import struct
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from disentangle.data.official import MappedArray
+
+LOCAL_HEADER = struct.Struct("<26xHH")  # of a member; the lengths of its name and extra field
+
+
+def open_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    """The npy file of an array, at its start.
+
+    Raises:
+        ValueError: If the archive has no such array.
+    """
+    return archive.open(_find_member(archive, name))
+
+
+def read_header(file: IO[bytes], name: str) -> tuple[int, ...]:
+    """The shape of the uint8 array in an npy file, which is then at the first element.
+
+    Raises:
+        ValueError: If the array is not uint8 and row-major, or the npy version not 1.0 or 2.0.
+    """
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"{name} must have npy version 1.0 or 2.0, got {version}")
+    shape, column_major, dtype = readers[version](file)
+    if dtype != np.uint8 or column_major:
+        order = "column-major" if column_major else "row-major"
+        raise ValueError(f"{name} must be row-major uint8, got {order} {dtype}")
+    return shape
+
+
+def map_member(file: Path, name: str) -> MappedArray:
+    """The uint8 array of an npz archive, where it lies in the file.
+
+    Raises:
+        ValueError: If there is no such array, if it is compressed or encrypted, or if it is not as
+            long as its header says.
+    """
+    with zipfile.ZipFile(file) as archive:
+        member = _find_member(archive, name)
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        raise ValueError(f"{name} must be neither compressed nor encrypted (np.savez, as official)")
+    with file.open("rb") as content:
+        content.seek(member.header_offset)
+        lengths = LOCAL_HEADER.unpack(content.read(LOCAL_HEADER.size))
+        start = member.header_offset + LOCAL_HEADER.size + sum(lengths)
+        content.seek(start)
+        shape = read_header(content, name)
+        offset = content.tell()
+    expected = offset - start + math.prod(shape)
+    if member.file_size != expected:
+        raise ValueError(f"{name} must have {expected} bytes, got {member.file_size}")
+    return MappedArray(file, offset, shape)
+
+
+def _find_member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    names = archive.namelist()
+    if f"{name}.npy" not in names:
+        found = ", ".join(sorted(each.removesuffix(".npy") for each in names))
+        raise ValueError(f"it must contain the array {name}, got {found}")
+    return archive.getinfo(f"{name}.npy")

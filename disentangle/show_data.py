@@ -1,0 +1,157 @@
+"""`disentangle data SET`: what a data set holds, as a picture and as a table.
+
+The picture has a row for each factor: its values from left to right, all other factors fixed.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jsonargparse import ArgumentParser
+from PIL import Image
+from torch import Tensor
+
+from disentangle.commands import bad_input_exits, parse_arguments
+from disentangle.config import DATA_SETS
+from disentangle.data import GroundTruthData, ImageData, scale_pixels
+from disentangle.parsing import new_parser
+from disentangle.tables import Cell, format_table
+from disentangle.traversal import image_grid, traversal_grid
+
+COMMAND = "data"
+MOST_COLUMNS = 15
+SHEET = 64  # images of a set without factors
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Shows a data set; returns the exit status."""
+    with bad_input_exits(COMMAND):
+        name = choose_set(arguments)
+        options = parse_arguments(build_parser(name), arguments)
+        file = None if options.preview is None else Path(options.preview)
+        if file is not None:
+            check_file(file, overwrite=options.overwrite)
+        data = DATA_SETS[name](**options.as_dict().get("data", {}))
+        if options.stats or file is None:
+            print(describe(data))
+        if file is not None:
+            picture = draw_preview(data, options.seed)
+            with file.open("wb" if options.overwrite else "xb") as stream:
+                picture.save(stream, "PNG")
+            print(f"preview: {file}")
+    return 0
+
+
+def choose_set(arguments: Sequence[str]) -> str:
+    """The name of the data set, which decides what options there are.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if arguments and arguments[0] in DATA_SETS:
+        return arguments[0]
+    if not {"-h", "--help"}.isdisjoint(arguments):  # shows some choice where none was made
+        return "sprites"
+    given = "the name of a data set must come first"
+    if arguments and not arguments[0].startswith("-"):
+        given = f"no data set {arguments[0]!r}"
+    raise ValueError(f"{given}; choose one of: {', '.join(DATA_SETS)}")
+
+
+def build_parser(name: str) -> ArgumentParser:
+    """The options of the command and of a data set."""
+    parser = new_parser(
+        COMMAND,
+        f"Options of the data set that was chosen, here {name}. Choices: {', '.join(DATA_SETS)}.",
+    )
+    parser.add_argument("set", type=str, help="Name of a data set; comes first.")
+    parser.add_argument(
+        "--preview", type=str, metavar="FILE", help="Draw the values of each factor into a PNG."
+    )
+    parser.add_argument(
+        "--stats", action="store_true", help="Print the factors (default without --preview)."
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="Of the values of the factors that are fixed in a row."
+    )
+    parser.add_argument("--overwrite", action="store_true", help="Replace the file.")
+    parser.add_class_arguments(DATA_SETS[name], "data")
+    return parser
+
+
+def check_file(file: Path, *, overwrite: bool) -> None:
+    """Looks ahead, since a data set may take a while to load.
+
+    Raises:
+        ValueError: If the preview cannot or may not be written there.
+    """
+    if file.suffix != ".png":
+        raise ValueError(f"--preview must end in .png, got {file}")
+    if not file.parent.is_dir():
+        raise ValueError(f"{file} cannot be written: there is no folder {file.parent}")
+    if file.exists() and not overwrite:
+        raise ValueError(f"{file} exists: add --overwrite to replace it")
+
+
+def describe(data: ImageData) -> str:
+    """The number of images, their shape, and a table of the factors if they are known."""
+    shape = data.image_channels, data.image_size, data.image_size
+    lines = [f"{len(data)} images of shape {shape}"]
+    if isinstance(data, GroundTruthData):
+        rows: list[list[Cell]] = [
+            [name, size, f"0 to {size - 1}" if size > 1 else "0"]
+            for name, size in zip(data.factor_names, data.factor_sizes, strict=True)
+        ]
+        lines.append(format_table(["factor", "size", "values"], rows))
+    return "\n".join(lines)
+
+
+def draw_preview(data: ImageData, seed: int) -> Image.Image:
+    """A row for each factor; of a set without factors, images from all over it.
+
+    Args:
+        data: What to draw.
+        seed: Of the values that a row leaves as they are.
+    """
+    if not isinstance(data, GroundTruthData):
+        return image_grid(scale_pixels(data.__getitems__(spread(len(data), SHEET))))
+    base = data.sample_factors(1, np.random.default_rng(seed))
+    return stack([draw_factor(data, base, k) for k in range(len(data.factor_names))])
+
+
+def draw_factor(data: GroundTruthData, base: np.ndarray, k: int) -> Image.Image:
+    """The images of factors `(1, F)` whose k-th takes on its values."""
+    name, size = data.factor_names[k], data.factor_sizes[k]
+    values = spread(size, MOST_COLUMNS)
+    factors = base.repeat(len(values), axis=0)
+    factors[:, k] = values
+    frames: Tensor = scale_pixels(data.render(factors))[None, None]  # (1, 1, V, C, H, W)
+    shown = str(size) if len(values) == size else f"{len(values)} of {size}"
+    title = f"{name} ({shown} value{'s' * (size > 1)})"
+    return traversal_grid(frames, [""], [str(value) for value in values], title=title)
+
+
+def spread(size: int, most: int) -> np.ndarray:
+    """All integers from 0 to `size - 1`, or if they are more than `most`, so many of them.
+
+    Examples:
+        >>> spread(3, 5), spread(40, 5)
+        (array([0, 1, 2]), array([ 0, 10, 20, 29, 39]))
+    """
+    return np.linspace(0, size - 1, min(size, most)).round().astype(np.int64)
+
+
+def stack(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures below each other."""
+    height = sum(picture.height for picture in pictures)
+    canvas = Image.new("RGB", (max(picture.width for picture in pictures), height), "white")
+    y = 0
+    for picture in pictures:
+        canvas.paste(picture, (0, y))
+        y += picture.height
+    return canvas
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
