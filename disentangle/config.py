@@ -6,13 +6,25 @@ their `name` chooses: each knob and its default stand where the class is, and no
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from disentangle.data import DSprites, ImageFolder, RenderedSprites
+from disentangle.data import (
+    MPI3D,
+    Cars3D,
+    ColorDSprites,
+    DSprites,
+    ImageFolder,
+    NoisyDSprites,
+    RenderedShapes,
+    RenderedSprites,
+    ScreamDSprites,
+    Shapes3D,
+    SmallNORB,
+)
 from disentangle.models import (
     EigenGAN,
     EigenGANDiscriminator,
@@ -201,21 +213,92 @@ class GANObjective:
             )
 
 
+OPTIONS_OF_KIND = {
+    ("beta",): ("beta",),
+    ("annealed",): ("capacity_weight", "capacity", "capacity_steps"),
+    ("factor",): (
+        "density_ratio_weight",
+        "discriminator_dim",
+        "discriminator_depth",
+        "discriminator_lr",
+        "discriminator_betas",
+    ),
+    ("beta_tc",): ("total_correlation_weight", "total_correlation_estimator"),
+    ("dip_1", "dip_2"): ("off_diagonal_weight", "diagonal_factor"),
+}
+KINDS_OF_OPTION = {name: kinds for kinds, names in OPTIONS_OF_KIND.items() for name in names}
+
+
 @dataclass(frozen=True)
 class VAEObjective:
-    """The evidence lower bound with a weight on its divergence.
+    """The evidence lower bound, changed in a way that is to disentangle the code.
+
+    The losses of all kinds but `beta` and `factor` look at the batch as a whole, over all
+    processes: they need `training.accumulation` 1. The defaults are those of disentanglement_lib.
+    An option of another kind than the chosen one must be left at its default.
 
     Attributes:
-        beta: Weight of the divergence from the prior; 1 is the plain VAE.
-        likelihood: Of a pixel given the code: Bernoulli, or a Gaussian of unit variance.
+        kind: `beta`-VAE, `annealed` VAE, FactorVAE, β-TCVAE, or DIP-VAE I or II.
+        likelihood: Of a pixel given the code: Bernoulli, a Gaussian of unit variance, or a Laplace
+            distribution of unit scale.
+        beta: With `beta`, weight of the divergence from the prior; 1 is the plain VAE.
+        capacity_weight: With `annealed`, weight `γ` of how far the divergence is from the capacity.
+        capacity: With `annealed`, the capacity `C` in the end, in nats.
+        capacity_steps: With `annealed`, steps in which the capacity grows from 0.
+        density_ratio_weight: With `factor`, weight `γ` of the total correlation.
+        discriminator_dim: With `factor`, width of the discriminator's hidden layers.
+        discriminator_depth: With `factor`, how many there are.
+        discriminator_lr: With `factor`, learning rate of the discriminator's Adam.
+        discriminator_betas: With `factor`, decay of its running averages.
+        total_correlation_weight: With `beta_tc`, weight `β` of the total correlation, which is a
+            part of the divergence; 1 is the plain VAE.
+        total_correlation_estimator: With `beta_tc`, from a minibatch `weighted` or `stratified`;
+            the latter reads the data set once more, for its size.
+        off_diagonal_weight: With `dip_1` and `dip_2`, weight `λ_od` of the covariances of codes.
+        diagonal_factor: With `dip_1` and `dip_2`, how many times `λ_od` the weight `λ_d` of the
+            variances is; by default 10 for I and 1 for II.
     """
 
+    kind: Literal["beta", "annealed", "factor", "beta_tc", "dip_1", "dip_2"] = "beta"
+    likelihood: Literal["bernoulli", "gaussian", "laplace"] = "bernoulli"
     beta: float = 1.0
-    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
+    capacity_weight: float = 1000.0
+    capacity: float = 25.0
+    capacity_steps: int = 100_000
+    density_ratio_weight: float = 10.0
+    discriminator_dim: int = 1000
+    discriminator_depth: int = 6
+    discriminator_lr: float = 1e-4
+    discriminator_betas: tuple[float, float] = (0.5, 0.9)
+    total_correlation_weight: float = 6.0
+    total_correlation_estimator: Literal["weighted", "stratified"] = "weighted"
+    off_diagonal_weight: float = 10.0
+    diagonal_factor: float | None = None
 
     def __post_init__(self) -> None:
-        if self.beta < 0:
-            raise ValueError(f"objective.beta must not be negative, got {self.beta}")
+        for option in fields(self)[2:]:
+            value = getattr(self, option.name)
+            kinds = KINDS_OF_OPTION[option.name]
+            if self.kind not in kinds and value != option.default:
+                raise ValueError(
+                    f"objective.{option.name} goes with objective.kind {' or '.join(kinds)}, "
+                    f"got {self.kind}"
+                )
+            if isinstance(value, float) and value < 0:
+                raise ValueError(f"objective.{option.name} must not be negative, got {value}")
+        _check_positive(self, "capacity_steps", "discriminator_dim", "discriminator_depth")
+        _check_positive(self, "discriminator_lr")
+        if not all(0 <= beta < 1 for beta in self.discriminator_betas):
+            given = self.discriminator_betas
+            raise ValueError(f"objective.discriminator_betas must lie in [0, 1), got {given}")
+
+    @property
+    def diagonal_weight(self) -> float:
+        """`λ_d`, the weight of the codes' variances."""
+        factor = self.diagonal_factor
+        if factor is None:
+            factor = 10.0 if self.kind == "dip_1" else 1.0
+        return factor * self.off_diagonal_weight
 
 
 @dataclass(frozen=True)
@@ -235,7 +318,19 @@ TASKS = {
     ),
     "vae": Task(VAEObjective, {"subspace_vae": SubspaceVAE}),
 }
-DATA_SETS = {"sprites": RenderedSprites, "dsprites": DSprites, "folder": ImageFolder}
+DATA_SETS = {
+    "sprites": RenderedSprites,
+    "shapes": RenderedShapes,
+    "dsprites": DSprites,
+    "color_dsprites": ColorDSprites,
+    "noisy_dsprites": NoisyDSprites,
+    "scream_dsprites": ScreamDSprites,
+    "shapes3d": Shapes3D,
+    "cars3d": Cars3D,
+    "smallnorb": SmallNORB,
+    "mpi3d": MPI3D,
+    "folder": ImageFolder,
+}
 FROM_MODEL = {"image_size", "image_channels"}  # the model's say; other sections must not repeat it
 FROM_RUN = {"pre_svd_weight"}  # the say of `orthogonality`; the section `model` must not repeat it
 CONSTRAINTS: dict[str, WeightConstraint] = {"ow": "orthogonal", "sn": "spectral"}

@@ -2,20 +2,20 @@
 
 Source: encoder and decoder of Locatello et al., "Challenging Common Assumptions in the
 Unsupervised Learning of Disentangled Representations", ICML 2019,
-https://arxiv.org/abs/1811.12359, table 1, where the decoder's first linear layer is a
-`SubspaceLayer`; further ones may be added at the resolutions that follow.
+https://arxiv.org/abs/1811.12359, in the code of disentanglement_lib (`conv_encoder`,
+`deconv_decoder`), where the decoder's first linear layer is a `SubspaceLayer`; further ones may be
+added at the resolutions that follow. At 64 pixels the layers are theirs, but for the importances
+`L` of that one; the initial weights are those of PyTorch.
 """
 
-import itertools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
-from torch.nn import functional
 
-from disentangle.models.layers import SubspaceLayer
 from disentangle.models.protocol import Axis, StandardNormalPrior, coordinate_axes
 from disentangle.models.shapes import (
     check_image_channels,
@@ -24,9 +24,14 @@ from disentangle.models.shapes import (
     check_positive,
     count_halvings,
 )
+from disentangle.models.subspace_decoder import SubspaceDecoder, conv_steps, residual_steps
+from disentangle.models.vae_encoders import (
+    SMALLEST,
+    ConvEncoder,
+    PosteriorLayer,
+    ResidualEncoder,
+)
 from disentangle.orthogonality import WeightConstraint
-
-SMALLEST = 4  # resolution between the convolutions and the linear layers
 
 
 class VAEOutput(NamedTuple):
@@ -43,73 +48,49 @@ class VAEOutput(NamedTuple):
     log_variance: Tensor
 
 
-class ConvEncoder(nn.Module):
-    """Halves images by strided convolutions down to 4 × 4, then two linear layers."""
-
-    def __init__(self, *, widths: list[int], hidden_dim: int, code_dim: int) -> None:
-        super().__init__()
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in itertools.pairwise(widths)
-        )
-        self.hidden = nn.Linear(widths[-1] * SMALLEST**2, hidden_dim)
-        self.posterior = nn.Linear(hidden_dim, 2 * code_dim)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images `(N, C, H, W)` to the posterior's mean and log variance, each `(N, K)`."""
-        h = images
-        for convolution in self.convolutions:
-            h = functional.relu(convolution(h))
-        h = functional.relu(self.hidden(h.flatten(1)))  # (N, C, 4, 4) -> (N, 16C)
-        mean, log_variance = self.posterior(h).chunk(2, dim=1)  # (N, 2K) -> 2 × (N, K)
-        return mean, log_variance
+def sample_posterior(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
+    """`z = mean + std ⊙ noise`, `(N, K)` like each of the three."""
+    return torch.addcmul(mean, noise, (0.5 * log_variance).exp())
 
 
-class SubspaceDecoder(nn.Module):
-    """Takes the code in through one subspace per depth.
+class Network(NamedTuple):
+    """The parts of one architecture.
 
-    Depth 0 is the vector of `hidden_dim` features, depth 1 the 4 × 4 feature map, depth 2 the
-    8 × 8 map, and so on: each adds a point of its own subspace.
+    Attributes:
+        widths: From base channels and halvings to the channels after the image's.
+        encoder: Its class.
+        steps: From channels at 4 × 4 up to the image's to the steps of the decoder.
     """
 
-    def __init__(
-        self,
-        *,
-        widths: list[int],
-        hidden_dim: int,
-        code_dim: int,
-        subspace_count: int,
-        pre_svd_weight: WeightConstraint,
-    ) -> None:
-        super().__init__()
-        self.feature_shape = (widths[0], SMALLEST, SMALLEST)
-        dims = [hidden_dim] + [width * (SMALLEST << i) ** 2 for i, width in enumerate(widths[:-1])]
-        if not 1 <= subspace_count <= len(dims):
-            raise ValueError(
-                f"subspace_count must be between 1 and {len(dims)}, got {subspace_count}"
-            )
-        # The encoder sets the scale of each code; unequal importances only make it learn slower.
-        ones = [1.0] * code_dim
-        self.subspaces = nn.ModuleList(
-            SubspaceLayer(
-                basis_dim=code_dim, feature_dim=dim, importances=ones, weight=pre_svd_weight
-            )
-            for dim in dims[:subspace_count]
-        )
-        self.hidden = nn.Linear(hidden_dim, dims[1])
-        self.convolutions = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in itertools.pairwise(widths)
-        )
+    widths: Callable[[int, int], list[int]]
+    encoder: type[ConvEncoder] | type[ResidualEncoder]
+    steps: Callable[[list[int]], list[nn.Module]]
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Codes `(N, K)` to logits `(N, C, H, W)`."""
-        first, *further = self.subspaces
-        h = self.hidden(functional.relu(first(z)))
-        h = h.unflatten(1, self.feature_shape)  # (N, 16C) -> (N, C, 4, 4)
-        for i, convolution in enumerate(self.convolutions):
-            if i < len(further):
-                h = h + further[i](z).view_as(h)  # (N, CHW) -> (N, C, H, W)
-            h = convolution(functional.relu(h))
-        return h
+
+def conv_widths(base_channels: int, halvings: int) -> list[int]:
+    """The channels after each halving.
+
+    Examples:
+        >>> conv_widths(32, 4)
+        [32, 32, 64, 64]
+    """
+    return [base_channels] * 2 + [2 * base_channels] * (halvings - 2)
+
+
+def residual_widths(base_channels: int, halvings: int) -> list[int]:
+    """The channels at full resolution and after each halving.
+
+    Examples:
+        >>> residual_widths(32, 5)
+        [32, 64, 128, 256, 512, 512]
+    """
+    return [base_channels * min(2**i, 16) for i in range(halvings + 1)]
+
+
+NETWORKS = {
+    "conv": Network(conv_widths, ConvEncoder, conv_steps),
+    "residual": Network(residual_widths, ResidualEncoder, residual_steps),
+}
 
 
 class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
@@ -119,16 +100,22 @@ class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
         image_size: Height and width of the images in pixels, a power of two from 32.
         image_channels: 1 for grey images, 3 for colour.
         code_dim: Dimension `K` of the code.
-        base_channels: Channels of the first two convolutions; the others have twice as many.
+        network: `conv`, that of Locatello et al.; or `residual`, for 128 pixels and more.
+        base_channels: With `conv`, of the first two convolutions, the others have twice as many;
+            with `residual`, at full resolution, twice as many after each halving up to 16 times.
         hidden_dim: Width of the linear layers.
         subspace_count: Depths at which the code enters the decoder: the vector first, then the
             feature maps from 4 × 4 upwards.
-        pre_svd_weight: What every basis is kept to: `free`, `orthogonal` (orthonormal rows) or
-            `spectral` (spectral norm 1).
+        whiten_codes: Whiten the posterior's means over a batch in training, and by running
+            averages in evaluation, so that codes are decorrelated. The divergence is then at least
+            `K / 2` nats, since every mean varies as much as the prior.
+        pre_svd_weight: What every basis, and the weight before whitening, is kept to: `free`,
+            `orthogonal` (orthonormal rows) or `spectral` (spectral norm 1).
 
     Raises:
         ValueError: If `image_size` is not a power of two from 32, a width is not positive, there
-            are more subspaces than depths, or `pre_svd_weight` is unknown.
+            are more subspaces than depths, or `network` or `pre_svd_weight` is
+            unknown.
 
     Examples:
         >>> model = SubspaceVAE(image_size=32, image_channels=1, code_dim=5)
@@ -144,21 +131,33 @@ class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
         image_size: int = 64,
         image_channels: int = 1,
         code_dim: int = 10,
+        network: Literal["conv", "residual"] = "conv",
         base_channels: int = 32,
         hidden_dim: int = 256,
         subspace_count: int = 1,
+        whiten_codes: bool = False,
         pre_svd_weight: WeightConstraint = "free",
     ) -> None:
         super().__init__()
+        if network not in NETWORKS:
+            raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
         halvings = count_halvings(image_size, SMALLEST)
         check_image_channels(image_channels)
         check_positive(code_dim=code_dim, base_channels=base_channels, hidden_dim=hidden_dim)
         self.latent_dim = code_dim
-        wide = [2 * base_channels] * (halvings - 2)
-        widths = [image_channels, base_channels, base_channels, *wide]
-        self.encoder = ConvEncoder(widths=widths, hidden_dim=hidden_dim, code_dim=code_dim)
+        posterior = PosteriorLayer(
+            input_dim=hidden_dim,
+            code_dim=code_dim,
+            whiten_codes=whiten_codes,
+            pre_svd_weight=pre_svd_weight,
+        )
+        chosen = NETWORKS[network]
+        widths = [image_channels, *chosen.widths(base_channels, halvings)]
+        self.encoder = chosen.encoder(widths=widths, hidden_dim=hidden_dim, posterior=posterior)
+        upwards = widths[::-1]
         self.decoder = SubspaceDecoder(
-            widths=widths[::-1],
+            widths=upwards[:halvings],
+            steps=chosen.steps(upwards),
             hidden_dim=hidden_dim,
             code_dim=code_dim,
             subspace_count=subspace_count,
@@ -183,7 +182,7 @@ class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
             noise: Standard normal noise `(N, K)` that the posterior is sampled with.
         """
         mean, log_variance = self._infer(images)
-        z = torch.addcmul(mean, noise, (0.5 * log_variance).exp())
+        z = sample_posterior(mean, log_variance, noise)
         return VAEOutput(self.decoder(z), mean, log_variance)
 
     def _infer(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,7 +198,9 @@ class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
     def pre_svd_parameters(self) -> list[str]:
         """Names of the parameters that the orthogonality techniques act on: every basis `U`.
 
-        Of a constrained `U` the name stands for the free parameter behind it, which is what
-        `resolve_parameters` finds.
+        With `whiten_codes`, the weight before whitening too. Of a constrained one the name stands
+        for the free parameter behind it, which is what `resolve_parameters` finds.
         """
-        return [f"decoder.subspaces.{i}.U" for i in range(len(self.decoder.subspaces))]
+        bases = [f"decoder.subspaces.{i}.U" for i in range(len(self.decoder.subspaces))]
+        whitened = self.encoder.posterior.whitening is not None
+        return [*bases, "encoder.posterior.mean.weight"] if whitened else bases

@@ -280,10 +280,15 @@ def _state_options(config: dict[str, Any]) -> dict[str, Any]:
     options["olr in orthogonality"] = divided
     options["pre_svd_parameters"] = config.get("pre_svd_parameters") if divided else None
     average = (config.get("training") or {}).get("ema_half_life", 0)
-    regulariser = (config.get("objective") or {}).get("regulariser")
+    objective = config.get("objective") or {}
+    factor = objective.get("kind") == "factor"
+    for name in ("discriminator_dim", "discriminator_depth"):
+        options[f"objective.{name}"] = objective.get(name) if factor else None
+    regulariser = objective.get("regulariser")
     return options | {
         "an average of the weights": bool(average),
         "a recogniser of the regulariser": regulariser == "variation_predictability",
+        "a discriminator of codes": factor,
     }
 
 

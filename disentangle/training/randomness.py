@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     DIRECTION = 9
     AXIS = 10
     VARIATION = 11
+    PERMUTATION = 12
 
 
 def stream(seed: int, purpose: Purpose, step: int, sample: int) -> np.random.Generator:

@@ -1,5 +1,6 @@
 """Layers built on the singular value decomposition."""
 
 from disentangle.models.layers.subspace import SubspaceLayer
+from disentangle.models.layers.whitening import Whitening
 
-__all__ = ["SubspaceLayer"]
+__all__ = ["SubspaceLayer", "Whitening"]

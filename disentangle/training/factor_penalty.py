@@ -1,0 +1,79 @@
+"""The penalty of FactorVAE, and the discriminator that it needs."""
+
+from dataclasses import replace
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from disentangle.config import RunConfig, VAEObjective
+from disentangle.models.code_discriminator import CodeDiscriminator
+from disentangle.training.batches import Batch
+from disentangle.training.density_ratio import density_ratio, permute_codes, tell_apart_loss
+from disentangle.training.joint_batch import join_processes
+from disentangle.training.learner import Learner, Terms
+from disentangle.training.penalty import Penalty, Posterior
+from disentangle.training.randomness import Purpose
+
+
+class FactorPenalty(Penalty):
+    """`KL + γ TC` by the density ratio of a discriminator, which is trained in turn: FactorVAE.
+
+    The discriminator learns from the codes that the VAE's step has made, and from the same codes
+    permuted over the joint batch of all processes and parts, as in disentanglement_lib; the paper
+    permutes those of a second batch.
+
+    Args:
+        run: Of the VAE.
+        accelerator: What the discriminator is prepared with.
+        code_dim: `K`.
+    """
+
+    def __init__(self, run: RunConfig, accelerator: Accelerator, code_dim: int) -> None:
+        assert isinstance(run.objective, VAEObjective)
+        self.objective, self.accelerator, self.code_dim = run.objective, accelerator, code_dim
+        discriminator = CodeDiscriminator(
+            code_dim=code_dim,
+            hidden_dim=self.objective.discriminator_dim,
+            depth=self.objective.discriminator_depth,
+        )
+        optimizer = replace(
+            run.optimizer,
+            lr=self.objective.discriminator_lr,
+            betas=self.objective.discriminator_betas,
+        )
+        own = replace(run, optimizer=optimizer)
+        self.critic = Learner(own, accelerator, discriminator.to(accelerator.device))
+        self.seen: dict[range, Tensor] = {}
+        self.permuted: dict[range, Tensor] = {}
+
+    def loss(self, part: Batch, posterior: Posterior) -> tuple[Tensor, Terms]:
+        """The divergence, and the total correlation as the discriminator sees it."""
+        self.seen[part.samples] = posterior.z.detach()
+        # The gradient flows through the discriminator, not into it.
+        self.critic.raw.requires_grad_(False)
+        correlation = density_ratio(self.critic.raw(posterior.z))
+        self.critic.raw.requires_grad_(True)
+        divergence = posterior.divergence()
+        terms = {"loss/divergence": divergence, "loss/total_correlation": correlation}
+        return divergence + self.objective.density_ratio_weight * correlation, terms
+
+    def step(self, parts: list[Batch]) -> Terms:
+        """A step of the discriminator on the codes that the VAE's loss has seen."""
+        codes = [self.seen[part.samples] for part in parts]
+        numbers = [part.uniform(Purpose.PERMUTATION, self.code_dim) for part in parts]
+        joint, order = (
+            join_processes(self.accelerator, torch.cat(each)) for each in (codes, numbers)
+        )
+        rows = sum(map(len, codes))
+        own = permute_codes(joint, order)[self.accelerator.process_index * rows :][:rows]
+        samples = [part.samples for part in parts]
+        self.permuted = dict(zip(samples, own.split(len(codes[0])), strict=True))
+        return self.critic.descend(parts, self._discriminator_loss)
+
+    def _discriminator_loss(self, part: Batch) -> tuple[Tensor, Terms]:
+        codes = torch.cat([self.seen.pop(part.samples), self.permuted.pop(part.samples)])
+        # One call, not two: a distributed wrapper allows one forward per backward.
+        real, permuted = self.critic.network(codes).chunk(2)
+        loss = tell_apart_loss(real, permuted)
+        return loss, {"loss/discriminator": loss}

@@ -1,0 +1,91 @@
+"""The penalties that look at a batch as a whole: annealed VAE, β-TCVAE, DIP-VAE."""
+
+from abc import abstractmethod
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from disentangle.config import RunConfig, VAEObjective
+from disentangle.training.batches import Batch
+from disentangle.training.capacity import annealed_capacity
+from disentangle.training.dip import code_covariance, covariance_penalty
+from disentangle.training.joint_batch import join_processes, share_loss
+from disentangle.training.learner import Terms
+from disentangle.training.penalty import Penalty, Posterior
+from disentangle.training.total_correlation import total_correlation
+
+
+class JointPenalty(Penalty):
+    """A penalty that is no mean over samples: it takes the joint batch of all processes.
+
+    Args:
+        run: Of the VAE.
+        accelerator: Knows the processes.
+
+    Raises:
+        ValueError: If the batch comes in parts.
+    """
+
+    def __init__(self, run: RunConfig, accelerator: Accelerator) -> None:
+        assert isinstance(run.objective, VAEObjective)
+        self.objective, self.accelerator = run.objective, accelerator
+        if run.training.accumulation > 1:
+            raise ValueError(
+                f"objective.kind {self.objective.kind!r} looks at the batch as a whole, so that "
+                f"training.accumulation must be 1, got {run.training.accumulation}"
+            )
+
+    def loss(self, part: Batch, posterior: Posterior) -> tuple[Tensor, Terms]:
+        """The same penalty in every process, of the codes of them all."""
+        joint = Posterior(*(join_processes(self.accelerator, values) for values in posterior))
+        penalty, terms = self.compute(joint, part.step)
+        return share_loss(self.accelerator, penalty), terms
+
+    @abstractmethod
+    def compute(self, posterior: Posterior, step: int) -> tuple[Tensor, Terms]:
+        """The penalty of a joint batch, and its terms to report."""
+
+
+class CapacityPenalty(JointPenalty):
+    """`γ |KL − C|` with a capacity `C` that grows: the annealed VAE."""
+
+    def compute(self, posterior: Posterior, step: int) -> tuple[Tensor, Terms]:
+        """How far the divergence is from the capacity of the step."""
+        divergence = posterior.divergence()
+        capacity = annealed_capacity(step, self.objective.capacity, self.objective.capacity_steps)
+        penalty = self.objective.capacity_weight * (divergence - capacity).abs()
+        terms = {"loss/divergence": divergence, "capacity": torch.full_like(divergence, capacity)}
+        return penalty, terms
+
+
+class TotalCorrelationPenalty(JointPenalty):
+    """`KL + (β − 1) TC` with an estimate of TC from the batch: β-TCVAE with `α = γ = 1`."""
+
+    def __init__(self, run: RunConfig, accelerator: Accelerator) -> None:
+        super().__init__(run, accelerator)
+        stratified = self.objective.total_correlation_estimator == "stratified"
+        self.data_size = len(run.build_data()) if stratified else None
+
+    def compute(self, posterior: Posterior, step: int) -> tuple[Tensor, Terms]:
+        """The divergence with the total correlation, one of its parts, weighted."""
+        mean, log_variance, z = posterior
+        correlation = total_correlation(z, mean, log_variance, data_size=self.data_size)
+        divergence = posterior.divergence()
+        terms = {"loss/divergence": divergence, "loss/total_correlation": correlation}
+        return divergence + (self.objective.total_correlation_weight - 1) * correlation, terms
+
+
+class CovariancePenalty(JointPenalty):
+    """`KL` and how far the covariance of the codes is from identity: DIP-VAE I and II."""
+
+    def compute(self, posterior: Posterior, step: int) -> tuple[Tensor, Terms]:
+        """The divergence and the weighted penalty."""
+        first = self.objective.kind == "dip_1"
+        penalty = covariance_penalty(
+            code_covariance(posterior.mean, None if first else posterior.log_variance),
+            off_diagonal_weight=self.objective.off_diagonal_weight,
+            diagonal_weight=self.objective.diagonal_weight,
+        )
+        divergence = posterior.divergence()
+        return divergence + penalty, {"loss/divergence": divergence, "loss/covariance": penalty}

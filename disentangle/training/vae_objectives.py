@@ -1,0 +1,50 @@
+"""The kinds of VAE by name."""
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from disentangle.config import RunConfig, VAEObjective
+from disentangle.training.batches import Batch
+from disentangle.training.factor_penalty import FactorPenalty
+from disentangle.training.joint_penalties import (
+    CapacityPenalty,
+    CovariancePenalty,
+    JointPenalty,
+    TotalCorrelationPenalty,
+)
+from disentangle.training.learner import Terms
+from disentangle.training.penalty import Penalty, Posterior
+
+
+class DivergencePenalty(Penalty):
+    """`β KL`: β-VAE, https://openreview.net/forum?id=Sy2fzU9gl; with `β = 1` the plain VAE."""
+
+    def __init__(self, objective: VAEObjective) -> None:
+        self.beta = objective.beta
+
+    def loss(self, part: Batch, posterior: Posterior) -> tuple[Tensor, Terms]:
+        """The weighted divergence."""
+        divergence = posterior.divergence()
+        return self.beta * divergence, {"loss/divergence": divergence}
+
+
+JOINT_PENALTIES: dict[str, type[JointPenalty]] = {
+    "annealed": CapacityPenalty,
+    "beta_tc": TotalCorrelationPenalty,
+    "dip_1": CovariancePenalty,
+    "dip_2": CovariancePenalty,
+}
+
+
+def build_penalty(run: RunConfig, accelerator: Accelerator, code_dim: int) -> Penalty:
+    """The penalty of the kind of VAE that a run names.
+
+    Raises:
+        ValueError: As `JointPenalty`.
+    """
+    assert isinstance(run.objective, VAEObjective)
+    if run.objective.kind == "beta":
+        return DivergencePenalty(run.objective)
+    if run.objective.kind == "factor":
+        return FactorPenalty(run, accelerator, code_dim)
+    return JOINT_PENALTIES[run.objective.kind](run, accelerator)
