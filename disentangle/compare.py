@@ -113,7 +113,7 @@ def gather_spreads(
                 if name.partition(" (")[0] not in chosen and options.metrics is not None:
                     continue
                 for score, value in split_values(name, entry).items():
-                    # an infinite score is null in the file
+                    # a score that is not defined is null in the file
                     values.setdefault(score, {}).setdefault(label, []).append(
                         np.nan if value is None else value
                     )
@@ -138,8 +138,9 @@ def merge_values(values: Sequence[float]) -> Spread:
         >>> merge_values([0.5, 1.5]).mean, merge_values([2.0]).std
         (1.0, None)
     """
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Spread(float(np.mean(values)), std, len(values))
+    with np.errstate(invalid="ignore"):  # infinite scores have no deviation
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return Spread(float(np.mean(values)), std, len(values))
 
 
 def line_up(

@@ -8,29 +8,44 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonargparse import Namespace
 from tqdm import tqdm
 
 from disentangle.commands import bad_input_exits, parse_arguments, pick_device, read_run
 from disentangle.data import ImageData
+from disentangle.experiments import group_by_experiment
 from disentangle.models import Encoder
 from disentangle.scoring.choice import choose, introduce, needs_data
 from disentangle.scoring.draws import Draws
-from disentangle.scoring.job import FIT, Job
+from disentangle.scoring.job import Job
 from disentangle.scoring.options import build_parser, read_draws, read_protocols
-from disentangle.scoring.points import read_points
+from disentangle.scoring.points import identify_points, read_points
 from disentangle.scoring.processes import Processes, leads_its_machine, silence
 from disentangle.scoring.progress import Progress
 from disentangle.scoring.registry import choose_metrics
 from disentangle.scoring.rehearsal import check_fit, check_options
-from disentangle.scoring.report import read_report
+from disentangle.scoring.report import FIT, read_report
 from disentangle.scoring.run_subject import RunSubject
 from disentangle.scoring.subject import Subject
 from disentangle.scoring.summary import format_axes, format_jobs, list_notes
 from disentangle.tables import Format
 from disentangle.training.run_folder import RunFolder
+
+
+class RunJob(NamedTuple):
+    """The job of scoring a run.
+
+    Attributes:
+        folder: The run's.
+        config: The run's configuration, as it stands in the file.
+        job: What is to be done.
+    """
+
+    folder: RunFolder
+    config: dict[str, Any]
+    job: Job
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -107,9 +122,28 @@ def plan_codes(options: Namespace, draws: Draws, processes: Processes) -> Job:
     subject = Subject(options.codes, read_points(options.codes), draws, progress)
     if options.output is None:
         return Job(subject)
-    folder = RunFolder(options.output)
+    folder, codes = RunFolder(options.output), identify_points(options.codes)
     _check_writable(folder)
-    return Job(subject, folder=folder)
+    return Job(subject, folder=folder, old=_read_scores_of(codes, folder), codes=codes)
+
+
+def _read_scores_of(codes: Mapping[str, str], folder: RunFolder) -> dict[str, Any] | None:
+    """The scores of these codes that a folder holds; of nothing else may it hold any."""
+    if folder.config.exists():
+        raise ValueError(f"--output {folder.path} holds a run: choose another folder")
+    if not folder.scores.exists():
+        return None
+    old = read_report(folder.scores)
+    known = old.get("codes") or {}
+    if known.get("sha256") != codes["sha256"]:
+        other = known.get("file", "something else")
+        if other == codes["file"]:
+            other = f"what was in {other} before"
+        raise ValueError(
+            f"--output {folder.path} holds scores of {other}: choose another folder, or remove "
+            f"{folder.scores}"
+        )
+    return old
 
 
 def plan_runs(
@@ -121,7 +155,7 @@ def plan_runs(
         if options.device is not None:
             raise ValueError("--device is chosen by accelerate launch for several processes")
         device = processes.device
-    jobs: list[Job] = []
+    planned: list[RunJob] = []
     data_sets: dict[str, Any] = {}
     folders = {Path(path).resolve(): path for path in options.run}  # each run once
     for path in folders.values():
@@ -141,9 +175,17 @@ def plan_runs(
             device=device,
             fits_encoder=fits,
         )
-        jobs.append(Job(subject, step=folder.read_step(), folder=folder, old=old))
-    introduce([job.subject for job in jobs])
-    return jobs
+        job = Job(subject, step=folder.read_step(), folder=folder, old=old)
+        planned.append(RunJob(folder, folder.read_config(), job))
+    _introduce_runs(planned, across_settings=options.udr.across_settings)
+    return [run.job for run in planned]
+
+
+def _introduce_runs(runs: Sequence[RunJob], *, across_settings: bool) -> None:
+    """Makes peers of the runs of each experiment, or across experiments."""
+    groups = [runs] if across_settings else group_by_experiment(runs).values()
+    for group in groups:
+        introduce([run.job.subject for run in group], across_settings=across_settings)
 
 
 def _build_data(folder: RunFolder, known: dict[str, Any]) -> ImageData:

@@ -129,10 +129,23 @@ def test_scores_among_different_runs_do_not_compare(runs, capsys):
     assert "mig: scored among different runs, and only comparable within each" in out
 
 
-def test_an_infinite_score_is_no_number(runs, capsys):
-    change(runs[0], "mig", score=None)
-    compare.main(runs[:1])
-    assert "mig     nan" in capsys.readouterr().out
+def test_scores_that_are_not_finite(runs, capsys):
+    for score, expected in ((None, "nan"), ("Infinity", "inf"), ("-Infinity", "-inf")):
+        change(runs[0], "mig", score=score)
+        compare.main(runs[:1])
+        assert f"mig     {expected}\n" in capsys.readouterr().out
+    change(runs[0], "mig", score="Infinity")
+    compare.main(runs)
+    assert "mig     inf ± nan" in capsys.readouterr().out
+
+
+def test_a_further_value_that_is_infinite(tmp_path, capsys):
+    run = make_run(tmp_path / "run", {"infomec": 0.75})
+    change(run, "infomec", details={"infoe": "-Infinity", "infoc": None})
+    compare.main([run])
+    out = capsys.readouterr().out
+    assert "infomec, infoe  -inf" in out
+    assert "infomec, infoc  nan" in out
 
 
 def test_bad_input(runs, tmp_path, capsys):
@@ -141,7 +154,8 @@ def test_bad_input(runs, tmp_path, capsys):
     assert "no choice 'mug'" in complaint(capsys, [*runs, "--metrics", "mug"])
     assert "expected one of" in complaint(capsys, [*runs, "--format", "word"])
     file = tmp_path / "a" / "scores.json"
-    for content in ("", "[]", '{"step": 1}', '{"step": 1, "scores": {"mig": 3}}'):
+    word = '{"step": 1, "scores": {"mig": {"score": "high", "details": {}}}}'
+    for content in ("", "[]", '{"step": 1}', '{"step": 1, "scores": {"mig": 3}}', word):
         file.write_text(content)
         assert "is not what `disentangle evaluate` writes" in complaint(capsys, runs)
     file.unlink()

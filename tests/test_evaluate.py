@@ -2,24 +2,32 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
-from math import nan
+from math import inf, nan
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import distributed, multiprocessing
 from torch.distributions import Normal, kl_divergence
 
 from disentangle import evaluate, train
 from disentangle.data import RenderedSprites, scale_pixels
 from disentangle.metrics import mig, udr
-from disentangle.models import load_model
+from disentangle.models import Axis, load_model
 from disentangle.models.subspace_vae import ConvEncoder
+from disentangle.scoring.draws import Draws
+from disentangle.scoring.failures import SharedError
 from disentangle.scoring.job import Job
 from disentangle.scoring.processes import Processes
 from disentangle.scoring.progress import Progress
 from disentangle.scoring.registry import METRICS, choose_metrics
+from disentangle.scoring.report import merge_report, read_report, write_report
+from disentangle.scoring.run_subject import RunSubject
 
 SMALL = ["--points", "300", "--test_points", "150", "--activeness.latents", "4"]
 FEW = [
@@ -27,11 +35,14 @@ FEW = [
     *("--factor_vae_score.train_points", "20", "--factor_vae_score.test_points", "10"),
     *("--factor_vae_score.variance_points", "100", "--fit_encoder.steps", "3"),
 ]
+CHUNKS = torch.arange(2)
 PATHS = ["--features.distance", "random", "--perceptual_path_length.samples", "20"]
 FEATURES = [
     *("--features.network", "random", "--features.images", "40"),
     *("--features.reference_images", "50", "--kernel_inception_distance.subset_size", "20"),
 ]
+PAIRS = ["--pairs", "40", "--test_ratio", "0.5", "--epochs", "1", "--width", "2"]
+PAIRS = [word.replace("--", "--variation_predictability.") for word in PAIRS]
 
 
 @pytest.fixture
@@ -102,8 +113,6 @@ def test_scores_are_those_of_the_functions(run):
 
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
 def test_every_image_is_encoded_once(run, monkeypatch):
-    from disentangle.scoring.run_subject import RunSubject
-
     encoded = []
     encode = RunSubject._encode_images
 
@@ -193,8 +202,29 @@ def test_runs_are_compared_with_each_other(run, tiny_vae, tmp_path, capsys):
     assert "scores.json" in captured.err
     entry = scores_of(other)["udr"]
     assert entry["protocol"]["runs"] == [str(run), str(other)]
+    assert entry["protocol"]["across_settings"] is False
     assert np.shape(entry["details"]["similarity"]) == (2, 2, 10, 10)
     assert entry["score"] == scores_of(run)["udr"]["details"]["per_run"][1]
+
+
+@pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
+def test_runs_of_other_settings_are_peers_on_request_only(run, tiny_vae, tmp_path, capsys):
+    folders = [str(run)]
+    for name, seed, beta in (("seed", "1", "1"), ("beta", "0", "8"), ("both", "1", "8")):
+        changes = ["--training.steps", "2", "--seed", seed, "--objective.beta", beta]
+        folders.append(str(tmp_path / name))
+        train.main([*tiny_vae, *changes, "--output", folders[-1]])
+    options = [*SMALL, "--metrics", "udr"]
+    assert evaluate.main([*folders, *options]) == 0
+    found = [scores_of(Path(folder))["udr"]["protocol"]["runs"] for folder in folders]
+    assert found == [folders[:2], folders[:2], folders[2:], folders[2:]]
+    across = [*options, "--udr.across_settings", "true"]
+    message = complaint(capsys, [folders[0], folders[2], *options])
+    assert "or with --udr.across_settings true" in message
+    assert evaluate.main([folders[0], folders[2], *across]) == 0
+    entry = scores_of(run)["udr"]
+    assert entry["protocol"]["runs"] == [folders[0], folders[2]]
+    assert entry["protocol"]["across_settings"] is True
 
 
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
@@ -245,16 +275,69 @@ def test_a_generator_that_no_encoder_fits_fails_where_codes_are_wanted(run, monk
 
 @pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
 def test_the_seed_reaches_the_metric_with_several_seeds(run):
-    small = ["--pairs", "40", "--test_ratio", "0.5", "--epochs", "1", "--width", "2"]
-    small = [word.replace("--", "--variation_predictability.") for word in small]
     found = []
     for seed in ("0", "1"):
         names = ["--metrics", "variation_predictability", "--seed", seed]
-        assert evaluate.main([str(run), *small, *names]) == 0
+        assert evaluate.main([str(run), *PAIRS, *names]) == 0
         found.append(scores_of(run)["variation_predictability"])
     assert [entry["protocol"]["seeds"] for entry in found] == [[0, 1, 2], [1, 2, 3]]
     first, second = (entry["details"]["scores"] for entry in found)
     assert first[1:] == second[:2]  # those of seeds 1 and 2
+
+
+@pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
+def test_the_noise_is_not_among_the_latents_to_tell_apart(run):
+    names, options = ["--metrics", "variation_predictability"], [*PAIRS, "--seed", "1"]
+    assert evaluate.main([str(run), *options, *names]) == 0
+    entry = scores_of(run)["variation_predictability"]
+    assert entry["protocol"]["coordinates"] == list(range(8, 26))  # after 8 of noise
+    assert entry["details"]["chance"] == 1 / 18
+    options += ["--variation_predictability.coordinates", "[0, 9]"]
+    assert evaluate.main([str(run), *options, *names]) == 0
+    entry = scores_of(run)["variation_predictability"]
+    assert entry["protocol"]["coordinates"] == [0, 9]
+
+
+@pytest.mark.parametrize(
+    ("directions", "coordinates"),
+    [
+        ([[0, 0, 1], [-1, 0, 0]], [2, 0]),
+        ([[0, 0.6, 0.8], [1, 0, 0]], None),
+        ([[0, 1, 0], [0, -1, 0]], None),
+    ],
+)
+def test_which_axes_are_coordinates(directions, coordinates):
+    axes = [Axis(f"{i}", "all", torch.tensor(row).float()) for i, row in enumerate(directions)]
+    subject = RunSubject(
+        "run",
+        SimpleNamespace(axes=axes),
+        None,
+        draws=Draws(),
+        processes=Processes(),
+        device=torch.device("cpu"),
+    )
+    assert subject.coordinates == coordinates
+
+
+@pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [(["--fit_encoder.steps", "4"], False), (["--seed", "5"], False), (["--points", "200"], True)],
+)
+def test_scores_by_another_encoder_are_not_kept(run, change, kept):
+    options = [*FEW, "--encoder", "fit", "--metrics"]
+    evaluate.main([str(run), *options, "mig,activeness"])
+    evaluate.main([str(run), *options, "modularity", *change])
+    scores = scores_of(run)
+    assert ("mig (fitted encoder)" in scores) == kept
+    assert set(scores) >= {"fit_encoder", "modularity (fitted encoder)", "activeness"}
+
+
+@pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
+def test_scores_by_a_fitted_encoder_are_kept_where_none_is_fitted(run):
+    evaluate.main([str(run), *FEW, "--encoder", "fit", "--metrics", "mig"])
+    evaluate.main([str(run), *FEW, "--metrics", "activeness", "--seed", "5"])
+    assert set(scores_of(run)) == {"fit_encoder", "mig (fitted encoder)", "activeness"}
 
 
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
@@ -282,7 +365,7 @@ def test_what_was_computed_before_an_interruption_is_kept(run, monkeypatch):
         (["--activeness.latents", "0"], "activeness.latents must be positive, got 0"),
         (["--device", "abacus"], "--device 'abacus' cannot be used here"),
         (["--metrics", "mug"], "--metrics has no choice 'mug'; choose of: all, supervised,"),
-        (["--metrics", "udr"], "udr of RUN needs two or more runs with the same data set"),
+        (["--metrics", "udr"], "udr of RUN needs two or more runs that differ in their seed only"),
         (["--metrics", "mig", "--mig.bins", "1"], "mig: bins must be at least 2, got 1"),
         (["--metrics", "irs", "--irs.quantile", "2"], "irs: quantile must be in (0, 1], got 2.0"),
         (["--factor_vae_score.batch_size", "1"], "factor_vae_score: batch_size must be at least 2"),
@@ -324,6 +407,59 @@ def test_a_metric_that_fails_does_not_take_the_others_with_it(run, capsys, monke
     assert list(scores_of(run)) == ["activeness"]
     printed = capsys.readouterr().out
     assert "could not be computed: codes must be finite, got 3000 NaN" in printed
+
+
+@pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("the Lasso did not converge\nframe #0"), "RuntimeError: the Lasso did not"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "OutOfMemoryError: CUDA out of memory"),
+        (OSError(28, "No space left"), "OSError: [Errno 28] No space left"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_any_error_is_that_of_one_metric(run, capsys, monkeypatch, error, reason):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setitem(METRICS, "mig", replace(METRICS["mig"], function=fail))
+    monkeypatch.setattr("disentangle.evaluate.check_options", lambda *arguments: None)
+    assert evaluate.main([str(run), *SMALL, "--metrics", "mig,irs"]) == 1
+    assert list(scores_of(run)) == ["irs"]
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "could not be" in line)
+    assert f"could not be computed: {reason}" in line
+    assert line.endswith(" (mig)")
+
+
+@pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
+def test_images_that_cannot_be_encoded_take_the_metrics_of_codes_only(run, capsys, monkeypatch):
+    calls = []
+
+    def fail(self, images):
+        calls.append(len(images))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(ConvEncoder, "forward", fail)
+    assert evaluate.main([str(run), *SMALL, "--metrics", "mig,irs,activeness"]) == 1
+    assert list(scores_of(run)) == ["activeness"]
+    message = "could not be computed: OutOfMemoryError: CUDA out of memory (mig, irs)"
+    assert message in capsys.readouterr().out
+    assert len(calls) == 1  # not once more for each metric
+
+
+@pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
+def test_an_encoder_whose_fit_breaks_is_a_failure(run, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("cuDNN error")
+
+    monkeypatch.setattr("disentangle.scoring.run_subject.fit_encoder", fail)
+    options = [*FEW, "--encoder", "fit", "--metrics", "mig,activeness"]
+    assert evaluate.main([str(run), *options]) == 1
+    assert list(scores_of(run)) == ["activeness"]
+    assert "could not be computed: RuntimeError: cuDNN error (fit_encoder)" in (
+        capsys.readouterr().out
+    )
 
 
 @pytest.fixture
@@ -397,6 +533,46 @@ def test_output_that_cannot_be_written(arrays, tmp_path, capsys, monkeypatch):
         assert f"{file} is not a folder that may be written to" in message
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert "may be written to" in complaint(capsys, ["--codes", file, "--output", tmp_path / "new"])
+
+
+def test_output_that_holds_a_run(arrays, tmp_path, capsys):
+    np.savez(tmp_path / "codes.npz", **arrays)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("task: vae")
+    (run / "scores.json").write_text("of the run")
+    message = complaint(capsys, ["--codes", tmp_path / "codes.npz", "--output", run])
+    assert f"--output {run} holds a run: choose another folder" in message
+    assert (run / "scores.json").read_text() == "of the run"
+
+
+def test_output_that_holds_scores_of_other_codes(arrays, tmp_path, capsys):
+    file, other, output = (tmp_path / name for name in ("a.npz", "b.npz", "scored"))
+    np.savez(file, **arrays)
+    np.savez(other, **(arrays | {"codes": arrays["codes"] + 1}))
+    options = ["--output", str(output), "--metrics", "mig"]
+    assert evaluate.main(["--codes", str(file), *options]) == 0
+    before = (output / "scores.json").read_text()
+    message = complaint(capsys, ["--codes", other, *options])
+    assert f"{output} holds scores of {file}: choose another folder, or remove" in message
+    other.replace(file)
+    message = complaint(capsys, ["--codes", file, *options])
+    assert f"{output} holds scores of what was in {file} before" in message
+    assert (output / "scores.json").read_text() == before
+    report = json.loads(before)
+    del report["codes"]
+    (output / "scores.json").write_text(json.dumps(report))
+    message = complaint(capsys, ["--codes", file, *options])
+    assert f"{output} holds scores of something else" in message
+
+
+def test_scores_of_the_same_codes_are_kept(arrays, tmp_path):
+    file, output = tmp_path / "codes.npz", tmp_path / "scored"
+    np.savez(file, **arrays)
+    for names in ("mig,irs", "sap"):
+        options = ["--output", str(output), "--metrics", names]
+        assert evaluate.main(["--codes", str(file), *options]) == 0
+    assert list(scores_of(output)) == ["mig", "irs", "sap"]
 
 
 def test_long_names_of_factors_do_not_overlap(arrays, tmp_path, monkeypatch):
@@ -487,12 +663,54 @@ class Bar:
         self.closed = True
 
 
-def test_an_error_on_the_first_process_is_raised_by_all():
-    def fail():
-        raise ValueError("bad")
+def fail_in_one(index, folder):
+    """What each of two processes is told of errors in one of them."""
+    os.environ |= {"ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(index), "LOCAL_RANK": str(index), "MASTER_ADDR": "127.0.0.1"}
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=index, world_size=2
+    )
+    processes, found = Processes(), []
 
-    with pytest.raises(ValueError, match="bad"):
-        Processes().on_first(fail)
+    def fail(error, *, where, value=None):
+        if processes.index == where:
+            raise error
+        return value
+
+    def compute(error, where):
+        """Fails in one process outside of what is shared, when the other waits for its rows."""
+        fail(error, where=where)
+        return processes.map(torch.neg, torch.arange(4), chunk=2)
+
+    for work in (
+        lambda: processes.on_first(lambda: fail(ValueError("bad"), where=0)),
+        lambda: processes.map(lambda x: fail(OSError("gone"), where=1, value=x), CHUNKS, chunk=1),
+        lambda: processes.together(lambda: compute(MemoryError(), 1)),
+        lambda: processes.together(lambda: compute(KeyError("x"), 0)),
+        lambda: processes.together(lambda: compute(None, None)).tolist(),
+        lambda: processes.on_first(lambda: processes.index),
+    ):
+        try:
+            found.append(work())
+        except SharedError as error:
+            found.append(str(error))
+    (folder / f"{index}.json").write_text(json.dumps([processes.count, *found]))
+    distributed.destroy_process_group()
+
+
+def test_an_error_in_one_process_is_raised_by_all(tmp_path):
+    multiprocessing.spawn(fail_in_one, (tmp_path,), nprocs=2)
+    expected = [2, "bad", "OSError: gone", "MemoryError", "KeyError: 'x'", [0, -1, -2, -3], 0]
+    assert [json.loads((tmp_path / f"{i}.json").read_text()) for i in (0, 1)] == [expected] * 2
+
+
+@pytest.mark.parametrize("share", [Processes.on_first, Processes.together])
+def test_the_error_of_a_single_process_is_its_own(share):
+    def fail():
+        raise KeyError("bad")
+
+    with pytest.raises(KeyError, match="bad"):
+        share(Processes(), fail)
 
 
 @pytest.mark.parametrize(
@@ -535,7 +753,8 @@ def test_rows_are_mapped_in_chunks():
 def test_two_processes_score_as_one(run):
     """The same numbers to the last bit, printed and written once."""
     names = "mig,sap,factor_vae_score,activeness,frechet_inception_distance,perceptual_path_length"
-    arguments = [str(run), *FEW, *FEATURES, *PATHS, "--metrics", names]
+    names += ",variation_predictability"
+    arguments = [str(run), *FEW, *FEATURES, *PATHS, *PAIRS, "--metrics", names]
     alone = [sys.executable, "-m", "disentangle.evaluate"]
     launch = "accelerate.commands.accelerate_cli launch --multi_gpu --num_processes 2"
     launch += " --num_machines 1 --mixed_precision no --dynamo_backend no -m disentangle.evaluate"
@@ -552,3 +771,18 @@ def test_two_processes_score_as_one(run):
     assert set(found[0]) == set(names.split(","))
     assert found[0] == found[1]
     assert printed[0] == printed[1]
+
+
+def test_infinity_and_what_is_not_defined_are_told_apart(tmp_path):
+    file = tmp_path / "scores.json"
+    details = {"matrix": np.array([[-inf, nan], [0.5, inf]]), "name": "x"}
+    scores = {"a": {"score": inf, "details": details}, "b": {"score": nan, "details": {}}}
+    write_report(file, merge_report(None, 1, scores))
+    assert '"score": "Infinity"' in file.read_text()
+    found = read_report(file)["scores"]
+    assert found["a"]["score"] == inf
+    assert found["a"]["details"] == {"matrix": [[-inf, None], [0.5, inf]], "name": "x"}
+    assert found["b"]["score"] is None
+    text = file.read_text()
+    write_report(file, merge_report(read_report(file), 1, {}))
+    assert file.read_text() == text

@@ -2,5 +2,6 @@
 
 What is scored: `subject`, `run_subject`, `points`, `encoding`, `looking`, `draws`, `feature_sets`.
 By which metrics: `registry`, `inputs`, `choice`, `options`, and `rehearsal` of the options.
-The work: `job`, `processes`, `progress`. What is kept: `report`, `summary`, `heat_maps`.
+The work: `job`, `processes`, `failures`, `progress`.
+What is kept: `report`, `summary`, `heat_maps`.
 """

@@ -14,9 +14,15 @@ def needs_data(names: Sequence[str], *, encodes: bool) -> bool:
     return "images" in needs or (encodes and "codes" in needs)
 
 
-def introduce(subjects: Sequence[Any]) -> None:
-    """Makes subjects with the same data set and as many axes each other's peers."""
+def introduce(subjects: Sequence[Any], *, across_settings: bool) -> None:
+    """Makes subjects with the same data set and as many axes each other's peers.
+
+    Args:
+        subjects: Of runs; those of one experiment, unless `across_settings`.
+        across_settings: What they are told of each other.
+    """
     for one in subjects:
+        one.across_settings = across_settings
         if one.data is None or "codes" not in one.offers:
             continue
         one.peers = [

@@ -17,7 +17,8 @@ NEEDS = {
     "rendering": "a run whose data set renders any factors",
     "generator": "the run of a generator",
     "images": "the run of a generator and its data set",
-    "peers": "two or more runs with the same data set and number of codes",
+    "peers": "two or more runs that differ in their seed only, or with --udr.across_settings true "
+    "have the same data set and number of codes",
 }
 MERGED = 4096  # features whose moments are taken at once
 
@@ -30,12 +31,14 @@ class Inputs:
         needs: Of the keys of `NEEDS`.
         arguments: Gives the metric's argument of that name, of a subject.
         protocol: Gives what the arguments say of the protocol, of a subject.
+        usual: Gives the metric's options that a subject decides where they are None.
         shared: Whether the metric itself encodes or decodes, which all processes do together.
     """
 
     needs: tuple[str, ...]
     arguments: Mapping[str, Callable[[Any], Any]]
     protocol: Callable[[Any], dict[str, Any]] = lambda subject: {}
+    usual: Callable[[Any], dict[str, Any]] = lambda subject: {}
     shared: bool = False
 
 
@@ -77,6 +80,7 @@ PEERS = Inputs(
     lambda s: {
         "points": len(s.points.codes),
         "kl": "unknown" if gather_divergences(s) is None else "of the posterior",
+        "across_settings": s.across_settings,
         "runs": [peer.name for peer in s.peers],
     },
 )
@@ -100,6 +104,7 @@ PAIRS = Inputs(
         "decode_batch_size": lambda s: BATCH,
         "progress": lambda s: partial(s.progress.follow, unit="epoch"),
     },
+    usual=lambda s: {"coordinates": s.coordinates},
     shared=True,
 )
 PATHS = Inputs(

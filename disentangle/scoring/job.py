@@ -1,22 +1,22 @@
 """One subject, what is to be computed of it, and where that goes."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from disentangle.scoring.failures import describe_error
 from disentangle.scoring.heat_maps import write_heat_maps
 from disentangle.scoring.processes import Processes
 from disentangle.scoring.registry import METRICS
-from disentangle.scoring.report import library_versions, merge_report, write_report
+from disentangle.scoring.report import FIT, library_versions, merge_report, write_report
 from disentangle.scoring.run_subject import RunSubject
 from disentangle.scoring.subject import Subject
 from disentangle.training.run_folder import RunFolder
-
-FIT = "fit_encoder"  # how the fit of an encoder is named among the scores
 
 
 @dataclass
@@ -30,6 +30,7 @@ class Job:
         step: Training step of the model.
         folder: For `scores.json` and `plots`; None writes nothing.
         old: What `scores.json` holds.
+        codes: What tells the file of codes from others, if there is one.
         scores: What has been computed, by the metric's name.
         failed: Why a metric could not be computed after all, by its name.
         plots: The heat maps that were written.
@@ -41,6 +42,7 @@ class Job:
     step: int | None = None
     folder: RunFolder | None = None
     old: dict[str, Any] | None = None
+    codes: dict[str, str] | None = None
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     plots: list[Path] = field(default_factory=list)
@@ -56,17 +58,16 @@ class Job:
         subject = self.subject
         if not isinstance(subject, RunSubject):
             return
-        subject.use_device()
-        try:
-            if subject.fits_encoder:
-                self._fit(subject, protocol)
-        except ValueError as error:
-            self.failed[FIT] = str(error)
+        processes = subject.processes
+        if not self._attempt(self.names, subject.use_device, processes):
             return
-        if any("codes" in METRICS[name].inputs.arguments for name in self.names):
-            count = subject.draws.points + subject.draws.test_points
-            with subject.progress.show("encoding", count):
-                _ = subject.points  # apart, so that no metric's seconds include it
+        if subject.fits_encoder:
+            fit = partial(self._fit, subject, protocol)
+            if not self._attempt([FIT], fit, processes):
+                return
+        encoded = [name for name in self.names if "codes" in METRICS[name].inputs.arguments]
+        if encoded:
+            self._attempt(encoded, partial(_encode, subject), processes)
 
     def compute(
         self, protocols: Mapping[str, dict[str, Any]], processes: Processes, bar: tqdm
@@ -80,18 +81,29 @@ class Job:
         """
         for name in self.names:
             bar.set_postfix_str(name)
-            try:
-                self._compute(name, protocols[name], processes)
-            except ValueError as error:
-                self.failed[name] = str(error)
+            if name not in self.failed:
+                compute = partial(self._compute, name, protocols[name], processes)
+                self._attempt([name], compute, processes)
             if processes.is_first:
                 self._write_scores()  # what follows may take hours, and be interrupted
             bar.update()
         if processes.is_first and self.folder is not None:
             self.plots = write_heat_maps(self.folder.plots, self.subject, self.scores)
 
+    def _attempt(
+        self, names: Sequence[str], work: Callable[[], object], processes: Processes
+    ) -> bool:
+        """Does the work, or notes why what it is for fails, as the rest may take hours."""
+        try:
+            processes.together(work)
+        except Exception as error:
+            self.failed.update(dict.fromkeys(names, describe_error(error)))
+            return False
+        return True
+
     def _compute(self, name: str, protocol: dict[str, Any], processes: Processes) -> None:
         metric, subject = METRICS[name], self.subject
+        protocol = metric.settle(protocol, subject)
         start = time.perf_counter()
         total = None if metric.images is None else metric.images(subject, protocol)
         with subject.progress.show(name, total):
@@ -134,4 +146,11 @@ class Job:
     def _write_scores(self) -> None:
         if self.folder is not None:
             self.folder.path.mkdir(parents=True, exist_ok=True)
-            write_report(self.folder.scores, merge_report(self.old, self.step, self.scores))
+            report = merge_report(self.old, self.step, self.scores, codes=self.codes)
+            write_report(self.folder.scores, report)
+
+
+def _encode(subject: RunSubject) -> None:
+    count = subject.draws.points + subject.draws.test_points
+    with subject.progress.show("encoding", count):
+        _ = subject.points  # apart, so that no metric's seconds include it

@@ -9,8 +9,8 @@ from disentangle.metrics import fit_encoder
 from disentangle.parsing import new_parser
 from disentangle.scoring.draws import Draws
 from disentangle.scoring.feature_sets import FeatureOptions
-from disentangle.scoring.job import FIT
 from disentangle.scoring.registry import GROUPS, METRICS
+from disentangle.scoring.report import FIT
 from disentangle.tables import Format
 
 ENCODER_ARGUMENTS: set[str | int] = {"decode", "sample_latents", "directions", "seed", "device"}
@@ -22,6 +22,12 @@ def build_parser() -> ArgumentParser:
     parser = new_parser("evaluate", _describe_metrics())
     _add_subjects(parser)
     _add_draws(parser)
+    parser.add_argument(
+        "--udr.across_settings",
+        type=bool,
+        default=False,
+        help="Whether to compare runs of different settings, in place of seeds of each setting.",
+    )
     for name, metric in METRICS.items():
         known = inspect.signature(metric.function).parameters.keys()
         given: set[str | int] = {key for key in known if key in metric.not_options}
@@ -96,7 +102,8 @@ def read_protocols(options: Namespace) -> dict[str, dict[str, Any]]:
     """
     names = (FIT, *METRICS)  # one without options has no namespace
     chosen = {name: options[name].as_dict() if name in options else {} for name in names}
-    chosen["activeness"].pop("latents")  # not an option of the metric, but an argument
+    chosen["activeness"].pop("latents")  # not options of the metric, but what it is computed from
+    chosen["udr"].pop("across_settings")
     chosen[SEVERAL]["seeds"] = tuple(options.seed + seed for seed in chosen[SEVERAL]["seeds"])
     return chosen
 

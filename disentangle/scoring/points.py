@@ -1,5 +1,6 @@
 """Codes of points with known factors: what the metrics of arrays are computed from."""
 
+import hashlib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,6 +62,13 @@ def read_points(path: str | Path) -> Points:
         return _check_arrays(arrays)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def identify_points(path: str | Path) -> dict[str, str]:
+    """The name of a file, and the checksum of its content, which tells it from others."""
+    with open(path, "rb") as file:
+        checksum = hashlib.file_digest(file, "sha256")
+    return {"file": str(path), "sha256": checksum.hexdigest()}
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

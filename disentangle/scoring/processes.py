@@ -11,6 +11,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from torch import Tensor
 
+from disentangle.scoring.failures import SharedError, describe_error
+
 # The first process may fit classifiers for hours while the others wait for its next images.
 PATIENCE = timedelta(days=2)
 ENCODED = 512  # images that a process renders and encodes at once
@@ -57,32 +59,66 @@ class Processes:
 
         Returns:
             Shape `(N, …)`.
+
+        Raises:
+            SharedError: In every process, if the function raises an error in one of several.
         """
-        rows = len(inputs[0])
-        starts = range(0, rows, chunk)[self.index :: self.count]
-        parts = [function(*(x[start : start + chunk] for x in inputs)) for start in starts]
-        if self.count == 1:
-            return torch.cat(parts)
-        # A process without a chunk of its own needs to know the shape all the same.
-        like = parts[0] if parts else function(*(x[:1] for x in inputs))
-        whole = like.new_zeros(rows, *like.shape[1:])
-        for start, part in zip(starts, parts, strict=True):
-            whole[start : start + chunk] = part
-        torch.distributed.all_reduce(whole)  # each row is zero but in one process
+
+        def fill() -> Tensor:
+            rows = len(inputs[0])
+            starts = range(0, rows, chunk)[self.index :: self.count]
+            parts = [function(*(x[start : start + chunk] for x in inputs)) for start in starts]
+            if self.count == 1:
+                return torch.cat(parts)
+            # A process without a chunk of its own needs to know the shape all the same.
+            like = parts[0] if parts else function(*(x[:1] for x in inputs))
+            whole = like.new_zeros(rows, *like.shape[1:])
+            for start, part in zip(starts, parts, strict=True):
+                whole[start : start + chunk] = part
+            return whole
+
+        whole = self.together(fill)
+        if self.count > 1:
+            torch.distributed.all_reduce(whole)  # each row is zero but in one process
         return whole
 
     def on_first(self, function: Callable[[], T]) -> T:
         """What the first process computes, sent to all; it must be possible to pickle it.
 
         Raises:
-            ValueError: In every process, if the function raises one.
+            SharedError: In every process, if the function raises an error in one of several.
         """
-        values: list[Any] = [_attempt(function) if self.is_first else None]
+        values: list[Any] = [self.together(function if self.is_first else lambda: None)]
         if self.count > 1:
             broadcast_object_list(values)
-        if isinstance(values[0], ValueError):
-            raise values[0]
         return values[0]
+
+    def together(self, function: Callable[[], T]) -> T:
+        """What a function gives in this process, unless it fails in any.
+
+        A process that went on alone would wait in vain for the others' part of what is shared. So
+        every process must call this as often as the others; one whose function fails before it
+        gets to a call inside of it meets the others at that call.
+
+        Raises:
+            SharedError: In every process, if the function raises an error in one of several.
+        """
+        if self.count == 1:
+            return function()
+        value: Any = None
+        failure: Exception | None = None
+        try:
+            value = function()
+        except SharedError:
+            raise  # all know of it
+        except Exception as error:
+            failure = error
+        reasons: list[str | None] = [None] * self.count
+        reason = None if failure is None else describe_error(failure)
+        torch.distributed.all_gather_object(reasons, reason)
+        if any(reasons):
+            raise SharedError(next(reason for reason in reasons if reason)) from failure
+        return value
 
 
 def _join() -> PartialState:
@@ -98,14 +134,6 @@ def _join() -> PartialState:
             "set ACCELERATE_USE_CPU=true to score on several processes without GPUs"
         )
     return state
-
-
-def _attempt(function: Callable[[], T]) -> T | ValueError:
-    """The error in place of a value: the other processes would wait for it in vain."""
-    try:
-        return function()
-    except ValueError as error:
-        return error
 
 
 def leads_its_machine() -> bool:

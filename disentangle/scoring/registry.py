@@ -79,6 +79,11 @@ class Metric:
         parameters = inspect.signature(self.function).parameters
         return {k: p.default for k, p in parameters.items() if k not in self.not_options}
 
+    def settle(self, protocol: Mapping[str, Any], subject: Any) -> dict[str, Any]:
+        """The options, with what the subject decides where they are None."""
+        usual = self.inputs.usual(subject)
+        return {k: usual.get(k) if value is None else value for k, value in protocol.items()}
+
     def call(self, arguments: Mapping[str, Any], protocol: Mapping[str, Any], seed: int) -> Any:
         """The metric's result."""
         random = "seed" in inspect.signature(self.function).parameters

@@ -73,7 +73,7 @@ def _rehearse(name: str, subject: Subject, protocol: Mapping[str, Any], *, few: 
     metric, stand_in = METRICS[name], _StandIn(subject, few)
     try:
         given = {key: get(stand_in) for key, get in metric.inputs.arguments.items()}
-        metric.call(given, protocol, subject.draws.seed)
+        metric.call(given, metric.settle(protocol, stand_in), subject.draws.seed)
     except _StartedError:
         return
 
@@ -118,6 +118,10 @@ class _StandIn:
     @property
     def directions(self) -> Tensor:
         return self._run.directions.cpu()
+
+    @property
+    def coordinates(self) -> list[int] | None:
+        return self._run.coordinates
 
     @property
     def stds(self) -> list[float]:

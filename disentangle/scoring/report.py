@@ -11,6 +11,9 @@ import numpy as np
 
 from disentangle.training.run_folder import replace_text
 
+FIT = "fit_encoder"  # how the fit of an encoder is named among the scores
+FITTED = " (fitted encoder)"  # what it adds to the names of scores by that encoder
+INFINITE = ("-Infinity", "Infinity")
 LIBRARIES = ("disentangle", "torch", "numpy", "scipy", "scikit-learn")
 
 
@@ -22,6 +25,8 @@ def library_versions() -> dict[str, str]:
 def read_report(file: Path) -> dict[str, Any]:
     """The content of a `scores.json`: `step` and, by the metric's name, `scores`.
 
+    A number that is not defined is None.
+
     Raises:
         ValueError: If the file is not there or holds something else.
     """
@@ -29,9 +34,11 @@ def read_report(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file.parent} has no {file.name}: run `disentangle evaluate` first")
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
-        valid = isinstance(report["scores"], dict) and "step" in report
-        valid = valid and all("score" in entry for entry in report["scores"].values())
-    except (ValueError, TypeError, KeyError):
+        valid = "step" in report
+        for entry in report["scores"].values():
+            entry |= {key: _read_infinity(entry[key]) for key in ("score", "details")}
+            valid = valid and isinstance(entry["score"], float | int | None)
+    except (ValueError, TypeError, KeyError, AttributeError):
         valid = False
     if not valid:
         raise ValueError(f"{file} is not what `disentangle evaluate` writes: remove it")
@@ -39,14 +46,20 @@ def read_report(file: Path) -> dict[str, Any]:
 
 
 def merge_report(
-    old: Mapping[str, Any] | None, step: int | None, scores: Mapping[str, Any]
+    old: Mapping[str, Any] | None,
+    step: int | None,
+    scores: Mapping[str, Any],
+    codes: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """New scores, and old ones of other metrics at the same training step.
+
+    Where an encoder was fitted anew, in another way than before, the scores by the old one go.
 
     Args:
         old: What `scores.json` holds, if there is one.
         step: The training step of the new scores.
         scores: By the metric's name.
+        codes: What tells the file of codes from others, in place of a run.
 
     Examples:
         >>> old = {"step": 5, "scores": {"mig": 0.1, "sap": 0.2}}
@@ -56,7 +69,15 @@ def merge_report(
         {'mig': 0.3}
     """
     kept = old["scores"] if old is not None and old["step"] == step else {}
-    return {"step": step, "scores": {**kept, **scores}}
+    if FIT in scores and _fit_of(kept.get(FIT)) != _fit_of(scores[FIT]):
+        kept = {name: entry for name, entry in kept.items() if not name.endswith(FITTED)}
+    source = {} if codes is None else {"codes": dict(codes)}
+    return {"step": step, **source, "scores": {**kept, **scores}}
+
+
+def _fit_of(entry: Mapping[str, Any] | None) -> tuple[Any, Any] | None:
+    """What decides about the encoder that was fitted."""
+    return None if entry is None else (entry["seed"], _plain(entry["protocol"]))
 
 
 def write_report(file: Path, report: Mapping[str, Any]) -> None:
@@ -65,11 +86,22 @@ def write_report(file: Path, report: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays as lists, for JSON, which has no name for NaN or infinity."""
+    """Arrays as lists; NaN as null and infinity as a string, for which JSON has no names."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and math.isinf(value):
+        return INFINITE[value > 0]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _read_infinity(value: Any) -> Any:
+    """The numbers of a score with infinity as one of them."""
+    if isinstance(value, dict):
+        return {key: _read_infinity(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_read_infinity(item) for item in value]
+    return float(value) if isinstance(value, str) and value in INFINITE else value

@@ -21,6 +21,7 @@ from disentangle.scoring.looking import SharedDistance, look_at
 from disentangle.scoring.points import Points, name_codes
 from disentangle.scoring.processes import DECODED, Processes
 from disentangle.scoring.progress import Progress
+from disentangle.scoring.report import FITTED
 from disentangle.scoring.subject import Subject
 from disentangle.training.losses import gaussian_divergence
 
@@ -56,7 +57,7 @@ class RunSubject(Subject):
         self.data: Any = data
         self.processes, self.device, self.fits_encoder = processes, device, fits_encoder
         self.progress = Progress(shown=processes.is_first)
-        self.suffix = " (fitted encoder)" if fits_encoder else ""
+        self.suffix = FITTED if fits_encoder else ""
         self.encoder: Callable[[Tensor], Tensor] | None = None
         self.peers: Sequence[Subject] = (self,)
         self.offers = {"generator"}
@@ -193,6 +194,14 @@ class RunSubject(Subject):
     def directions(self) -> Tensor:
         """Unit vectors `(A, D)` of the model's axes."""
         return torch.stack([axis.direction for axis in self.model.axes]).to(self.device)
+
+    @property
+    def coordinates(self) -> list[int] | None:
+        """Of which coordinates the axes are; None if one runs across them, or two are of one."""
+        rows, columns = self.directions.nonzero(as_tuple=True)
+        found = columns.tolist()
+        whole = rows.tolist() == list(range(len(self.model.axes)))
+        return found if whole and len(set(found)) == len(found) else None
 
     @property
     def stds(self) -> list[float]:

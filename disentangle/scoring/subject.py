@@ -19,10 +19,12 @@ class Subject:
     Attributes:
         offers: What a metric may ask of it, of the keys of `NEEDS` in `scoring.inputs`.
         peers: Subjects with the same points, itself included, for metrics of several runs.
+        across_settings: Whether the peers may differ in more than their seed.
         suffix: What distinguishes the names of its scores from those of the model's own encoder.
     """
 
     suffix = ""
+    across_settings = False
 
     def __init__(self, name: str, points: Points, draws: Draws, progress: Progress) -> None:
         self.name, self.draws, self.progress = name, draws, progress

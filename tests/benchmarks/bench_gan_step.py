@@ -26,6 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from disentangle.config import GANObjective, OptimizerConfig, RunConfig, TrainingConfig
 from disentangle.models.eigengan import SLOPE, EigenBlock
+from disentangle.orthogonality import optimal_learning_rate
+from disentangle.orthogonality.techniques import nearest_orthogonal_gradients
 from disentangle.training.adversarial import discriminator_loss, generator_loss
 from disentangle.training.augment import DRAWS, diff_augment
 from disentangle.training.batches import Batch
@@ -40,12 +42,12 @@ if DEVICE.type == "cuda":
 OBJECTIVE = GANObjective()
 
 
-def make_run(*techniques: str) -> RunConfig:
+def make_run(*techniques: str, size: int = SIZE) -> RunConfig:
     return RunConfig(
         task="gan",
         output=Path(tempfile.gettempdir()) / "unused",
         data={"name": "folder"},
-        model={"name": "eigengan", "image_size": SIZE, "image_channels": 3},
+        model={"name": "eigengan", "image_size": size, "image_channels": 3},
         discriminator={"name": "eigengan"},
         objective=OBJECTIVE,
         optimizer=OptimizerConfig(betas=(0.5, 0.99)),
@@ -58,8 +60,8 @@ def make_run(*techniques: str) -> RunConfig:
     )
 
 
-def make_batch(step: int) -> Batch:
-    images = torch.rand(BATCH, 3, SIZE, SIZE, device=DEVICE) * 2 - 1
+def make_batch(step: int, size: int = SIZE) -> Batch:
+    images = torch.rand(BATCH, 3, size, size, device=DEVICE) * 2 - 1
     return Batch(images, step=step, samples=range(BATCH), seed=0)
 
 
@@ -113,15 +115,13 @@ class PlainStep:
         optimizer.step()
 
 
-def make_step(*techniques: str) -> Callable[[Batch], object]:
-    run = make_run(*techniques)
+def make_step(*techniques: str, size: int = SIZE) -> Callable[[Batch], object]:
+    run = make_run(*techniques, size=size)
     return GANTask(run, Accelerator(mixed_precision=run.training.mixed_precision)).step
 
 
 def complete(step: Callable[[Batch], object], batch: Batch) -> None:
-    step(batch)
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
+    synchronised(step, batch)
 
 
 def count_operations(network: nn.Module, inputs: Tensor) -> int:
@@ -147,6 +147,27 @@ def floor_seconds(plain: PlainStep) -> tuple[float, float]:
 
     speed = 2 * side**3 / median_seconds(product)
     return operations / 1e9, operations / speed
+
+
+def measure_techniques(size: int) -> list[str]:
+    """What NOG and OLR take by themselves, beside a step: less than its noise."""
+    bases = [block.subspace.U.detach() for block in make_run(size=size).build_model().blocks]
+    bases = [basis.to(DEVICE) for basis in bases]
+    gradients = [torch.randn_like(basis) for basis in bases]
+    nog = median_seconds(lambda: synchronised(nearest_orthogonal_gradients, gradients))
+    pairs = list(zip(bases, gradients, strict=True))
+    olr = median_seconds(
+        lambda: synchronised(lambda: [optimal_learning_rate(*pair, 1e-4) for pair in pairs])
+    )
+    step = median_seconds(partial(complete, make_step(size=size), make_batch(1, size)), repeats=3)
+    shares = [f"{nog / step:.2%}", f"{olr / step:.2%}"]
+    return [f"{size} px", *(f"{1e3 * seconds:.2f}" for seconds in (step, nog, olr)), *shares]
+
+
+def synchronised(function: Callable[..., object], *arguments: object) -> None:
+    function(*arguments)
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def print_profile(step: Callable[[Batch], object], batch: Batch) -> None:
@@ -181,6 +202,11 @@ def main() -> None:
         f"EigenGAN step, {SIZE} px, batch {BATCH}, {where}",
         ["step", "ms", "images/s", "times plain, none", "beside none"],
         rows,
+    )
+    print_table(
+        f"The techniques by themselves, batch {BATCH}",
+        ["size", "step, ms", "NOG, ms", "OLR, ms", "NOG's share", "OLR's share"],
+        [measure_techniques(size) for size in (32, 64, 128, 256)],
     )
     operations, floor = floor_seconds(plain)
     share = floor / seconds["none"]
