@@ -111,7 +111,7 @@ def test_bad_input_gets_one_line(tmp_path, capsys):
     cases = [
         (["/no/such/run"], "there is no run folder /no/such/run"),
         ([run, tmp_path], "is not a run folder"),
-        ([unwatched], "has no records of activeness (training.activeness_every, by default)"),
+        ([unwatched], "has no records of activeness (training.activeness_every, by default"),
         ([untrained], "has no metrics.jsonl: it has not been trained"),
         ([dead], "no subspace changed the image at any step"),
         ([run, dead], "--output FILE is needed to draw 2 runs together"),
