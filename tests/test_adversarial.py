@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from disentangle.training.adversarial import (
+from disentangle.training.gan.adversarial import (
     LOSSES,
     discriminator_loss,
     generator_loss,

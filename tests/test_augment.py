@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from disentangle.training.augment import (
+from disentangle.training.gan.augment import (
     DRAWS,
     change_colour,
     cut_out,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from disentangle.models.code_discriminator import CodeDiscriminator
-from disentangle.training.density_ratio import density_ratio, permute_codes, tell_apart_loss
+from disentangle.training.vae.density_ratio import density_ratio, permute_codes, tell_apart_loss
 
 
 def test_every_dimension_is_permuted_on_its_own():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from disentangle.training.dip import code_covariance, covariance_penalty
+from disentangle.training.vae.dip import code_covariance, covariance_penalty
 
 
 def test_covariance_of_means():

@@ -4,13 +4,13 @@ from torch.func import hessian, jacrev
 
 from disentangle.models import EigenGAN, SimpleGAN
 from disentangle.orthogonality import WEIGHT_CONSTRAINTS
-from disentangle.training.directional_derivatives import (
+from disentangle.training.gan.directional_derivatives import (
     first_derivatives,
     rademacher_directions,
     second_derivatives,
     sum_of_layers,
 )
-from disentangle.training.held_weights import hold_weights
+from disentangle.training.gan.held_weights import hold_weights
 
 BOTH = pytest.mark.parametrize("derivatives", [first_derivatives, second_derivatives])
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from disentangle.training.forward_mode import SoundNorms, derive
+from disentangle.training.gan.forward_mode import SoundNorms, derive
 
 
 def smooth(norm):

@@ -4,9 +4,9 @@ from torch.func import hessian
 from torch.nn import functional
 
 from disentangle.models import EigenGAN, SimpleGAN
-from disentangle.training.directional_derivatives import rademacher_directions
-from disentangle.training.hessian_penalty import hessian_penalty, hessian_variances
-from disentangle.training.layer_outputs import record_layers
+from disentangle.training.gan.directional_derivatives import rademacher_directions
+from disentangle.training.gan.hessian_penalty import hessian_penalty, hessian_variances
+from disentangle.training.gan.layer_outputs import record_layers
 
 BOTH = pytest.mark.parametrize("difference", ["finite", "exact"])
 

@@ -4,8 +4,8 @@ from torch import nn
 from torch.func import jvp
 
 from disentangle.models import EigenGAN, SimpleGAN
-from disentangle.training.held_weights import hold_weights
-from disentangle.training.layer_outputs import record_layers
+from disentangle.training.gan.held_weights import hold_weights
+from disentangle.training.gan.layer_outputs import record_layers
 
 
 class Branches(nn.Module):

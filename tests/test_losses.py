@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Laplace, Normal, kl_divergence
 
-from disentangle.training.losses import gaussian_divergence, reconstruction_loss
+from disentangle.training.vae.losses import gaussian_divergence, reconstruction_loss
 
 
 def test_divergence_is_the_closed_form():

@@ -3,10 +3,10 @@ import torch
 from torch.func import jacrev
 
 from disentangle.models import SimpleGAN
-from disentangle.training.directional_derivatives import rademacher_directions
-from disentangle.training.held_weights import hold_weights
-from disentangle.training.layer_outputs import record_layers
-from disentangle.training.orojar import jacobian_variances, orojar
+from disentangle.training.gan.directional_derivatives import rademacher_directions
+from disentangle.training.gan.held_weights import hold_weights
+from disentangle.training.gan.layer_outputs import record_layers
+from disentangle.training.gan.orojar import jacobian_variances, orojar
 
 BOTH = pytest.mark.parametrize("difference", ["finite", "exact"])
 

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from disentangle.models import Generator, SimpleGAN, SimpleGANDiscriminator
 from disentangle.orthogonality import WEIGHT_CONSTRAINTS, as_matrix, resolve_parameters
-from disentangle.training.adversarial import gradient_penalty
+from disentangle.training.gan.adversarial import gradient_penalty
 
 
 def small(**options):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from disentangle.training.total_correlation import stratified_weights, total_correlation
+from disentangle.training.vae.total_correlation import stratified_weights, total_correlation
 
 
 def draw_posteriors(n, dim, std=0.5):

@@ -14,14 +14,14 @@ from disentangle.config import KINDS_OF_OPTION, VAEObjective
 from disentangle.models import load_model
 from disentangle.parsing import parse_run
 from disentangle.training.batches import Batch
-from disentangle.training.dip import code_covariance
-from disentangle.training.joint_batch import join_processes, share_loss
 from disentangle.training.logs import read_lines
 from disentangle.training.loop import Session
-from disentangle.training.losses import gaussian_divergence
-from disentangle.training.penalty import Posterior
-from disentangle.training.total_correlation import total_correlation
-from disentangle.training.vae_objectives import build_penalty
+from disentangle.training.vae.dip import code_covariance
+from disentangle.training.vae.joint_batch import join_processes, share_loss
+from disentangle.training.vae.losses import gaussian_divergence
+from disentangle.training.vae.objectives import build_penalty
+from disentangle.training.vae.penalty import Posterior
+from disentangle.training.vae.total_correlation import total_correlation
 
 FACTOR = ["--objective.kind", "factor", "--objective.discriminator_dim", "16"]
 KINDS = ["beta", "annealed", "factor", "beta_tc", "dip_1", "dip_2"]

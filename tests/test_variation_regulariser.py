@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from disentangle.models.variation_recogniser import VariationRecogniser
-from disentangle.training.variation_regulariser import choose_axes, move_along, variation_loss
+from disentangle.training.gan.variation_regulariser import choose_axes, move_along, variation_loss
 
 
 def test_every_axis_is_chosen_as_often():

@@ -16,7 +16,16 @@ from disentangle.data.official import refuse_broken
 THUMBNAIL = (350, 274)  # the published width and height of the Scream, at most
 
 
-class ColorDSprites(DSprites):
+class _SeededDSprites(DSprites):
+    """dSprites in RGB, with draws that belong to each image."""
+
+    def __init__(self, *, path: str | Path, verify: bool = True, seed: int = 0) -> None:
+        self._seed = _checked_seed(seed)
+        super().__init__(path=path, verify=verify)
+        self.image_channels = 3
+
+
+class ColorDSprites(_SeededDSprites):
     """dSprites whose sprite has a random colour; RGB, factors as in `DSprites`.
 
     Each channel of the colour is uniform in [0.5, 1]. It belongs to the image: a pure function of
@@ -40,11 +49,6 @@ class ColorDSprites(DSprites):
         FileNotFoundError: no dsprites_ndarray_...npz at nowhere; get it from dsprites-dataset ...
     """
 
-    def __init__(self, *, path: str | Path, verify: bool = True, seed: int = 0) -> None:
-        self._seed = _checked_seed(seed)
-        super().__init__(path=path, verify=verify)
-        self.image_channels = 3
-
     def _images(self, indices: Integers) -> Tensor:
         sprites = super()._images(indices).numpy()  # (N, 1, H, W)
         colours = [draw.uniform(0.5, 1, 3) for draw in _generators(self._seed, indices)]
@@ -52,7 +56,7 @@ class ColorDSprites(DSprites):
         return torch.from_numpy(np.rint(sprites * scale).astype(np.uint8))
 
 
-class NoisyDSprites(DSprites):
+class NoisyDSprites(_SeededDSprites):
     """dSprites whose background is noise; RGB, factors as in `DSprites`.
 
     Each channel of each background pixel is uniform over 0 … 255; the sprite is white. The noise
@@ -76,11 +80,6 @@ class NoisyDSprites(DSprites):
         FileNotFoundError: no dsprites_ndarray_...npz at nowhere; get it from dsprites-dataset ...
     """
 
-    def __init__(self, *, path: str | Path, verify: bool = True, seed: int = 0) -> None:
-        self._seed = _checked_seed(seed)
-        super().__init__(path=path, verify=verify)
-        self.image_channels = 3
-
     def _images(self, indices: Integers) -> Tensor:
         sprites = super()._images(indices).numpy()  # (N, 1, H, W)
         size = self.image_size
@@ -90,7 +89,7 @@ class NoisyDSprites(DSprites):
         return torch.from_numpy(np.maximum(images, sprites))
 
 
-class ScreamDSprites(DSprites):
+class ScreamDSprites(_SeededDSprites):
     """dSprites laid over a picture, whose colours it inverts; RGB, factors as in `DSprites`.
 
     The background is a random crop of the picture, mixed half and half with a random colour. Crop
@@ -119,10 +118,8 @@ class ScreamDSprites(DSprites):
     def __init__(
         self, *, path: str | Path, picture: str | Path, verify: bool = True, seed: int = 0
     ) -> None:
-        self._seed = _checked_seed(seed)
         self._picture = _read_picture(Path(picture))
-        super().__init__(path=path, verify=verify)
-        self.image_channels = 3
+        super().__init__(path=path, verify=verify, seed=seed)
         height, width = self._picture.shape[:2]
         if min(height, width) <= self.image_size:
             raise ValueError(

@@ -23,7 +23,7 @@ from disentangle.scoring.processes import DECODED, Processes
 from disentangle.scoring.progress import Progress
 from disentangle.scoring.report import FITTED
 from disentangle.scoring.subject import Subject
-from disentangle.training.losses import gaussian_divergence
+from disentangle.training.vae.losses import gaussian_divergence
 
 
 class RunSubject(Subject):

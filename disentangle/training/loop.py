@@ -26,12 +26,12 @@ from disentangle.training.checkpoints import (
     save_checkpoint,
 )
 from disentangle.training.collapse import CollapseWatch
-from disentangle.training.gan import GANTask
+from disentangle.training.gan.task import GANTask
 from disentangle.training.logs import MetricsLog, drop_lines_after, read_lines
 from disentangle.training.run_folder import RunFolder, replace_text
 from disentangle.training.signals import note_signals
 from disentangle.training.task import Task
-from disentangle.training.vae import VAETask
+from disentangle.training.vae.task import VAETask
 from disentangle.traversal import image_grid
 
 TASK_CLASSES: dict[str, type[Task]] = {"gan": GANTask, "vae": VAETask}
@@ -155,8 +155,7 @@ class Session:
         if not self.run.training.activeness_steps:
             return None
         watch = CollapseWatch(every=self.run.training.activeness_steps, say=self._say)
-        if self.folder.metrics.exists():
-            watch.restore(read_lines(self.folder.metrics))
+        watch.restore(read_lines(self.folder.metrics))
         return watch
 
     def _say(self, line: str) -> None:

@@ -28,10 +28,10 @@ from disentangle.config import GANObjective, OptimizerConfig, RunConfig, Trainin
 from disentangle.models.eigengan import SLOPE, EigenBlock
 from disentangle.orthogonality import optimal_learning_rate
 from disentangle.orthogonality.techniques import nearest_orthogonal_gradients
-from disentangle.training.adversarial import discriminator_loss, generator_loss
-from disentangle.training.augment import DRAWS, diff_augment
 from disentangle.training.batches import Batch
-from disentangle.training.gan import GANTask
+from disentangle.training.gan.adversarial import discriminator_loss, generator_loss
+from disentangle.training.gan.augment import DRAWS, diff_augment
+from disentangle.training.gan.task import GANTask
 
 from .timing import median_seconds, median_seconds_each, print_table
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from disentangle.training.batches import Batch
 from disentangle.training.learner import Terms
-from disentangle.training.losses import gaussian_divergence
+from disentangle.training.vae.losses import gaussian_divergence
 
 
 class Posterior(NamedTuple):

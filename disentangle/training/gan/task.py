@@ -8,18 +8,18 @@ from diffusers import ModelMixin
 from torch import Tensor
 
 from disentangle.config import GANObjective, RunConfig
-from disentangle.training.adversarial import (
+from disentangle.training.batches import Batch
+from disentangle.training.gan.adversarial import (
     discriminator_loss,
     generator_loss,
     gradient_penalty,
     mix_images,
     r1_penalty,
 )
-from disentangle.training.augment import DRAWS, diff_augment
-from disentangle.training.batches import Batch
+from disentangle.training.gan.augment import DRAWS, diff_augment
+from disentangle.training.gan.regularisers import build_regulariser
 from disentangle.training.learner import Learner, Terms
 from disentangle.training.randomness import Purpose
-from disentangle.training.regularisers import build_regulariser
 from disentangle.training.task import Task
 
 # A compiled graph cannot be differentiated twice.

@@ -6,7 +6,7 @@ Disentanglement", ECCV 2020, https://arxiv.org/abs/2008.10599.
 
 from torch import Tensor
 
-from disentangle.training.directional_derivatives import (
+from disentangle.training.gan.directional_derivatives import (
     EPSILON,
     Decode,
     Difference,

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from disentangle.config import RunConfig, VAEObjective
 from disentangle.training.batches import Batch
-from disentangle.training.capacity import annealed_capacity
-from disentangle.training.dip import code_covariance, covariance_penalty
-from disentangle.training.joint_batch import join_processes, share_loss
 from disentangle.training.learner import Terms
-from disentangle.training.penalty import Penalty, Posterior
-from disentangle.training.total_correlation import total_correlation
+from disentangle.training.vae.capacity import annealed_capacity
+from disentangle.training.vae.dip import code_covariance, covariance_penalty
+from disentangle.training.vae.joint_batch import join_processes, share_loss
+from disentangle.training.vae.penalty import Penalty, Posterior
+from disentangle.training.vae.total_correlation import total_correlation
 
 
 class JointPenalty(Penalty):

@@ -9,11 +9,11 @@ from torch import Tensor
 from disentangle.config import RunConfig, VAEObjective
 from disentangle.models.code_discriminator import CodeDiscriminator
 from disentangle.training.batches import Batch
-from disentangle.training.density_ratio import density_ratio, permute_codes, tell_apart_loss
-from disentangle.training.joint_batch import join_processes
 from disentangle.training.learner import Learner, Terms
-from disentangle.training.penalty import Penalty, Posterior
 from disentangle.training.randomness import Purpose
+from disentangle.training.vae.density_ratio import density_ratio, permute_codes, tell_apart_loss
+from disentangle.training.vae.joint_batch import join_processes
+from disentangle.training.vae.penalty import Penalty, Posterior
 
 
 class FactorPenalty(Penalty):

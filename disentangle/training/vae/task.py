@@ -10,11 +10,11 @@ from disentangle.models.modes import evaluation_mode
 from disentangle.models.subspace_vae import sample_posterior
 from disentangle.training.batches import Batch
 from disentangle.training.learner import Learner, Terms
-from disentangle.training.losses import reconstruction_loss
-from disentangle.training.penalty import Posterior
 from disentangle.training.randomness import Purpose
 from disentangle.training.task import Task
-from disentangle.training.vae_objectives import build_penalty
+from disentangle.training.vae.losses import reconstruction_loss
+from disentangle.training.vae.objectives import build_penalty
+from disentangle.training.vae.penalty import Posterior
 
 
 class VAETask(Task):

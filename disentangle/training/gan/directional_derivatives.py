@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from disentangle.training.forward_mode import derive
+from disentangle.training.gan.forward_mode import derive
 
 Decode = Callable[[Tensor], Tensor | Sequence[Tensor]]
 Difference = Literal["finite", "exact"]

@@ -1,7 +1,9 @@
 """The regularisers of disentanglement that a generator can be trained with, by name."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -11,14 +13,14 @@ from torch import Tensor
 from disentangle.config import GANObjective, RunConfig
 from disentangle.models import VariationRecogniser
 from disentangle.training.batches import Batch
-from disentangle.training.directional_derivatives import rademacher_directions
-from disentangle.training.held_weights import hold_weights
-from disentangle.training.hessian_penalty import hessian_penalty
-from disentangle.training.layer_outputs import record_layers
+from disentangle.training.gan.directional_derivatives import rademacher_directions
+from disentangle.training.gan.held_weights import hold_weights
+from disentangle.training.gan.hessian_penalty import hessian_penalty
+from disentangle.training.gan.layer_outputs import record_layers
+from disentangle.training.gan.orojar import orojar
+from disentangle.training.gan.variation_regulariser import choose_axes, move_along, variation_loss
 from disentangle.training.learner import Learner, Terms
-from disentangle.training.orojar import orojar
 from disentangle.training.randomness import Purpose
-from disentangle.training.variation_regulariser import choose_axes, move_along, variation_loss
 
 PENALTIES = {"hessian_penalty": hessian_penalty, "orojar": orojar}
 
@@ -39,14 +41,14 @@ class DerivativeRegulariser(Regulariser):
     """The Hessian Penalty or OroJaR, along the generator's axes.
 
     Args:
-        objective: Names the penalty, the layers and the derivative.
+        objective: Names the penalty and the derivative.
         generator: On the training device.
-
-    Raises:
-        ValueError: If a layer is not found, or does not run when images are made.
+        decode: Gives what the penalty is of, from latents `(N, D)`: images, or outputs of layers.
     """
 
-    def __init__(self, objective: GANObjective, generator: ModelMixin) -> None:
+    def __init__(
+        self, objective: GANObjective, generator: ModelMixin, decode: Callable[[Tensor], Any]
+    ) -> None:
         self.penalty = partial(
             PENALTIES[objective.regulariser],
             epsilon=objective.regulariser_epsilon,
@@ -54,20 +56,13 @@ class DerivativeRegulariser(Regulariser):
             reduction=objective.regulariser_reduction,
         )
         self.count = objective.regulariser_directions
-        self.generator = generator
-        layers = objective.regulariser_layers
-        self.decode = record_layers(generator.decode, generator, layers) if layers else None
-        self.axes = stack_axes(generator)
-        if self.decode is not None:
-            with torch.no_grad():
-                self.decode(self.axes[:1])
+        self.generator, self.decode, self.axes = generator, decode, stack_axes(generator)
 
     def loss(self, part: Batch, z: Tensor, images: Tensor) -> Tensor:
         """The penalty of decoding around the latents."""
         numbers = part.uniform(Purpose.DIRECTION, self.count * len(self.axes))
         with hold_weights(self.generator):
-            decode = self.decode or self.generator.decode
-            return self.penalty(decode, z, rademacher_directions(numbers, self.axes))
+            return self.penalty(self.decode, z, rademacher_directions(numbers, self.axes))
 
 
 class VariationRegulariser(Regulariser):
@@ -117,15 +112,20 @@ def build_regulariser(
     """The regulariser that a run names; `None` if it names none.
 
     Raises:
-        ValueError: If a layer is not found, whatever the regulariser; as `DerivativeRegulariser`.
+        ValueError: If a layer is not found, whatever the regulariser, or one that the regulariser
+            looks at does not run when images are made.
     """
     assert isinstance(run.objective, GANObjective)
+    decode = generator.decode
     if layers := run.objective.regulariser_layers:
-        record_layers(generator.decode, generator, layers)
+        decode = record_layers(decode, generator, layers)
     if run.objective.regulariser == "none":
         return None
     if run.objective.regulariser in PENALTIES:
-        return DerivativeRegulariser(run.objective, generator)
+        if layers:
+            with torch.no_grad():
+                decode(stack_axes(generator)[:1])
+        return DerivativeRegulariser(run.objective, generator, decode)
     return VariationRegulariser(run, accelerator, generator)
 
 

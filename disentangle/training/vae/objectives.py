@@ -5,15 +5,15 @@ from torch import Tensor
 
 from disentangle.config import RunConfig, VAEObjective
 from disentangle.training.batches import Batch
-from disentangle.training.factor_penalty import FactorPenalty
-from disentangle.training.joint_penalties import (
+from disentangle.training.learner import Terms
+from disentangle.training.vae.factor_penalty import FactorPenalty
+from disentangle.training.vae.joint_penalties import (
     CapacityPenalty,
     CovariancePenalty,
     JointPenalty,
     TotalCorrelationPenalty,
 )
-from disentangle.training.learner import Terms
-from disentangle.training.penalty import Penalty, Posterior
+from disentangle.training.vae.penalty import Penalty, Posterior
 
 
 class DivergencePenalty(Penalty):

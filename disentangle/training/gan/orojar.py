@@ -6,7 +6,7 @@ Disentanglement in Image Generation", ICCV 2021, https://arxiv.org/abs/2108.0766
 
 from torch import Tensor
 
-from disentangle.training.directional_derivatives import (
+from disentangle.training.gan.directional_derivatives import (
     EPSILON,
     Decode,
     Difference,
