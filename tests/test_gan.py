@@ -109,10 +109,10 @@ def test_regularised_parts_make_the_same_step(train, regulariser):
 def test_a_heavy_regulariser_does_what_it_is_for(train):
     """OroJaR of the images falls, by exact derivatives as well."""
     options = ["--objective.regulariser", "orojar", "--training.steps", "20"]
-    options += ["--objective.regulariser_difference", "exact", "--optimizer.lr", "1e-2"]
+    options += ["--objective.regulariser_difference", "exact", "--optimizer.lr", "1e-3"]
     options += ["--training.log_every", "10", "--orthogonality", "[]"]
     _, free = train(*options, "--objective.regulariser_weight", "0", name="free")
-    _, held = train(*options, "--objective.regulariser_weight", "10", name="held")
+    _, held = train(*options, "--objective.regulariser_weight", "1000", name="held")
     assert held[-1]["regulariser"] < 0.3 * free[-1]["regulariser"]
 
 
