@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "score the models of runs, or codes of your own",
     "compare": "put the scores of runs side by side, mean ± deviation over seeds",
     "traverse": "draw the latent traversals of a run's model",
+    "explore": "write a page on which the axes of a run, or of two, are moved",
     "plot-conditioning": "draw how well conditioned the layers of runs were",
     "plot-activeness": "draw how much each subspace of runs changed the image",
 }

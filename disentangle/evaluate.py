@@ -18,6 +18,7 @@ from disentangle.data import ImageData
 from disentangle.experiments import group_by_experiment
 from disentangle.models import Encoder
 from disentangle.scoring.choice import choose, introduce, needs_data
+from disentangle.scoring.classifier_subject import ClassifierSubject
 from disentangle.scoring.draws import Draws
 from disentangle.scoring.job import Job
 from disentangle.scoring.options import build_parser, read_draws, read_protocols
@@ -162,19 +163,16 @@ def plan_runs(
         folder = RunFolder.open(path)
         _check_writable(folder)
         old = read_report(folder.scores) if folder.scores.is_file() else None
-        model = folder.load_generator()
-        fits = options.encoder == "fit"
-        needed = needs_data(names, encodes=fits or isinstance(model, Encoder))
-        data = _build_data(folder, data_sets) if needed else None
-        subject = RunSubject(
-            str(path),
-            model,
-            data,
-            draws=draws,
-            processes=processes,
-            device=device,
-            fits_encoder=fits,
-        )
+        common: dict[str, Any] = {"draws": draws, "processes": processes, "device": device}
+        subject: Subject
+        if folder.recognises:
+            data = read_run(folder).build_data(split="test")
+            subject = ClassifierSubject(str(path), folder.load_classifier(), data, **common)
+        else:
+            model, fits = folder.load_generator(), options.encoder == "fit"
+            needed = needs_data(names, encodes=fits or isinstance(model, Encoder))
+            data = _build_data(folder, data_sets) if needed else None
+            subject = RunSubject(str(path), model, data, fits_encoder=fits, **common)
         job = Job(subject, step=folder.read_step(), folder=folder, old=old)
         planned.append(RunJob(folder, folder.read_config(), job))
     _introduce_runs(planned, across_settings=options.udr.across_settings)

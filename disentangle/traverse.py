@@ -1,26 +1,34 @@
 """`disentangle traverse RUN`: pictures of what every latent axis of a run's model does.
 
-With `--sefa`, of what the directions do that SeFa finds in the layer that takes in the latents.
+A grid and an animation, one of each for every layer. With `--sefa`, of what the directions do that
+SeFa finds in the layer that takes in the latents.
 """
 
+import re
 import sys
 from collections.abc import Sequence
-from typing import Literal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
-import torch
-from diffusers import ModelMixin
 from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
-from disentangle.commands import bad_input_exits, parse_arguments, pick_device, read_run
-from disentangle.data import scale_pixels
-from disentangle.models import Axis, Encoder, sefa_axes
+from disentangle.commands import bad_input_exits, parse_arguments
+from disentangle.models import Axis
 from disentangle.parsing import new_parser
 from disentangle.training.run_folder import RunFolder
-from disentangle.traversal import save_animation, traversal_grid, traverse, value_labels
+from disentangle.traversal import (
+    check_animation,
+    measure_changes,
+    save_animation,
+    traversal_grid,
+    traverse,
+    value_labels,
+)
+from disentangle.viewing import View, add_view_arguments, open_view
 
-SEFA_AXES = 10  # that are drawn unless told otherwise
+SAMPLES = 1  # unless told otherwise
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,96 +36,94 @@ def main(arguments: Sequence[str]) -> int:
     with bad_input_exits("traverse"):
         options = parse_arguments(build_parser(), arguments)
         folder = RunFolder.open(options.run)
-        model = folder.load_generator().to(pick_device(options.device))
-        for name, least in (("steps", 2), ("samples", 1)):
-            if options[name] < least:
-                raise ValueError(f"--{name} must be at least {least}, got {options[name]}")
-        if options.range <= 0:
-            raise ValueError(f"--range must be positive, got {options.range}")
-        axes = choose_axes(model, options)
-        latents = choose_latents(model, folder, options)
         if folder.traversals.exists() and not folder.traversals.is_dir():
             raise ValueError(f"pictures cannot be written to {folder.traversals}: it is a file")
-        values = torch.linspace(-options.range, options.range, options.steps)
-        frames = traverse(model.decode, latents, axes, values=values)
-        labels = [axis.name for axis in axes], value_labels(values)
-        groups = [axis.group for axis in axes]
-        name = "traversal" if options.sefa is None else "sefa"
-        grid, animation = (folder.traversals / f"{name}.{kind}" for kind in ("png", "webp"))
-        picture = traversal_grid(frames, *labels, groups=groups)
+        if options.animation != "none":
+            check_animation(f"traversal.{options.animation}")
+        view = open_view(folder, options, samples=SAMPLES)
         folder.traversals.mkdir(exist_ok=True)
-        save_animation(frames, animation, *labels, groups=groups)  # refuses what is too large
-        picture.save(grid)
-    print(f"grid:      {grid}\nanimation: {animation}")
+        files = draw(view, folder.traversals, options)
+    for file in files:
+        print(f"{'grid:     ' if file.suffix == '.png' else 'animation:'} {file}")
     return 0
-
-
-def choose_axes(model: ModelMixin, options: Namespace) -> tuple[Axis, ...]:
-    """The model's own axes, or those of SeFa.
-
-    Raises:
-        ValueError: If SeFa cannot be had of the model or the layer, or an option has no meaning.
-    """
-    if options.sefa is None:
-        for name in ("sefa_offset", "sefa_count"):
-            if options[name] is not None:
-                raise ValueError(f"--{name} has a meaning with --sefa only")
-        return model.axes
-    axes = sefa_axes(model, options.sefa or None, offset=options.sefa_offset)
-    count = min(SEFA_AXES, len(axes)) if options.sefa_count is None else options.sefa_count
-    if not 1 <= count <= len(axes):
-        raise ValueError(f"--sefa_count must be between 1 and {len(axes)}, got {count}")
-    return axes[:count]
-
-
-@torch.no_grad()
-def choose_latents(model: ModelMixin, folder: RunFolder, options: Namespace) -> Tensor:
-    """The latents `(S, D)` to start from: codes of random images, or draws from the prior."""
-    has_encoder = isinstance(model, Encoder)
-    if options.around == "images" or (options.around is None and has_encoder):
-        if not has_encoder:
-            raise ValueError("--around images needs a model with an encoder; use --around prior")
-        data = read_run(folder).build_data()
-        random = np.random.default_rng(options.seed)
-        indices = random.choice(len(data), options.samples, replace=options.samples > len(data))
-        return model.encode(scale_pixels(data.__getitems__(indices).to(model.device)))
-    generator = torch.Generator().manual_seed(options.seed)
-    return model.sample_latents(options.samples, generator).to(model.device)
 
 
 def build_parser() -> ArgumentParser:
     """The options of the command."""
     parser = new_parser("traverse")
     parser.add_argument("run", type=str, help="A run folder.")
-    parser.add_argument("--steps", type=int, default=9, help="Values of each axis.")
+    add_view_arguments(parser, samples=SAMPLES)
     parser.add_argument(
-        "--range", type=float, default=2.0, help="Largest value, in standard deviations."
-    )
-    parser.add_argument("--samples", type=int, default=1, help="Latents to start from.")
-    parser.add_argument(
-        "--around",
-        type=Literal["images", "prior"],
-        help="Start from codes of random images of the data set (default for a model with an "
-        "encoder) or from draws of the prior.",
+        "--differences",
+        action="store_true",
+        help="Below each axis a row of heat maps: where the image changes, against the value "
+        "nearest to 0.",
     )
     parser.add_argument(
-        "--sefa",
-        type=str,
-        nargs="?",
-        const="",
-        metavar="LAYER",
-        help="Along the directions that SeFa finds in the layer that takes in the latents (by "
-        "default the first such layer of the model), in place of the model's own axes.",
+        "--animation",
+        type=Literal["webp", "gif", "mp4", "none"],
+        default="webp",
+        help="MP4 needs the extra `video`.",
     )
-    parser.add_argument(
-        "--sefa_offset", type=int, help="Index of the layer's first latent, if it takes in a part."
-    )
-    parser.add_argument(
-        "--sefa_count", type=int, help=f"Directions of SeFa; default: the first {SEFA_AXES}."
-    )
-    parser.add_argument("--seed", type=int, default=0, help="Of the choice of latents.")
-    parser.add_argument("--device", type=str, help="Default: a GPU if there is one.")
     return parser
+
+
+def draw(view: View, folder: Path, options: Namespace) -> list[Path]:
+    """Writes a grid and an animation of each group of axes; returns the files.
+
+    Those of one group are drawn in threads while the next one is decoded.
+    """
+    several = len({axis.group for axis in view.model.axes}) > 1
+    name = "sefa" if options.sefa else "traversal"
+    sheets = name_sheets(view.axes, name, several=several and not options.sefa)
+    title = "most active first (in brackets the variance of the image)" if options.sort else None
+    jobs = {}
+    with ThreadPoolExecutor() as pool:
+        for name, axes in sheets.items():
+            frames = traverse(view.model.decode, view.latents, axes, values=view.values)
+            file = folder / f"{name}.png"
+            words: dict[str, Any] = {
+                "row_labels": [axis.name for axis in axes],
+                "column_labels": value_labels(view.values),
+                "groups": [axis.group for axis in axes],
+                "title": title,
+            }
+            changes = measure_changes(frames, view.values) if options.differences else None
+            jobs[file] = pool.submit(
+                save_grid, frames, file, changes=changes, originals=view.originals, **words
+            )
+            if options.animation != "none":
+                file = folder / f"{name}.{options.animation}"
+                jobs[file] = pool.submit(save_animation, frames, file, **words)
+    for job in jobs.values():
+        job.result()
+    return list(jobs)
+
+
+def name_sheets(axes: Sequence[Axis], name: str, *, several: bool) -> dict[str, list[Axis]]:
+    """The axes of each group by the name of their files, without ending.
+
+    Args:
+        axes: In any order.
+        name: Of all files.
+        several: Whether the group is a part of the name.
+
+    Examples:
+        >>> import torch
+        >>> axes = [Axis(name, f"block {i}", torch.ones(1)) for i, name in enumerate("ab")]
+        >>> list(name_sheets(axes, "traversal", several=True))
+        ['traversal-block-0', 'traversal-block-1']
+    """
+    sheets: dict[str, list[Axis]] = {}
+    for axis in axes:
+        suffix = "-" + re.sub(r"[^\w.-]+", "-", axis.group) if several else ""
+        sheets.setdefault(f"{name}{suffix}", []).append(axis)
+    return sheets
+
+
+def save_grid(frames: Tensor, file: Path, **options: Any) -> None:
+    """Writes a `traversal_grid`."""
+    traversal_grid(frames, **options).save(file)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """How disentanglement is judged: one metric per file."""
 
+from disentangle.metrics.accuracy import Accuracy, accuracy
 from disentangle.metrics.activeness import ActivenessResult, activeness
 from disentangle.metrics.beta_vae import BetaVaeResult, beta_vae_score
 from disentangle.metrics.dci import DciResult, dci, histogram_dci
@@ -46,6 +47,7 @@ from disentangle.metrics.wasserstein_correlation import (
 )
 
 __all__ = [
+    "Accuracy",
     "ActivenessResult",
     "BetaVaeResult",
     "DciResult",
@@ -67,6 +69,7 @@ __all__ = [
     "UdrResult",
     "VariationPredictabilityResult",
     "WassersteinCorrelationResult",
+    "accuracy",
     "activeness",
     "beta_vae_score",
     "dci",

@@ -1,11 +1,13 @@
-"""What is trained: generators with SVD latent layers, and their adversaries."""
+"""What is trained: networks with SVD layers, generators and their adversaries, classifiers."""
 
 from disentangle.models.eigengan import EigenGAN, EigenGANDiscriminator
 from disentangle.models.loading import load_model
 from disentangle.models.protocol import Axis, Encoder, Generator
+from disentangle.models.resnet import ResNet
 from disentangle.models.sefa import rotate_latents, sefa_axes, unrotate_latents
 from disentangle.models.simple_gan import SimpleGAN, SimpleGANDiscriminator
 from disentangle.models.subspace_vae import SubspaceVAE, VAEOutput
+from disentangle.models.torchvision_weights import load_torchvision_weights
 from disentangle.models.variation_recogniser import VariationRecogniser
 
 __all__ = [
@@ -14,12 +16,14 @@ __all__ = [
     "EigenGANDiscriminator",
     "Encoder",
     "Generator",
+    "ResNet",
     "SimpleGAN",
     "SimpleGANDiscriminator",
     "SubspaceVAE",
     "VAEOutput",
     "VariationRecogniser",
     "load_model",
+    "load_torchvision_weights",
     "rotate_latents",
     "sefa_axes",
     "unrotate_latents",

@@ -9,12 +9,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from disentangle.models.eigengan import EigenGAN, EigenGANDiscriminator
+from disentangle.models.resnet import ResNet
 from disentangle.models.simple_gan import SimpleGAN, SimpleGANDiscriminator
 from disentangle.models.subspace_vae import SubspaceVAE
 
 MODEL_CLASSES = {
     cls.__name__: cls
-    for cls in (EigenGAN, EigenGANDiscriminator, SimpleGAN, SimpleGANDiscriminator, SubspaceVAE)
+    for cls in (
+        EigenGAN,
+        EigenGANDiscriminator,
+        ResNet,
+        SimpleGAN,
+        SimpleGANDiscriminator,
+        SubspaceVAE,
+    )
 }
 
 

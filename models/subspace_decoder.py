@@ -14,7 +14,8 @@ from disentangle.orthogonality import WeightConstraint
 def conv_steps(widths: list[int]) -> list[nn.Module]:
     """ReLU and a transposed convolution of 4 × 4 from each of `widths` to the next."""
     return [
-        nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(a, b, 4, stride=2, padding=1))
+        # In place: on a CPU the fresh memory of a feature map costs more than its ReLU.
+        nn.Sequential(nn.ReLU(inplace=True), nn.ConvTranspose2d(a, b, 4, stride=2, padding=1))
         for a, b in itertools.pairwise(widths)
     ]
 

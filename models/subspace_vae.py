@@ -12,11 +12,9 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from disentangle.models.protocol import Axis, StandardNormalPrior, coordinate_axes
 from disentangle.models.shapes import (
     check_image_channels,
     check_images,
@@ -31,6 +29,7 @@ from disentangle.models.vae_encoders import (
     PosteriorLayer,
     ResidualEncoder,
 )
+from disentangle.models.vector_code import VectorCodeVAE
 from disentangle.orthogonality import WeightConstraint
 
 
@@ -74,7 +73,7 @@ def conv_widths(base_channels: int, halvings: int) -> list[int]:
         >>> conv_widths(32, 4)
         [32, 32, 64, 64]
     """
-    return [base_channels] * 2 + [2 * base_channels] * (halvings - 2)
+    return [base_channels if i < 2 else 2 * base_channels for i in range(halvings)]
 
 
 def residual_widths(base_channels: int, halvings: int) -> list[int]:
@@ -93,7 +92,59 @@ NETWORKS = {
 }
 
 
-class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
+def build_networks(
+    *,
+    channels: int,
+    halvings: int,
+    network: str,
+    base_channels: int,
+    hidden_dim: int,
+    code_dim: int,
+    subspace_count: int,
+    whiten_codes: bool,
+    pre_svd_weight: WeightConstraint,
+) -> tuple[nn.Module, SubspaceDecoder]:
+    """The encoder and the decoder of a vector code of square feature maps.
+
+    Args:
+        channels: Of the maps.
+        halvings: From their size down to 4 × 4, at least 1.
+        network: This and all that follow: as in `SubspaceVAE`.
+        base_channels: See there.
+        hidden_dim: See there.
+        code_dim: See there.
+        subspace_count: See there.
+        whiten_codes: See there.
+        pre_svd_weight: See there.
+
+    Raises:
+        ValueError: As `SubspaceVAE`.
+    """
+    if network not in NETWORKS:
+        raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
+    check_positive(code_dim=code_dim, base_channels=base_channels, hidden_dim=hidden_dim)
+    posterior = PosteriorLayer(
+        input_dim=hidden_dim,
+        code_dim=code_dim,
+        whiten_codes=whiten_codes,
+        pre_svd_weight=pre_svd_weight,
+    )
+    chosen = NETWORKS[network]
+    widths = [channels, *chosen.widths(base_channels, halvings)]
+    encoder = chosen.encoder(widths=widths, hidden_dim=hidden_dim, posterior=posterior)
+    upwards = widths[::-1]
+    decoder = SubspaceDecoder(
+        widths=upwards[:halvings],
+        steps=chosen.steps(upwards),
+        hidden_dim=hidden_dim,
+        code_dim=code_dim,
+        subspace_count=subspace_count,
+        pre_svd_weight=pre_svd_weight,
+    )
+    return encoder, decoder
+
+
+class SubspaceVAE(VectorCodeVAE):
     """A VAE whose code enters the decoder through SubspaceLayers.
 
     Args:
@@ -139,35 +190,19 @@ class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
         pre_svd_weight: WeightConstraint = "free",
     ) -> None:
         super().__init__()
-        if network not in NETWORKS:
-            raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
-        halvings = count_halvings(image_size, SMALLEST)
         check_image_channels(image_channels)
-        check_positive(code_dim=code_dim, base_channels=base_channels, hidden_dim=hidden_dim)
         self.latent_dim = code_dim
-        posterior = PosteriorLayer(
-            input_dim=hidden_dim,
-            code_dim=code_dim,
-            whiten_codes=whiten_codes,
-            pre_svd_weight=pre_svd_weight,
-        )
-        chosen = NETWORKS[network]
-        widths = [image_channels, *chosen.widths(base_channels, halvings)]
-        self.encoder = chosen.encoder(widths=widths, hidden_dim=hidden_dim, posterior=posterior)
-        upwards = widths[::-1]
-        self.decoder = SubspaceDecoder(
-            widths=upwards[:halvings],
-            steps=chosen.steps(upwards),
+        self.encoder, self.decoder = build_networks(
+            channels=image_channels,
+            halvings=count_halvings(image_size, SMALLEST),
+            network=network,
+            base_channels=base_channels,
             hidden_dim=hidden_dim,
             code_dim=code_dim,
             subspace_count=subspace_count,
+            whiten_codes=whiten_codes,
             pre_svd_weight=pre_svd_weight,
         )
-
-    def encode(self, images: Tensor) -> Tensor:
-        """The codes `(N, K)`, means of the posterior, of images `(N, C, H, W)` in `[-1, 1]`."""
-        mean, _ = self._infer(images)
-        return mean
 
     def decode(self, z: Tensor) -> Tensor:
         """The images `(N, C, H, W)` in `[-1, 1]` of codes `(N, K)`."""
@@ -181,26 +216,11 @@ class SubspaceVAE(StandardNormalPrior, ModelMixin, ConfigMixin):
             images: `(N, C, H, W)` in `[-1, 1]`.
             noise: Standard normal noise `(N, K)` that the posterior is sampled with.
         """
-        mean, log_variance = self._infer(images)
+        mean, log_variance = self.infer(images)
         z = sample_posterior(mean, log_variance, noise)
         return VAEOutput(self.decoder(z), mean, log_variance)
 
-    def _infer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def infer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the posterior, each `(N, K)`, of images as `encode` takes."""
         check_images(images, self.config.image_channels, self.config.image_size)
         return self.encoder(images)
-
-    @property
-    def axes(self) -> tuple[Axis, ...]:
-        """One axis per code."""
-        names = [f"code {j}" for j in range(self.latent_dim)]
-        return coordinate_axes(names, "codes", 0, self.latent_dim)
-
-    def pre_svd_parameters(self) -> list[str]:
-        """Names of the parameters that the orthogonality techniques act on: every basis `U`.
-
-        With `whiten_codes`, the weight before whitening too. Of a constrained one the name stands
-        for the free parameter behind it, which is what `resolve_parameters` finds.
-        """
-        bases = [f"decoder.subspaces.{i}.U" for i in range(len(self.decoder.subspaces))]
-        whitened = self.encoder.posterior.whitening is not None
-        return [*bases, "encoder.posterior.mean.weight"] if whitened else bases

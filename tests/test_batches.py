@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from disentangle.data import RenderedSprites
-from disentangle.training.batches import Batch, StepSampler, flip_some, load_batches
+from disentangle.data import Digits, RenderedSprites, scale_pixels
+from disentangle.training.batches import Batch, StepSampler, load_batches
 from disentangle.training.randomness import Purpose
 
 
@@ -37,7 +37,7 @@ def test_batches_are_images_on_the_device(workers):
     data = RenderedSprites(image_size=32)
     source = sampler(size=len(data), last=3)
     device = torch.device("cpu")
-    batches = list(load_batches(data, source, device=device, workers=workers, flip=False))
+    batches = list(load_batches(data, source, device=device, workers=workers))
     assert [batch.step for batch in batches] == [1, 2, 3]
     assert batches[0].images.shape == (4, 1, 32, 32)
     assert batches[0].images.dtype == torch.float32
@@ -46,18 +46,19 @@ def test_batches_are_images_on_the_device(workers):
     assert torch.equal(batches[1].images, expected)
 
 
+def test_labels_go_with_their_images_and_their_parts():
+    data = Digits()
+    source = sampler(size=len(data), last=2)
+    batches = list(load_batches(data, source, device=torch.device("cpu"), workers=0))
+    for indices, batch in zip(source, batches, strict=True):
+        assert torch.equal(batch.images, scale_pixels(data.__getitems__(indices)))
+        assert batch.labels.tolist() == data.labels[indices].tolist()
+    parts = batches[0].split(2)
+    assert torch.equal(torch.cat([part.labels for part in parts]), batches[0].labels)
+
+
 def batch(n=64):
     return Batch(torch.randn(n, 3, 4, 4), step=7, samples=range(n), seed=0)
-
-
-def test_flip_mirrors_about_half_and_the_same_ones_again():
-    original = batch()
-    flipped = flip_some(original).images
-    mirrored = (flipped == original.images.flip(3)).flatten(1).all(1)
-    kept = (flipped == original.images).flatten(1).all(1)
-    assert torch.equal(mirrored, ~kept)
-    assert 16 < mirrored.sum() < 48
-    assert torch.equal(flip_some(original).images, flipped)
 
 
 def test_parts_draw_what_the_whole_draws():

@@ -206,6 +206,10 @@ def test_no_folder_no_images(tmp_path):
         ({"image_size": 8.5}, "image_size must be an integer of at least 1, got 8.5"),
         ({"image_channels": 4}, "image_channels must be 1 or 3, got 4"),
         ({"on_corrupt": "ignore"}, "on_corrupt must be 'error' or 'skip', got 'ignore'"),
+        ({"crop": 0}, "crop must be an integer of at least 1, got 0"),
+        ({"split": "val"}, "split must be one of all, train, test, got 'val'"),
+        ({"test_fraction": 1.0}, "test_fraction must be between 0 and 1, got 1.0"),
+        ({"test_fraction": float("nan")}, "test_fraction must be between 0 and 1, got nan"),
     ],
 )
 def test_bad_arguments(tmp_path, options, message):
@@ -225,3 +229,96 @@ def test_pickles(tmp_path):
     save(tmp_path / "a.png", noise(8, 8))
     data = ImageFolder(path=tmp_path, image_size=8)
     assert torch.equal(pickle.loads(pickle.dumps(data))[0], data[0])
+
+
+def test_ffhq_is_such_a_folder(tmp_path):
+    for name in ("00000/00000.png", "00000/00999.png", "01000/01000.png"):
+        save(tmp_path / "thumbnails128x128" / name, noise(16, 16, seed=int(name[-9:-4])))
+    (tmp_path / "thumbnails128x128" / "LICENSE.txt").write_text("a licence")
+    data = ImageFolder(path=tmp_path / "thumbnails128x128", image_size=16)
+    assert [path.name for path in data.paths] == ["00000.png", "00999.png", "01000.png"]
+    assert np.array_equal(data[2].permute(1, 2, 0), noise(16, 16, seed=1000))
+
+
+def test_crop_is_the_central_square_of_the_file(tmp_path):
+    picture = noise(30, 40)
+    save(tmp_path / "a.png", picture)
+    image = ImageFolder(path=tmp_path, image_size=16, crop=16)[0]
+    assert np.array_equal(image.permute(1, 2, 0), picture[7:23, 12:28])
+
+
+def test_crop_of_a_large_jpeg_is_in_its_own_pixels(tmp_path):
+    picture = np.zeros((512, 600, 3), dtype=np.uint8)
+    picture[128:384, 172:428] = 200
+    save(tmp_path / "a.jpg", picture, quality=95)
+    image = ImageFolder(path=tmp_path, image_size=16, crop=256)[0]
+    assert (abs(image.float() - 200) < 4).all()
+
+
+def test_crop_larger_than_an_image(tmp_path):
+    save(tmp_path / "a.png", noise(30, 40))
+    with pytest.raises(ValueError, match=r"a.png: a square of 31 pixels does not fit into 40 × 30"):
+        ImageFolder(path=tmp_path, image_size=16, crop=31)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A folder of 300 images."""
+    folder = tmp_path_factory.mktemp("many")
+    for number in range(300):
+        save(folder / f"{number % 3}" / f"{number}.png", noise(2, 2, 1))
+    return folder
+
+
+def names(folder, **options):
+    data = ImageFolder(path=folder, image_size=2, check=False, **options)
+    return [path.relative_to(folder).as_posix() for path in data.paths]
+
+
+def test_splits_share_the_images_out(many):
+    train, test = names(many, split="train"), names(many, split="test")
+    assert sorted(train + test) == sorted(names(many))
+    assert 15 <= len(test) <= 50
+    assert 100 <= len(names(many, split="test", test_fraction=0.5)) <= 200
+    assert set(test) < set(names(many, split="test", test_fraction=0.5))
+
+
+def test_split_of_an_image_depends_on_its_name_alone(many, tmp_path):
+    test = set(names(many, split="test"))
+    for number in range(0, 300, 2):
+        save(tmp_path / f"{number % 3}" / f"{number}.png", noise(2, 2, 1))
+    assert set(names(tmp_path, split="test")) == test & set(names(tmp_path))
+
+
+def test_an_empty_split(tmp_path):
+    save(tmp_path / "a.png", noise(8, 8))
+    empty = "the split 'test' of .* is empty: it has 1 images, of which about 1e-09"
+    with pytest.raises(ValueError, match=empty):
+        ImageFolder(path=tmp_path, image_size=8, split="test", test_fraction=1e-9)
+
+
+def test_without_check_a_corrupt_image_is_an_error_when_it_is_read(truncated):
+    data = ImageFolder(path=truncated, image_size=16, check=False)
+    assert len(data) == 2
+    assert data[1].shape == (3, 16, 16)
+    with pytest.raises(ValueError, match=r"cannot decode .*a\.jpg") as error:
+        data[0]
+    assert "--data.check true --data.on_corrupt skip" in str(error.value)
+
+
+def test_without_check_nothing_can_be_skipped(truncated):
+    with pytest.raises(ValueError, match="check must be true for on_corrupt 'skip'"):
+        ImageFolder(path=truncated, image_size=16, check=False, on_corrupt="skip")
+
+
+# Python 3.12 and later warn of any fork of a process with threads, such as those of PyTorch.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_workers_decode(truncated):
+    data = ImageFolder(path=truncated, image_size=16, check=False)
+    loader = torch.utils.data.DataLoader(
+        data, batch_sampler=[[1], [0]], collate_fn=lambda batch: batch, num_workers=1
+    )
+    batches = iter(loader)
+    assert torch.equal(next(batches), data.__getitems__([1]))
+    with pytest.raises(ValueError, match=r"cannot decode .*a\.jpg"):
+        next(batches)

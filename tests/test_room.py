@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from disentangle.data import room
-from disentangle.data.rendered_shapes import ANGLES, REACH, SCALES, SOLIDS
-from disentangle.data.room import FLOOR, SOLID, WHITE, RoomView
-from disentangle.data.solids import Capsule, normalise
+from disentangle.data.ground_truth.rendered_shapes import ANGLES, REACH, SCALES, SOLIDS
+from disentangle.data.ground_truth.room import FLOOR, SOLID, WHITE, RoomView
+from disentangle.data.ground_truth.solids import Capsule, normalise
 
 SIZE = 64
 CAPSULE = SOLIDS[3]

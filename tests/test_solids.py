@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from disentangle.data.solids import Capsule, Cube, Cylinder
+from disentangle.data.ground_truth.solids import Capsule, Cube, Cylinder
 
 INSIDE = {
     Cube(0.5): lambda x, y, z: (abs(x) <= 0.5) & (abs(y) <= 0.5) & (abs(z) <= 0.5),

@@ -1,4 +1,5 @@
 import string
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -6,15 +7,16 @@ import pytest
 import torch
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-from disentangle import traversal
 from disentangle.traversal import (
     DEFAULT_VALUES,
     image_grid,
+    measure_changes,
     save_animation,
     traversal_grid,
     traverse,
     value_labels,
 )
+from disentangle.traversal.parts import text as draw_text
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def test_no_character_is_clipped(size):
         ample = Image.new("RGB", (40 * size, 4 * size), "white")
         ImageDraw.Draw(ample).text((size, size), text, fill="black", font=font)
         ink = ImageChops.invert(ample).getbbox()
-        drawn = ImageChops.invert(traversal._text(text, size)).getbbox()
+        drawn = ImageChops.invert(draw_text(text, size)).getbbox()
         assert (drawn[2] - drawn[0], drawn[3] - drawn[1]) == (ink[2] - ink[0], ink[3] - ink[1])
 
 
@@ -218,8 +220,8 @@ def test_animation_of_a_dead_generator_keeps_its_frames(tmp_path):
 
 def test_bad_animations_are_refused(tmp_path):
     frames = torch.zeros(1, 1, 2, 1, 8, 8)
-    with pytest.raises(ValueError, match=r"must end in .webp, got .*a.gif"):
-        save_animation(frames, tmp_path / "a.gif", ["a"], ["x", "y"])
+    with pytest.raises(ValueError, match=r"must end in one of .webp, .gif, .mp4, got .*a.apng"):
+        save_animation(frames, tmp_path / "a.apng", ["a"], ["x", "y"])
     with pytest.raises(ValueError, match="at least two values with different labels"):
         save_animation(frames, tmp_path / "a.webp", ["a"], ["x", "x"])
     with pytest.raises(ValueError, match="at least two values"):
@@ -227,6 +229,88 @@ def test_bad_animations_are_refused(tmp_path):
     tall = frames.expand(1, 260, 2, 1, 8, 8)
     with pytest.raises(ValueError, match="at most 16383 pixels along a side"):
         save_animation(tall, tmp_path / "a.webp", ["a"], ["x", "y"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_many_samples_go_below_each_other():
+    frames = -torch.ones(2, 8, 9, 1, 64, 64)
+    grid = traversal_grid(frames, ["a", "b"], value_labels(DEFAULT_VALUES))
+    black = (np.asarray(grid.convert("L")) == 0).sum(axis=1)
+    assert (black == 18 * 64).sum() == 4 * 2 * 64  # two samples beside each other in four lines
+    assert grid.width < 1600
+
+
+def test_changes_show_where_an_axis_acts():
+    frames = -torch.ones(2, 1, 3, 3, 8, 8)
+    frames[0, 0, 0, :, :4] = 1  # the first axis acts on the upper half, at the first value
+    frames[0, 0, 2, 0, 4:] = 1  # and on the red of the lower half at the last
+    changes = measure_changes(frames, [-1.0, 0.1, 1.0])
+    assert changes.shape == (2, 1, 3, 8, 8)
+    torch.testing.assert_close(changes[0, 0, 0, :4], torch.ones(4, 8))
+    torch.testing.assert_close(changes[0, 0, 2, 4:], torch.full((4, 8), 1 / 3))
+    assert changes.sum() == pytest.approx(32 + 32 / 3)
+    grid = traversal_grid(frames, ["a", "b"], list("xyz"), changes=changes)
+    without = traversal_grid(frames, ["a", "b"], list("xyz"))
+    assert grid.height > without.height + 2 * 64
+    yellow = (np.asarray(grid) == [252, 254, 164]).all(axis=2)  # the largest change
+    assert yellow[40:].sum() == 64 * 32
+
+
+def test_axes_that_do_nothing_change_nothing():
+    frames = torch.zeros(1, 1, 2, 1, 8, 8)
+    changes = measure_changes(frames, [0.0, 1.0])
+    assert not changes.any()
+    assert traversal_grid(frames, ["a"], ["x", "y"], changes=changes).mode == "RGB"
+
+
+def test_bad_changes_are_refused():
+    frames = torch.zeros(1, 1, 2, 1, 8, 8)
+    with pytest.raises(ValueError, match="2 values are needed, one for each frame, got 3"):
+        measure_changes(frames, [0.0, 1.0, 2.0])
+    with pytest.raises(ValueError, match=r"changes must have the shape .*got \(1, 8, 8\)"):
+        traversal_grid(frames, ["a"], ["x", "y"], changes=torch.zeros(1, 8, 8))
+
+
+def test_originals_stand_above_the_rows():
+    frames = torch.zeros(1, 1, 2, 1, 8, 8)
+    white, black = torch.ones(1, 8, 8), -torch.ones(1, 8, 8)
+    grid = traversal_grid(frames, ["a"], ["x", "y"], originals={"image": white, "made": black})
+    pixels = np.asarray(grid.convert("L"))
+    rows = np.flatnonzero((pixels == 0).sum(axis=1) >= 64)
+    grey = np.flatnonzero((pixels == 128).sum(axis=1) >= 128)
+    assert len(rows) == len(grey) == 64
+    assert rows.max() < grey.min()
+
+
+@pytest.mark.parametrize("ending", ["gif", "GIF"])
+def test_gif(ending, tmp_path):
+    frames = traverse(paint_latents, Z, AXES)
+    path = tmp_path / f"a.{ending}"
+    save_animation(frames, path, list("abcd"), value_labels(DEFAULT_VALUES))
+    with Image.open(path) as animation:
+        assert (animation.format, animation.n_frames) == ("GIF", 16)
+        assert animation.info["loop"] == 0
+
+
+def test_mp4(tmp_path):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    frames = traverse(draw_discs, Z, AXES)
+    path = tmp_path / "a.mp4"
+    save_animation(frames, path, list("abcd"), value_labels(DEFAULT_VALUES))
+    reader = imageio_ffmpeg.read_frames(str(path))
+    facts = next(reader)
+    pages = [np.frombuffer(page, dtype=np.uint8).astype(float) for page in reader]
+    assert facts["codec"] == "h264"
+    assert facts["pix_fmt"].startswith("yuv420p")  # what players know
+    assert facts["duration"] == pytest.approx(9.6, abs=0.3)  # four times forth and back
+    assert len(pages) == 4 * 16
+    assert np.abs(pages[0] - pages[16]).mean() < 2 < np.abs(pages[0] - pages[8]).mean()
+
+
+def test_mp4_names_the_extra_that_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(ValueError, match=r"pip install 'disentangle\[video\]'"):
+        save_animation(torch.zeros(1, 1, 2, 1, 8, 8), tmp_path / "a.mp4", ["a"], ["x", "y"])
     assert not list(tmp_path.iterdir())
 
 

@@ -1,9 +1,15 @@
+from functools import partial
+
 import pytest
+import torch
 from PIL import Image
 
-from disentangle import train, traverse
+from disentangle import train, traverse, viewing
 from disentangle.models import sefa_axes
 from disentangle.training.run_folder import RunFolder
+from disentangle.traversal import invert
+
+NOISE = ("--sefa", "--sefa_layer", "noise_projection", "--sefa_offset", "0")
 
 
 @pytest.fixture(params=["tiny_vae", "tiny_gan"])
@@ -13,28 +19,39 @@ def run(request, tmp_path):
     return tmp_path / "run"
 
 
+def is_gan(run):
+    return (run / "discriminator").exists()
+
+
+def first_grid(run):
+    """The content of the first picture."""
+    return min((run / "traversals").glob("*.png")).read_bytes()
+
+
 def test_a_grid_and_an_animation(run, capsys):
     assert traverse.main([str(run), "--steps", "5"]) == 0
     printed = capsys.readouterr().out
-    for name, frames in (("traversal.png", 1), ("traversal.webp", 8)):
-        path = run / "traversals" / name
+    files = sorted((run / "traversals").iterdir())
+    for path in files:
         assert str(path) in printed
         with Image.open(path) as picture:
-            assert getattr(picture, "n_frames", 1) == frames
+            assert getattr(picture, "n_frames", 1) == (8 if path.suffix == ".webp" else 1)
+    sheets = [f"traversal-block-{i}" for i in range(3)] if is_gan(run) else ["traversal"]
+    assert [path.name for path in files] == [f"{s}.{k}" for s in sheets for k in ("png", "webp")]
 
 
 def test_where_to_start_from_can_be_chosen(run, capsys):
     assert traverse.main([str(run), "--steps", "3", "--around", "prior"]) == 0
-    prior = (run / "traversals" / "traversal.png").read_bytes()
-    if (run / "discriminator").exists():
+    prior = first_grid(run)
+    if is_gan(run):
         with pytest.raises(SystemExit):
             traverse.main([str(run), "--steps", "3", "--around", "images"])
         assert "--around images needs a model with an encoder" in capsys.readouterr().err
     else:
         traverse.main([str(run), "--steps", "3", "--around", "images"])
-        images = (run / "traversals" / "traversal.png").read_bytes()
+        images = first_grid(run)
         traverse.main([str(run), "--steps", "3"])
-        default = (run / "traversals" / "traversal.png").read_bytes()
+        default = first_grid(run)
         assert default == images != prior
 
 
@@ -42,7 +59,7 @@ def test_pictures_depend_on_the_seed_alone(run):
     pictures = []
     for seed in ("1", "1", "2"):
         traverse.main([str(run), "--steps", "3", "--seed", seed])
-        pictures.append((run / "traversals" / "traversal.png").read_bytes())
+        pictures.append(first_grid(run))
     assert pictures[0] == pictures[1] != pictures[2]
 
 
@@ -53,11 +70,12 @@ def drawn(monkeypatch):
 
     def spy(decode, latents, axes, **options):
         seen["axes"] = axes
+        seen["latents"] = latents
         return real_traverse(decode, latents, axes, **options)
 
-    def grid_spy(frames, rows, columns, **options):
-        seen.update(options, rows=rows)
-        return real_grid(frames, rows, columns, **options)
+    def grid_spy(frames, **options):
+        seen.update(options, frames=frames)
+        return real_grid(frames, **options)
 
     real_traverse, real_grid = traverse.traverse, traverse.traversal_grid
     monkeypatch.setattr(traverse, "traverse", spy)
@@ -69,43 +87,98 @@ def test_along_the_directions_of_sefa(tiny_vae, tmp_path, drawn, capsys):
     assert train.main([*tiny_vae, "--training.steps", "2"]) == 0
     run = tmp_path / "run"
     model = RunFolder(run).load_generator()
-    for named in ([], ["decoder.subspaces.0"]):
+    for named in ([], ["--sefa_layer", "decoder.subspaces.0"]):
         assert traverse.main([str(run), "--steps", "3", "--sefa", *named]) == 0
         assert str(run / "traversals" / "sefa.png") in capsys.readouterr().out
         expected = sefa_axes(model)
         assert len(drawn["axes"]) == len(expected) == 10
         for axis, other in zip(drawn["axes"], expected, strict=True):
             assert (axis.direction == other.direction).all()
-        assert drawn["rows"] == [axis.name for axis in expected]
-        assert drawn["rows"][0].startswith("rank 1 (gain ")
+        assert drawn["row_labels"] == [axis.name for axis in expected]
+        assert drawn["row_labels"][0].startswith("rank 1 (gain ")
         assert set(drawn["groups"]) == {"SeFa of decoder.subspaces.0"}
     files = sorted(path.name for path in (run / "traversals").iterdir())
     assert files == ["sefa.png", "sefa.webp"]
+    assert traverse.main(["--steps", "3", "--sefa", str(run)]) == 0  # the run is not the layer
     traverse.main([str(run), "--steps", "3"])
-    assert drawn["rows"] == [axis.name for axis in model.axes]
+    assert drawn["row_labels"] == [axis.name for axis in model.axes]
     assert (run / "traversals" / "traversal.png").exists()
 
 
 def test_along_the_directions_of_the_noise(tiny_gan, tmp_path, drawn):
     assert train.main([*tiny_gan, "--training.steps", "2"]) == 0
     run = str(tmp_path / "run")
-    noise = ["--sefa", "noise_projection", "--sefa_offset", "0"]
-    assert traverse.main([run, "--steps", "3", *noise]) == 0
-    assert len(drawn["rows"]) == 8
-    assert traverse.main([run, "--steps", "3", *noise, "--sefa_count", "2"]) == 0
-    assert len(drawn["rows"]) == 2
+    assert traverse.main([run, "--steps", "3", *NOISE]) == 0
+    assert len(drawn["row_labels"]) == 8
+    assert traverse.main([run, "--steps", "3", *NOISE, "--sefa_count", "2"]) == 0
+    assert len(drawn["row_labels"]) == 2
+
+
+def test_axes_can_be_chosen_and_sorted(tiny_gan, tmp_path, drawn):
+    assert train.main([*tiny_gan, "--training.steps", "2"]) == 0
+    run = tmp_path / "run"
+    options = ["--steps", "3", "--animation", "none"]
+    assert traverse.main([str(run), *options, "--axes", "block 2,0,block 1/dimension 1,2"]) == 0
+    names = sorted(path.name for path in (run / "traversals").iterdir())
+    assert names == [f"traversal-block-{i}.png" for i in range(3)]
+    assert drawn["row_labels"] == ["dimension 1"]  # the last sheet, in the order that was given
+    assert traverse.main([str(run), *options, "--axes", "block 1", "--sort"]) == 0
+    measured = [float(name.partition("(")[2][:-1]) for name in drawn["row_labels"]]
+    assert len(measured) == 6
+    assert measured == sorted(measured, reverse=True)
+    assert drawn["title"].startswith("most active first")
+
+
+def test_truncation_and_differences(tiny_gan, tmp_path, drawn):
+    assert train.main([*tiny_gan, "--training.steps", "2"]) == 0
+    run = tmp_path / "run"
+    options = [str(run), "--steps", "3", "--animation", "none", "--axes", "0", "--samples", "2"]
+    assert traverse.main(options) == 0
+    whole = drawn["latents"]
+    assert drawn["changes"] is None
+    assert traverse.main([*options, "--truncation", "0.25", "--differences"]) == 0
+    torch.testing.assert_close(drawn["latents"], whole / 4)
+    assert drawn["changes"].shape == (1, 2, 3, 32, 32)
+
+
+def test_around_a_given_image(run, tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr(viewing, "invert", partial(invert, steps=3))
+    image = tmp_path / "a.png"
+    Image.new("RGB", (50, 40), "white").save(image)
+    options = ["--steps", "3", "--animation", "none", "--axes", "0", "--image", str(image)]
+    assert traverse.main([str(run), *options]) == 0
+    names = list(drawn["originals"])
+    assert names[0] == "image"
+    assert names[1].startswith("reconstruction (squared error ")
+    white, made = drawn["originals"].values()
+    assert (white == 1).all()
+    model = RunFolder(run).load_generator()
+    with torch.no_grad():
+        torch.testing.assert_close(made, model.decode(drawn["latents"])[0])
+        if not is_gan(run):
+            torch.testing.assert_close(drawn["latents"], model.encode(white[None]))
+
+
+def test_gif_and_mp4(tiny_vae, tmp_path):
+    pytest.importorskip("imageio_ffmpeg")
+    assert train.main([*tiny_vae, "--training.steps", "2"]) == 0
+    run = tmp_path / "run"
+    for kind in ("gif", "mp4"):
+        assert traverse.main([str(run), "--steps", "2", "--axes", "0", "--animation", kind]) == 0
+        assert (run / "traversals" / f"traversal.{kind}").stat().st_size > 500
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--sefa"], "EigenGAN takes in its latents at several layers"),
-        (["--sefa", "noise"], "is named 'noise'; there is noise_projection"),
-        (["--sefa", "noise_projection"], "offset must say which"),
+        (["--sefa", "--sefa_layer", "noise"], "is named 'noise'; there is noise_projection"),
+        (["--sefa", "--sefa_layer", "noise_projection"], "offset must say which"),
+        (["--sefa_layer", "a"], "--sefa_layer has a meaning with --sefa only"),
         (["--sefa_count", "2"], "--sefa_count has a meaning with --sefa only"),
         (["--sefa_offset", "0"], "--sefa_offset has a meaning with --sefa only"),
         (
-            ["--sefa", "noise_projection", "--sefa_offset", "0", "--sefa_count", "9"],
+            [*NOISE, "--sefa_count", "9"],
             "--sefa_count must be between 1 and 8, got 9",
         ),
     ],
@@ -125,6 +198,12 @@ def test_bad_choices_of_directions(tiny_gan, tmp_path, capsys, options, message)
     [
         (["--steps", "1"], "--steps must be at least 2, got 1"),
         (["--samples", "0"], "--samples must be at least 1, got 0"),
+        (["--truncation", "1.5"], "--truncation must be between 0 and 1, got 1.5"),
+        (["--axes", "nose"], "no axis 'nose': expected an index from 0 to"),
+        (["--image", "nowhere.png"], "there is no image nowhere.png"),
+        (["--image", "a.png", "--samples", "2"], "leave out --around and --samples"),
+        (["--around", "images", "--truncation", "0.5"], "--truncation has a meaning with draws"),
+        (["--animation", "apng"], "animation: "),
         (["--range", "-1"], "--range must be positive, got -1.0"),
         (["--range", "inf"], "range: expected float, got inf"),
         (["--step", "3"], "unrecognized arguments: --step 3; did you mean steps?"),

@@ -2,10 +2,10 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,47 @@ class MappedArray:
     def open(self) -> NDArray[Any]:
         """The array, of which only what is indexed is read."""
         return np.memmap(self.file, self.dtype, "r", self.offset, self.shape)
+
+
+def official_folder(path: str | Path, name: str) -> Path:
+    """The folder of an official name that lies at a path; if there is none, the path itself."""
+    inside = Path(path) / name
+    return inside if inside.is_dir() else Path(path)
+
+
+def locate_folder(folder: Path, project: str) -> Path:
+    """The folder itself, if it is there.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder.name} at {folder}; get it from {project}")
+    return folder
+
+
+def read_lines(folder: Path, name: str, project: str) -> list[str]:
+    """The lines of an official text file that are not empty.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no text.
+    """
+    file = OfficialFile(name=Path(name).name, project=project).locate(folder / name)
+    with refuse_broken(file, "a text file"):
+        return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+
+
+def check_inside(names: Iterable[str]) -> None:
+    """Looks whether the files that an official file names are below its own folder.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"it must name files of its own folder, got {name!r}")
 
 
 @contextmanager

@@ -46,6 +46,9 @@ def choose(job: Job, names: Sequence[str], *, named: bool) -> None:
         ValueError: If none can, or one cannot that must.
         FileNotFoundError: If it needs a file of weights that is missing.
     """
+    if not named:  # a group of metrics that are of no use here needs no mention
+        recognises = "classifier" in job.subject.offers
+        names = [n for n in names if (METRICS[n].group == "recognition") == recognises]
     for name in names:
         need = lacking(name, job.subject.offers)
         if need is not None and named:
@@ -63,7 +66,7 @@ def choose(job: Job, names: Sequence[str], *, named: bool) -> None:
         else:
             job.left_out[name] = reason
     if not job.names:
-        reasons = "; ".join(dict.fromkeys(job.left_out.values()))
+        reasons = "; ".join(dict.fromkeys(job.left_out.values())) or "as none is of its kind"
         raise ValueError(f"no metric of {job.subject.name} can be computed, {reasons}")
 
 

@@ -17,6 +17,7 @@ NEEDS = {
     "rendering": "a run whose data set renders any factors",
     "generator": "the run of a generator",
     "images": "the run of a generator and its data set",
+    "classifier": "a run of the task recognition",
     "peers": "two or more runs that differ in their seed only, or with --udr.across_settings true "
     "have the same data set and number of codes",
 }
@@ -132,6 +133,12 @@ MOMENTS = Inputs(
         "reference": lambda s: gather_moments(s.reference_features),
     },
     FEATURES.protocol,
+)
+CLASSIFIED = Inputs(
+    ("classifier",),
+    {"logits": lambda s: s.logits, "labels": lambda s: s.labels},
+    lambda s: {"images": len(s.data), "split": "test"},
+    shared=True,
 )
 
 

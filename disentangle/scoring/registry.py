@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from disentangle.metrics import (
+    accuracy,
     activeness,
     beta_vae_score,
     dci,
@@ -28,6 +29,7 @@ from disentangle.metrics import (
 )
 from disentangle.scoring.inputs import (
     AXES,
+    CLASSIFIED,
     CODES,
     FACTORS,
     FEATURES,
@@ -42,7 +44,7 @@ from disentangle.scoring.inputs import (
     Inputs,
 )
 
-GROUPS = ("supervised", "unsupervised", "generator")
+GROUPS = ("supervised", "unsupervised", "generator", "recognition")
 NOT_PROTOCOL = {"seed", "workers"}  # arguments that no protocol names
 
 
@@ -165,6 +167,7 @@ METRICS: dict[str, Metric] = {
         values=("std",),
         images=lambda s, p: s.draws.features.images + s.reference_count,
     ),
+    "accuracy": Metric(accuracy, "recognition", CLASSIFIED, values=("top_5", "cross_entropy")),
 }
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
-from disentangle.data import scale_pixels
+from disentangle.data import ImageData, LabelledImages, scale_pixels
 from disentangle.training import randomness
 from disentangle.training.randomness import Purpose
 
@@ -25,12 +25,14 @@ class Batch:
         step: The optimizer step, from 1.
         samples: The places of the images in the joint batch of all processes.
         seed: The run's seed.
+        labels: The class of each image, int64 `(N,)`, if the data set has classes.
     """
 
     images: Tensor
     step: int
     samples: range
     seed: int
+    labels: Tensor | None = None
 
     def normal(self, purpose: Purpose, dim: int) -> Tensor:
         """Standard normal numbers `(N, dim)` that belong to these samples."""
@@ -43,11 +45,11 @@ class Batch:
     def split(self, parts: int) -> list["Batch"]:
         """The batch in `parts` of equal size, for gradient accumulation."""
         size = len(self.samples) // parts
-        starts = range(0, len(self.samples), size)
-        return [
-            replace(self, images=self.images[i : i + size], samples=self.samples[i : i + size])
-            for i in starts
-        ]
+        return [self._cut(slice(i, i + size)) for i in range(0, len(self.samples), size)]
+
+    def _cut(self, part: slice) -> "Batch":
+        labels = None if self.labels is None else self.labels[part]
+        return replace(self, images=self.images[part], samples=self.samples[part], labels=labels)
 
     def _draw(self, draw: Callable[..., Tensor], purpose: Purpose, dim: int) -> Tensor:
         numbers = draw(self.seed, purpose, self.step, self.samples, dim)
@@ -85,7 +87,7 @@ def shuffled(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 def load_batches(
-    data: Dataset, sampler: StepSampler, *, device: torch.device, workers: int, flip: bool
+    data: ImageData, sampler: StepSampler, *, device: torch.device, workers: int
 ) -> Iterator[Batch]:
     """The batches of a sampler's steps, decoded as whole batches by `workers` processes.
 
@@ -94,7 +96,6 @@ def load_batches(
         sampler: What each step reads.
         device: Where the images go; they travel as uint8.
         workers: Processes that decode; 0 decodes in this one.
-        flip: Mirror each image horizontally with probability ½.
     """
     loader = DataLoader(
         data,
@@ -104,16 +105,11 @@ def load_batches(
         pin_memory=device.type == "cuda",
         worker_init_fn=_ignore_signals,
     )
-    for step, pixels in zip(sampler.steps, loader, strict=True):
+    labels = torch.from_numpy(data.labels) if isinstance(data, LabelledImages) else None
+    for step, indices, pixels in zip(sampler.steps, sampler, loader, strict=True):
         images = scale_pixels(pixels.to(device, non_blocking=True))
-        batch = Batch(images, step, sampler.samples, sampler.seed)
-        yield flip_some(batch) if flip else batch
-
-
-def flip_some(batch: Batch) -> Batch:
-    """The batch with each image mirrored horizontally with probability ½."""
-    chosen = batch.uniform(Purpose.FLIP, 1).lt(0.5)[..., None, None]  # (N, 1) -> (N, 1, 1, 1)
-    return replace(batch, images=torch.where(chosen, batch.images.flip(3), batch.images))
+        classes = None if labels is None else labels[indices].to(device, non_blocking=True)
+        yield Batch(images, step, sampler.samples, sampler.seed, classes)
 
 
 def _ignore_signals(worker: int) -> None:

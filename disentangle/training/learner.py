@@ -1,6 +1,7 @@
 """A network, its optimizer and the techniques on its Pre-SVD parameters, under Accelerate."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -8,7 +9,7 @@ from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from disentangle.conditioning import ConditioningProbe
-from disentangle.config import RunConfig
+from disentangle.config import OptimizerConfig, RunConfig
 from disentangle.orthogonality import (
     OPTIMIZER_TECHNIQUES,
     attach,
@@ -18,6 +19,21 @@ from disentangle.orthogonality import (
 from disentangle.training.batches import Batch
 
 Terms = dict[str, Tensor]
+
+
+def build_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of the parameters that are trained, at the rate before its schedule."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    # Fused: one kernel per step, and no host synchronisation with a tensor as learning rate.
+    options: dict[str, Any] = {
+        "lr": config.lr,
+        "weight_decay": config.weight_decay,
+        "fused": True,
+    }
+    if config.kind == "sgd":
+        return torch.optim.SGD(parameters, momentum=config.momentum, **options)
+    adam = torch.optim.AdamW if config.kind == "adamw" else torch.optim.Adam
+    return adam(parameters, betas=config.betas, **options)
 
 
 class Learner:
@@ -53,10 +69,7 @@ class Learner:
             network.to(memory_format=torch.channels_last)
         if run.training.compile:
             network.compile()
-        # Fused: one kernel per step, and no host synchronisation with a tensor as learning rate.
-        optimizer = torch.optim.Adam(
-            network.parameters(), lr=run.optimizer.lr, betas=run.optimizer.betas, fused=True
-        )
+        optimizer = build_optimizer(run.optimizer, network)
         self.pre_svd: dict[str, nn.Parameter] = {}
         self.orthogonal_loss_weight = 0.0
         self.conditioning: Terms = {}
@@ -68,7 +81,12 @@ class Learner:
             )
             attach(optimizer, self.pre_svd, set(run.orthogonality) & set(OPTIMIZER_TECHNIQUES))
             if every := run.training.conditioning_steps:
-                self.probe = ConditioningProbe(network, self.pre_svd, every=every)
+                self.probe = ConditioningProbe(
+                    network,
+                    self.pre_svd,
+                    inputs=getattr(network, "meta_layers", None),
+                    every=every,
+                )
             if "ol" in run.orthogonality:
                 self.orthogonal_loss_weight = run.orthogonal_loss_weight
         self.network, self.optimizer = accelerator.prepare(network, optimizer)

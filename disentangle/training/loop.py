@@ -1,5 +1,6 @@
 """The shell that every task shares: data, averages, logs, samples, checkpoints, signals."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from torch import nn
 from tqdm import tqdm
 
 from disentangle.config import RunConfig
-from disentangle.data import scale_pixels
+from disentangle.models import Generator
 from disentangle.orthogonality import WEIGHT_TECHNIQUES
+from disentangle.training.augmentation import augment
 from disentangle.training.average import RunningAverage
 from disentangle.training.batches import StepSampler, load_batches
 from disentangle.training.checkpoints import (
@@ -27,14 +29,20 @@ from disentangle.training.checkpoints import (
 )
 from disentangle.training.collapse import CollapseWatch
 from disentangle.training.gan.task import GANTask
+from disentangle.training.learner import Terms
 from disentangle.training.logs import MetricsLog, drop_lines_after, read_lines
+from disentangle.training.recognition.task import RecognitionTask
 from disentangle.training.run_folder import RunFolder, replace_text
 from disentangle.training.signals import note_signals
-from disentangle.training.task import Task
+from disentangle.training.task import VALIDATION_SCORE, Task
 from disentangle.training.vae.task import VAETask
 from disentangle.traversal import image_grid
 
-TASK_CLASSES: dict[str, type[Task]] = {"gan": GANTask, "vae": VAETask}
+TASK_CLASSES: dict[str, type[Task]] = {
+    "gan": GANTask,
+    "vae": VAETask,
+    "recognition": RecognitionTask,
+}
 SHEET = 64  # images of a sheet of samples
 
 
@@ -67,9 +75,9 @@ class Session:
         self.data = run.build_data()
         self.accelerator = build_accelerator(run)
         self._report_skipped()
-        self.samples = share_batch(run, len(self.data), self.accelerator)
         set_seed(run.seed)  # for the initial weights; every later draw has a stream of its own
-        self.task = TASK_CLASSES[run.task](run, self.accelerator)
+        self.task = TASK_CLASSES[run.task](run, self.accelerator, self.data)
+        self.samples = share_batch(run, len(self.task.data), self.accelerator)
         self.average = build_average(self.task.learner.raw, run)
         if self.average is not None:
             self.accelerator.register_for_checkpointing(self.average)
@@ -86,7 +94,7 @@ class Session:
         """
         training = self.run.training
         sampler = StepSampler(
-            size=len(self.data),
+            size=len(self.task.data),
             batch_size=training.batch_size,
             samples=self.samples,
             seed=self.run.seed,
@@ -94,11 +102,7 @@ class Session:
             last=training.steps,
         )
         batches = load_batches(
-            self.data,
-            sampler,
-            device=self.accelerator.device,
-            workers=training.workers,
-            flip=training.flip,
+            self.task.data, sampler, device=self.accelerator.device, workers=training.workers
         )
         self._open_folder()
         log = MetricsLog(
@@ -109,16 +113,18 @@ class Session:
             batch_size=training.batch_size,
         )
         watch = self._watch_for_collapse()
+        self.best = self._recall_best()
         stop = False
         with note_signals() as noted:
             for batch in batches:
-                log.add(self.task.step(batch))
+                log.add(self.task.step(augment(batch, training)))
                 log.note(batch.step, self.task.learner.conditioning)
                 self.step = batch.step
                 if self.average is not None:
                     self.average.update(self.task.learner.raw, first=self.step == 1)
                 if watch is not None:
-                    log.note(batch.step, watch.measure(batch.step, self._best_model()))
+                    log.note(batch.step, watch.measure(batch.step, self._averaged_model()))
+                log.note(batch.step, self._validate())
                 stop = self._asked_to_stop(noted)
                 self._write_what_is_due(log, last=stop or self.step == training.steps)
                 if stop:
@@ -141,7 +147,7 @@ class Session:
         if self.accelerator.is_main_process:
             if self.step == 0:
                 self.folder.clear()
-            self.folder.samples.mkdir(parents=True, exist_ok=True)
+            self.folder.path.mkdir(parents=True, exist_ok=True)
             replace_text(self.folder.config, self.run.dump())
             drop_lines_after(self.folder.metrics, self.step)
             drop_checkpoints_after(self.folder.checkpoints, self.step)
@@ -152,18 +158,39 @@ class Session:
 
     def _watch_for_collapse(self) -> CollapseWatch | None:
         """A watch that goes on from what the run has measured; `None` if it measures nothing."""
-        if not self.run.training.activeness_steps:
+        if not self.run.training.activeness_steps or not self._generates:
             return None
         watch = CollapseWatch(every=self.run.training.activeness_steps, say=self._say)
         watch.restore(read_lines(self.folder.metrics))
         return watch
+
+    @property
+    def _generates(self) -> bool:
+        return isinstance(self.task.learner.raw, Generator)
+
+    def _recall_best(self) -> float:
+        """The highest score of a validation so far, if its model is still there."""
+        if self.folder.best.is_dir() and self.folder.read_step() > self.step:
+            return -math.inf  # the model is of a step that will be made again
+        scores = (line.get(VALIDATION_SCORE) for line in read_lines(self.folder.metrics))
+        return max((score for score in scores if score is not None), default=-math.inf)
+
+    def _validate(self) -> Terms:
+        """Scores of the model if they are due; the best model is written at once."""
+        model = self._averaged_model()
+        scores = self.task.validate(self.step, model)
+        if scores and (score := scores[VALIDATION_SCORE].item()) > self.best:
+            self.best = score
+            if self.accelerator.is_main_process:
+                self.folder.export("best", model, self.step)
+        return scores
 
     def _say(self, line: str) -> None:
         """Prints a line above the progress bar."""
         if self.accelerator.is_main_process:
             tqdm.write(line, file=sys.stderr)
 
-    def _best_model(self) -> ModelMixin:
+    def _averaged_model(self) -> ModelMixin:
         """The running average of the model, if the run keeps one."""
         return self.task.learner.raw if self.average is None else self.average.module
 
@@ -172,7 +199,7 @@ class Session:
         save = last or self.step % training.checkpoint_every == 0
         if save or self.step % training.log_every == 0:  # a loss that is not finite is not saved
             log.write(self.step)
-        if last or self.step % training.sample_every == 0:
+        if self._generates and (last or self.step % training.sample_every == 0):
             self._write_sheet()
         if save:
             self._write_models()
@@ -184,12 +211,10 @@ class Session:
     def _write_sheet(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        model = self._best_model()
+        model = self._averaged_model()
         latents = model.sample_latents(SHEET, torch.Generator().manual_seed(self.run.seed))
-        spread = range(0, len(self.data), max(1, len(self.data) // SHEET))
-        pixels = self.data.__getitems__(list(spread)[:SHEET])
-        device = self.accelerator.device
-        images = self.task.draw_samples(model, latents.to(device), scale_pixels(pixels.to(device)))
+        images = self.task.draw_samples(model, latents.to(self.accelerator.device))
+        self.folder.samples.mkdir(exist_ok=True)
         image_grid(images, columns=8).save(self.folder.samples / f"step-{self.step:07}.png")
 
     def _write_models(self) -> None:
@@ -277,6 +302,7 @@ def _state_options(config: dict[str, Any]) -> dict[str, Any]:
     options |= {f"{name} in orthogonality": name in techniques for name in WEIGHT_TECHNIQUES}
     divided = "olr" in techniques  # into a parameter group for each
     options["olr in orthogonality"] = divided
+    options["optimizer.kind"] = (config.get("optimizer") or {}).get("kind", "adam")
     options["pre_svd_parameters"] = config.get("pre_svd_parameters") if divided else None
     average = (config.get("training") or {}).get("ema_half_life", 0)
     objective = config.get("objective") or {}

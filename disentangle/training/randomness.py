@@ -30,6 +30,9 @@ class Purpose(IntEnum):
     AXIS = 10
     VARIATION = 11
     PERMUTATION = 12
+    SHIFT = 13
+    CUT = 14
+    MIXUP = 15
 
 
 def stream(seed: int, purpose: Purpose, step: int, sample: int) -> np.random.Generator:

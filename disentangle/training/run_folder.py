@@ -18,6 +18,7 @@ CONTENTS = (
     "metrics.jsonl",
     "model",
     "ema",
+    "best",
     "discriminator",
     "checkpoints",
     "samples",
@@ -36,6 +37,7 @@ class RunFolder:
         config: `config.yaml`, the run's whole configuration; what makes a folder a run.
         metrics: `metrics.jsonl`, one line per logged step.
         checkpoints: Folders `step-N`, to resume from.
+        best: The model that a validation chose, if the run validates.
         samples: Sheets of samples.
         traversals: Where `disentangle traverse` writes.
         plots: Where `disentangle evaluate` and the commands that plot write.
@@ -47,6 +49,7 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
+        self.best = self.path / "best"
         self.samples = self.path / "samples"
         self.traversals = self.path / "traversals"
         self.plots = self.path / "plots"
@@ -125,13 +128,38 @@ class RunFolder:
                 entry.unlink(missing_ok=True)
 
     def load_generator(self) -> ModelMixin:
-        """The averaged weights if the run keeps an average, else the trained ones.
+        """The generator: the averaged one if the run keeps an average, else the trained one.
 
         Raises:
             FileNotFoundError: If the run has not written a model yet.
+            ValueError: If it is a run of the task `recognition`.
         """
-        averaged = self.path / "ema"
-        return load_model(averaged if averaged.is_dir() else self.path / "model")
+        if self.recognises:
+            raise ValueError(f"{self.path} is a run of the task recognition: it has no generator")
+        return load_model(self.final)
+
+    def load_classifier(self) -> ModelMixin:
+        """The network that the validation chose, or else the last one.
+
+        Raises:
+            FileNotFoundError: If the run has not written a model yet.
+            ValueError: If it is a run of another task.
+        """
+        if not self.recognises:
+            task = self.read_config()["task"]
+            raise ValueError(f"{self.path} is a run of the task {task}: it has no classifier")
+        return load_model(self.final)
+
+    @property
+    def recognises(self) -> bool:
+        """Whether it is a run of the task `recognition`."""
+        return self.read_config()["task"] == "recognition"
+
+    @property
+    def final(self) -> Path:
+        """The folder of the model that counts: the best if the run chooses one, or the average."""
+        folders = [self.path / name for name in ("best", "ema", "model")]
+        return next((folder for folder in folders if folder.is_dir()), folders[-1])
 
     def export(self, name: str, model: ModelMixin, step: int) -> None:
         """Writes a model and its step to the folder `name`, each file whole or not at all."""
@@ -143,8 +171,8 @@ class RunFolder:
         replace_files(self.path / name, write)
 
     def read_step(self) -> int:
-        """The step after which the models were written."""
-        return json.loads((self.path / "model" / STEP_FILE).read_text(encoding="utf-8"))["step"]
+        """The step after which the model that counts was written."""
+        return json.loads((self.final / STEP_FILE).read_text(encoding="utf-8"))["step"]
 
 
 def replace_files(folder: Path, write: Callable[[Path], object]) -> None:

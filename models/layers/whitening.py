@@ -1,13 +1,125 @@
-"""Whitening of codes: the SVD meta-layer that makes a latent space decorrelated."""
+"""Whitening by the statistics of a batch: the SVD meta-layer that makes channels decorrelated."""
+
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from disentangle.linalg import SquareRootMethod, matrix_inverse_sqrt
+from disentangle.linalg import SQUARE_ROOT_METHODS, SquareRootMethod, matrix_inverse_sqrt
 from disentangle.linalg.primitives import without_autocast
+from disentangle.models.layers.moments import joint_moments, moments
+from disentangle.models.layers.principal_axes import principal_axes
+from disentangle.models.shapes import check_positive
+
+WhiteningAxes = Literal["zca", "pca"]
 
 
-class Whitening(nn.Module):
+class BatchWhitening(nn.Module):
+    """What whitening layers share: mean and `Σ^-½` of a batch, and their running averages.
+
+    Source: Huang et al., "Decorrelated Batch Normalization", CVPR 2018,
+    https://arxiv.org/abs/1804.08450, eqs. 1 to 4.
+
+    Args:
+        channels: `C`, how many numbers a sample has.
+        eps: What is added to the variance in every direction.
+        momentum: Weight of the new batch in the running averages.
+        method: Of the inverse square root, see `matrix_inverse_sqrt`.
+        groups: Parts of consecutive channels, each whitened by itself.
+        axes: `zca` for `Σ^-½`, which turns samples as little as whitening can; `pca` for
+            `Λ^-½ Vᵀ`, which takes them to the principal axes, largest variance first. Those of the
+            running average are used in evaluation. Two axes of nearly equal variance can change
+            places, and signs flip, from batch to batch: what comes after sees other coordinates.
+        track_running_stats: Whether to keep running averages; without, evaluation uses the
+            statistics of its batch, too.
+        synchronise: Whether statistics are those of the samples of all processes.
+
+    Raises:
+        ValueError: If `channels` or `eps` is not positive, `momentum` is not in `[0, 1]`, `groups`
+            does not divide `channels`, or `method` or `axes` is unknown.
+    """
+
+    samples_are = "codes"  # in messages
+    running_mean: Tensor
+    running_whitening: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        eps: float,
+        momentum: float = 0.1,
+        method: SquareRootMethod = "auto",
+        groups: int = 1,
+        axes: WhiteningAxes = "zca",
+        track_running_stats: bool = True,
+        synchronise: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_arguments(channels, eps, momentum, method, groups, axes)
+        self.channels, self.groups, self.eps, self.momentum = channels, groups, eps, momentum
+        self.method, self.axes, self.synchronise = method, axes, synchronise
+        self.track_running_stats = track_running_stats
+        self.register_buffer("running_mean", torch.zeros(channels) if track_running_stats else None)
+        self.register_buffer(
+            "running_whitening", torch.eye(channels) if track_running_stats else None
+        )
+
+    @property
+    def uses_batch(self) -> bool:
+        """Whether statistics are now those of the batch, and not the running averages."""
+        return self.training or not self.track_running_stats
+
+    def running_statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The running mean `(C,)` and whitening `W (C, C)`, in dtype and device of a tensor."""
+        return self.running_mean.to(like), self._turn(self.running_whitening.to(like))
+
+    def batch_statistics(
+        self, mean: Tensor, covariance: Tensor, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """Mean `(C,)` and whitening `W (C, C)` of a batch; `W (x − mean)` is white.
+
+        In training mode the running averages take them in.
+
+        Args:
+            mean: Of the samples of this process, `(C,)`.
+            covariance: Of them, `(C, C)`.
+            count: How many they are.
+
+        Raises:
+            ValueError: If they are fewer than 2.
+        """
+        if count < 2:
+            raise ValueError(
+                f"a batch to whiten must have at least 2 {self.samples_are}, got {count}"
+            )
+        if self.synchronise:
+            mean, covariance = joint_moments(mean, covariance, count)
+        blocks = diagonal_blocks(covariance, self.groups)
+        variance = torch.full_like(blocks[0, 0], self.eps)
+        root = torch.block_diag(*matrix_inverse_sqrt(blocks + variance.diag(), self.method))
+        if self.training and self.track_running_stats:
+            # lerp_ takes no other dtype than the buffer's.
+            for running, new in ((self.running_mean, mean), (self.running_whitening, root)):
+                running.lerp_(new.detach().to(running), self.momentum)
+        return mean, self._turn(root)
+
+    def _turn(self, root: Tensor) -> Tensor:
+        if self.axes == "zca":
+            return root
+        blocks = diagonal_blocks(root, self.groups)
+        # The smallest eigenvalue of Σ^-½ is that of the largest variance.
+        return torch.block_diag(*(principal_axes(blocks).mT @ blocks))
+
+    def extra_repr(self) -> str:
+        """What `print` shows of the layer."""
+        return (
+            f"{self.channels}, eps={self.eps}, momentum={self.momentum}, method={self.method}, "
+            f"groups={self.groups}, axes={self.axes}"
+        )
+
+
+class Whitening(BatchWhitening):
     """Centres codes and turns them by `Σ^-½`, so that a batch has the identity as covariance.
 
     In training mode mean and covariance are those of the batch, as in BatchNorm, and gradients flow
@@ -20,9 +132,6 @@ class Whitening(nn.Module):
     covariance is singular, is whitened in the directions that it has and small in the others.
     Several processes, and several parts of a batch, are whitened each by itself.
 
-    Source: Huang et al., "Decorrelated Batch Normalization", CVPR 2018,
-    https://arxiv.org/abs/1804.08450, eqs. 1 to 4 (ZCA), for vectors.
-
     Args:
         dim: Dimension `C` of the codes.
         eps: What is added to the variance in every direction.
@@ -30,7 +139,8 @@ class Whitening(nn.Module):
         method: Of the inverse square root, see `matrix_inverse_sqrt`.
 
     Raises:
-        ValueError: If `dim` or `eps` is not positive, or `momentum` is not in `[0, 1]`.
+        ValueError: If `dim` or `eps` is not positive, `momentum` is not in `[0, 1]`, or `method` is
+            unknown.
 
     Examples:
         >>> layer = Whitening(dim=3)
@@ -38,9 +148,6 @@ class Whitening(nn.Module):
         >>> torch.allclose(white.T @ white / 100, torch.eye(3), atol=0.01)
         True
     """
-
-    running_mean: Tensor
-    running_whitening: Tensor
 
     def __init__(
         self,
@@ -50,16 +157,8 @@ class Whitening(nn.Module):
         momentum: float = 0.1,
         method: SquareRootMethod = "auto",
     ) -> None:
-        super().__init__()
-        if dim < 1:
-            raise ValueError(f"dim must be at least 1, got {dim}")
-        if eps <= 0:
-            raise ValueError(f"eps must be positive, got {eps}")
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum must lie in [0, 1], got {momentum}")
-        self.eps, self.momentum, self.method = eps, momentum, method
-        self.register_buffer("running_mean", torch.zeros(dim))
-        self.register_buffer("running_whitening", torch.eye(dim))
+        check_positive(dim=dim)
+        super().__init__(dim, eps=eps, momentum=momentum, method=method)
 
     def forward(self, codes: Tensor) -> Tensor:
         """The whitened codes `(N, C)`, in the dtype of `codes`.
@@ -67,30 +166,47 @@ class Whitening(nn.Module):
         Raises:
             ValueError: If `codes` is not `(N, C)`, or is a single one in training mode.
         """
-        dim = len(self.running_mean)
+        dim = self.channels
         if codes.ndim != 2 or codes.shape[1] != dim:
             raise ValueError(f"codes must have the shape (N, {dim}), got {tuple(codes.shape)}")
-        if self.training and len(codes) < 2:
-            raise ValueError(f"a batch to whiten must have at least 2 codes, got {len(codes)}")
         # Half precision has too few digits for a covariance.
         x = codes.to(torch.promote_types(codes.dtype, torch.float32))
         with without_autocast(x):
-            if self.training:
-                mean, whitening = self._measure(x)
-                self._remember(mean.detach(), whitening.detach())
+            if self.uses_batch:
+                mean, W = self.batch_statistics(*moments(x), len(x))
             else:
-                mean, whitening = self.running_mean.to(x), self.running_whitening.to(x)
-            return ((x - mean) @ whitening).to(codes.dtype)
+                mean, W = self.running_statistics(x)
+            return ((x - mean) @ W.mT).to(codes.dtype)
 
-    def _measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean `(C,)` and inverse square root of the covariance `(C, C)` of a batch."""
-        mean = x.mean(0)
-        centred = x - mean
-        covariance = centred.mT @ centred / len(x)
-        variance = torch.full_like(mean, self.eps)
-        return mean, matrix_inverse_sqrt(covariance + variance.diag(), self.method)
 
-    def _remember(self, mean: Tensor, whitening: Tensor) -> None:
-        # lerp_ takes no other dtype than the buffer's.
-        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-        self.running_whitening.lerp_(whitening.to(self.running_whitening), self.momentum)
+def diagonal_blocks(matrix: Tensor, groups: int) -> Tensor:
+    """The blocks `(G, C/G, C/G)` on the diagonal of a matrix `(C, C)`.
+
+    Examples:
+        >>> diagonal_blocks(torch.arange(16.0).view(4, 4), groups=2)
+        tensor([[[ 0.,  1.],
+                 [ 4.,  5.]],
+                [[10., 11.],
+                 [14., 15.]]])
+    """
+    # (C, C) -> (G, C/G, G, C/G) -> (C/G, C/G, G) -> (G, C/G, C/G)
+    split = matrix.unflatten(1, (groups, -1)).unflatten(0, (groups, -1))
+    return split.diagonal(dim1=0, dim2=2).movedim(-1, 0)
+
+
+def _check_arguments(
+    channels: int, eps: float, momentum: float, method: str, groups: int, axes: str
+) -> None:
+    check_positive(channels=channels, groups=groups)
+    if eps <= 0:
+        raise ValueError(f"eps must be positive, got {eps}")
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"momentum must lie in [0, 1], got {momentum}")
+    if channels % groups:
+        raise ValueError(f"groups must divide the {channels} channels, got {groups}")
+    for name, value, choices in (
+        ("method", method, SQUARE_ROOT_METHODS),
+        ("axes", axes, get_args(WhiteningAxes)),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

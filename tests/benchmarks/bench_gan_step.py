@@ -117,7 +117,8 @@ class PlainStep:
 
 def make_step(*techniques: str, size: int = SIZE) -> Callable[[Batch], object]:
     run = make_run(*techniques, size=size)
-    return GANTask(run, Accelerator(mixed_precision=run.training.mixed_precision)).step
+    accelerator = Accelerator(mixed_precision=run.training.mixed_precision)
+    return GANTask(run, accelerator, run.build_data()).step
 
 
 def complete(step: Callable[[Batch], object], batch: Batch) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from disentangle.data import RenderedShapes
-from disentangle.data.rendered_shapes import ANGLES, REACH, SCALES, SOLIDS
-from disentangle.data.room import RoomView
+from disentangle.data.ground_truth.rendered_shapes import ANGLES, REACH, SCALES, SOLIDS
+from disentangle.data.ground_truth.room import RoomView
 
 from .timing import median_seconds, print_table
 

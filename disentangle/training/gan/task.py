@@ -8,6 +8,7 @@ from diffusers import ModelMixin
 from torch import Tensor
 
 from disentangle.config import GANObjective, RunConfig
+from disentangle.data import ImageData
 from disentangle.training.batches import Batch
 from disentangle.training.gan.adversarial import (
     discriminator_loss,
@@ -35,9 +36,9 @@ class GANTask(Task):
         regulariser: Of disentanglement, if the run names one.
     """
 
-    def __init__(self, run: RunConfig, accelerator: Accelerator) -> None:
+    def __init__(self, run: RunConfig, accelerator: Accelerator, data: ImageData) -> None:
         assert isinstance(run.objective, GANObjective)
-        self.objective = run.objective
+        self.objective, self.data = run.objective, data
         self.parts = run.training.accumulation
         generator = run.build_model().to(accelerator.device)
         self.learner = Learner(run, accelerator, generator, treated=True)
@@ -65,7 +66,7 @@ class GANTask(Task):
             terms |= self.regulariser.step(parts)
         return terms
 
-    def draw_samples(self, model: ModelMixin, latents: Tensor, images: Tensor) -> Tensor:
+    def draw_samples(self, model: ModelMixin, latents: Tensor) -> Tensor:
         """Images `(N, C, H, W)` for a sheet of samples: those of the latents."""
         return model.decode(latents)
 

@@ -22,14 +22,16 @@ class JointPenalty(Penalty):
     Args:
         run: Of the VAE.
         accelerator: Knows the processes.
+        data_size: Images of the data set.
 
     Raises:
         ValueError: If the batch comes in parts.
     """
 
-    def __init__(self, run: RunConfig, accelerator: Accelerator) -> None:
+    def __init__(self, run: RunConfig, accelerator: Accelerator, data_size: int) -> None:
         assert isinstance(run.objective, VAEObjective)
         self.objective, self.accelerator = run.objective, accelerator
+        self.data_size = data_size
         if run.training.accumulation > 1:
             raise ValueError(
                 f"objective.kind {self.objective.kind!r} looks at the batch as a whole, so that "
@@ -62,15 +64,12 @@ class CapacityPenalty(JointPenalty):
 class TotalCorrelationPenalty(JointPenalty):
     """`KL + (β − 1) TC` with an estimate of TC from the batch: β-TCVAE with `α = γ = 1`."""
 
-    def __init__(self, run: RunConfig, accelerator: Accelerator) -> None:
-        super().__init__(run, accelerator)
-        stratified = self.objective.total_correlation_estimator == "stratified"
-        self.data_size = len(run.build_data()) if stratified else None
-
     def compute(self, posterior: Posterior, step: int) -> tuple[Tensor, Terms]:
         """The divergence with the total correlation, one of its parts, weighted."""
         mean, log_variance, z = posterior
-        correlation = total_correlation(z, mean, log_variance, data_size=self.data_size)
+        stratified = self.objective.total_correlation_estimator == "stratified"
+        data_size = self.data_size if stratified else None
+        correlation = total_correlation(z, mean, log_variance, data_size=data_size)
         divergence = posterior.divergence()
         terms = {"loss/divergence": divergence, "loss/total_correlation": correlation}
         return divergence + (self.objective.total_correlation_weight - 1) * correlation, terms

@@ -42,12 +42,28 @@ def reconstruction_loss(logits: Tensor, images: Tensor, likelihood: str) -> Tens
             logits, (images + 1) / 2, reduction="sum"
         )
         return loss / len(images)
-    errors = 2 * logits.sigmoid() - 1 - images
+    return error_loss(2 * logits.sigmoid() - 1 - images, likelihood)
+
+
+def error_loss(errors: Tensor, likelihood: str) -> Tensor:
+    """Negative log likelihood of errors, summed over all but the batch, averaged over it, in nats.
+
+    Args:
+        errors: What was made minus what should have been, `(N, …)`.
+        likelihood: `gaussian`, of unit variance, or `laplace`, of unit scale.
+
+    Raises:
+        ValueError: If the likelihood is unknown, or not one of errors.
+
+    Examples:
+        >>> import torch
+        >>> error_loss(torch.tensor([[2.0], [0.0]]), "laplace")  # 1 + log 2
+        tensor(1.6931)
+    """
     if likelihood == "gaussian":
         losses = 0.5 * (errors.square() + math.log(2 * math.pi))
     elif likelihood == "laplace":
         losses = errors.abs() + math.log(2)
     else:
-        known = "bernoulli, gaussian, laplace"
-        raise ValueError(f"likelihood must be one of {known}, got {likelihood!r}")
-    return losses.sum() / len(images)
+        raise ValueError(f"likelihood must be one of gaussian, laplace, got {likelihood!r}")
+    return losses.sum() / len(errors)

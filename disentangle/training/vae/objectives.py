@@ -36,8 +36,16 @@ JOINT_PENALTIES: dict[str, type[JointPenalty]] = {
 }
 
 
-def build_penalty(run: RunConfig, accelerator: Accelerator, code_dim: int) -> Penalty:
+def build_penalty(
+    run: RunConfig, accelerator: Accelerator, code_dim: int, data_size: int
+) -> Penalty:
     """The penalty of the kind of VAE that a run names.
+
+    Args:
+        run: The run.
+        accelerator: Knows the processes; prepares what is trained for a penalty.
+        code_dim: Dimension of the codes.
+        data_size: Images of the data set.
 
     Raises:
         ValueError: As `JointPenalty`.
@@ -47,4 +55,4 @@ def build_penalty(run: RunConfig, accelerator: Accelerator, code_dim: int) -> Pe
         return DivergencePenalty(run.objective)
     if run.objective.kind == "factor":
         return FactorPenalty(run, accelerator, code_dim)
-    return JOINT_PENALTIES[run.objective.kind](run, accelerator)
+    return JOINT_PENALTIES[run.objective.kind](run, accelerator, data_size)

@@ -1,18 +1,23 @@
 """The task `vae`: an encoder and a decoder under the evidence lower bound, or a change of it."""
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers import ModelMixin
 from torch import Tensor
 
 from disentangle.config import RunConfig, VAEObjective
+from disentangle.data import ImageData, scale_pixels
+from disentangle.models.latent_vae import LatentVAE, LatentVAEOutput
 from disentangle.models.modes import evaluation_mode
-from disentangle.models.subspace_vae import sample_posterior
+from disentangle.models.subspace_vae import VAEOutput, sample_posterior
 from disentangle.training.batches import Batch
 from disentangle.training.learner import Learner, Terms
 from disentangle.training.randomness import Purpose
 from disentangle.training.task import Task
-from disentangle.training.vae.losses import reconstruction_loss
+from disentangle.training.vae.code_terms import code_terms
+from disentangle.training.vae.joint_batch import join_processes
+from disentangle.training.vae.losses import error_loss, reconstruction_loss
 from disentangle.training.vae.objectives import build_penalty
 from disentangle.training.vae.penalty import Posterior
 
@@ -23,15 +28,20 @@ class VAETask(Task):
     Attributes:
         learner: Of the VAE.
         penalty: What is added to the reconstruction loss, and what is trained for it.
+
+    Raises:
+        ValueError: If the likelihood is not one of what the model reconstructs; as `build_penalty`.
     """
 
-    def __init__(self, run: RunConfig, accelerator: Accelerator) -> None:
+    def __init__(self, run: RunConfig, accelerator: Accelerator, data: ImageData) -> None:
         assert isinstance(run.objective, VAEObjective)
-        self.objective = run.objective
-        self.parts = run.training.accumulation
+        self.objective, self.accelerator, self.data = run.objective, accelerator, data
+        self.parts, self.report_every = run.training.accumulation, run.training.log_every
+        self.inferred: list[tuple[Tensor, Tensor]] = []
         model = run.build_model().to(accelerator.device)
+        check_likelihood(model, run.objective.likelihood)
         self.learner = Learner(run, accelerator, model, treated=True)
-        self.penalty = build_penalty(run, accelerator, model.latent_dim)
+        self.penalty = build_penalty(run, accelerator, model.latent_dim, len(data))
 
     @property
     def exports(self) -> dict[str, ModelMixin]:
@@ -39,23 +49,56 @@ class VAETask(Task):
         return {"model": self.learner.raw}
 
     def step(self, batch: Batch) -> Terms:
-        """Trains on a batch and reports the terms of the loss."""
+        """Trains on a batch and reports the terms of the loss; when a line is due, of the codes."""
         parts = batch.split(self.parts)
-        return self.learner.descend(parts, self._loss) | self.penalty.step(parts)
+        self.inferred = []
+        terms = self.learner.descend(parts, self._loss) | self.penalty.step(parts)
+        return terms if batch.step % self.report_every else terms | self._describe_codes()
 
-    def draw_samples(self, model: ModelMixin, latents: Tensor, images: Tensor) -> Tensor:
+    def draw_samples(self, model: ModelMixin, latents: Tensor) -> Tensor:
         """Images `(N, C, H, W)` for a sheet: given ones, their reconstructions, then new ones."""
         quarter = len(latents) // 4
-        given = images[:quarter]
+        spread = np.linspace(0, len(self.data) - 1, quarter, dtype=np.int64)
+        given = scale_pixels(self.data.__getitems__(spread).to(latents.device))
         with evaluation_mode(model):
             made = model.decode(latents[: 2 * quarter])
             return torch.cat([given, model.decode(model.encode(given)), made])
 
     def _loss(self, part: Batch) -> tuple[Tensor, Terms]:
         noise = part.normal(Purpose.POSTERIOR, self.learner.raw.latent_dim)
-        logits, mean, log_variance = self.learner.network(part.images, noise)
-        reconstruction = reconstruction_loss(logits, part.images, self.objective.likelihood)
+        output = self.learner.network(part.images, noise)
+        reconstruction = self._reconstruction(output, part.images)
+        mean, log_variance = output.mean, output.log_variance
+        self.inferred.append((mean.detach(), log_variance.detach()))
         posterior = Posterior(mean, log_variance, sample_posterior(mean, log_variance, noise))
         penalty, terms = self.penalty.loss(part, posterior)
         loss = reconstruction + penalty
         return loss, {"loss": loss, "loss/reconstruction": reconstruction} | terms
+
+    def _reconstruction(self, output: VAEOutput | LatentVAEOutput, images: Tensor) -> Tensor:
+        """The reconstruction loss, of the images or of the target that the model names."""
+        likelihood = self.objective.likelihood
+        if isinstance(output, LatentVAEOutput):
+            return error_loss(output.reconstruction - output.target, likelihood)
+        return reconstruction_loss(output.logits, images, likelihood)
+
+    def _describe_codes(self) -> Terms:
+        """Of the codes of the joint batch, however it is divided into processes and parts."""
+        mean, log_variance = (
+            join_processes(self.accelerator, torch.cat(values))
+            for values in zip(*self.inferred, strict=True)
+        )
+        return code_terms(mean, log_variance)
+
+
+def check_likelihood(model: ModelMixin, likelihood: str) -> None:
+    """Whether a likelihood is one of what a model reconstructs.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(model, LatentVAE) and likelihood == "bernoulli":
+        raise ValueError(
+            "objective.likelihood must be gaussian or laplace for a latent VAE, whose "
+            f"reconstructions are no probabilities, got {likelihood}"
+        )

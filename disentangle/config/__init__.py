@@ -1,0 +1,27 @@
+"""Every knob of every task, typed and documented once.
+
+The sections `model`, `discriminator` and `data` are the constructor arguments of the class that
+their `name` chooses: each knob and its default stand where the class is, and nowhere else.
+"""
+
+from disentangle.config.choices import DATA_SETS, TASKS, Task
+from disentangle.config.gan import GANObjective
+from disentangle.config.optimizer import OptimizerConfig
+from disentangle.config.recognition import RecognitionObjective
+from disentangle.config.run import FROM_MODEL, FROM_RUN, RunConfig
+from disentangle.config.training import TrainingConfig
+from disentangle.config.vae import VAEObjective
+
+__all__ = [
+    "DATA_SETS",
+    "FROM_MODEL",
+    "FROM_RUN",
+    "TASKS",
+    "GANObjective",
+    "OptimizerConfig",
+    "RecognitionObjective",
+    "RunConfig",
+    "Task",
+    "TrainingConfig",
+    "VAEObjective",
+]

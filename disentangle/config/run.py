@@ -1,0 +1,131 @@
+"""A whole run."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from disentangle.config.choices import DATA_SETS, TASKS
+from disentangle.config.gan import GANObjective
+from disentangle.config.optimizer import OptimizerConfig
+from disentangle.config.recognition import RecognitionObjective
+from disentangle.config.training import TrainingConfig
+from disentangle.config.vae import VAEObjective
+from disentangle.orthogonality import WEIGHT_TECHNIQUES, Technique, WeightConstraint
+
+FROM_MODEL = {"image_size", "image_channels"}  # the model's say; other sections must not repeat it
+FROM_RUN = {"pre_svd_weight"}  # the say of `orthogonality`; the section `model` must not repeat it
+CONSTRAINTS: dict[str, WeightConstraint] = {"ow": "orthogonal", "sn": "spectral"}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run.
+
+    Attributes:
+        task: What is trained: `gan`, `vae` or `recognition`.
+        output: The run folder to make.
+        data: `name` of the data set and the arguments of its class.
+        model: `name` of the model and the arguments of its class.
+        objective: The task's own knobs.
+        discriminator: `name` of the discriminator and the arguments of its class; only for GANs.
+        optimizer: Of every network of the run, with its schedule.
+        training: Length, batches, precision and what is written when.
+        seed: Of the initial weights and of every random draw.
+        orthogonality: Techniques that act on the Pre-SVD parameters, in any combination.
+        pre_svd_parameters: Names of these parameters, in place of those that the model names.
+        orthogonal_loss_weight: Weight of the technique `ol`.
+    """
+
+    task: str
+    output: Path
+    data: dict[str, Any]
+    model: dict[str, Any]
+    objective: GANObjective | VAEObjective | RecognitionObjective
+    discriminator: dict[str, Any] = field(default_factory=dict)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    seed: int = 0
+    orthogonality: tuple[Technique, ...] = ()
+    pre_svd_parameters: tuple[str, ...] | None = None
+    orthogonal_loss_weight: float = 100.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
+        if len(set(self.orthogonality)) < len(self.orthogonality):
+            raise ValueError(f"orthogonality names a technique twice: {list(self.orthogonality)}")
+        if set(WEIGHT_TECHNIQUES) <= set(self.orthogonality):
+            raise ValueError(
+                "orthogonality may hold one of ow and sn, which keep the same weight to different "
+                f"things, got {list(self.orthogonality)}"
+            )
+        if repeated := FROM_RUN & self.model.keys():
+            raise ValueError(
+                f"model.{repeated.pop()} is no option of a run: choose it by orthogonality, which "
+                "takes ow for an orthogonal and sn for a spectrally normalised weight"
+            )
+        constrained = not set(WEIGHT_TECHNIQUES).isdisjoint(self.orthogonality)
+        if constrained and self.pre_svd_parameters is not None:
+            raise ValueError(
+                "pre_svd_parameters cannot be chosen with ow or sn, which the model builds into "
+                f"its own Pre-SVD layers, got {list(self.pre_svd_parameters)}"
+            )
+        if self.orthogonal_loss_weight < 0:
+            weight = self.orthogonal_loss_weight
+            raise ValueError(f"orthogonal_loss_weight must not be negative, got {weight}")
+
+    def build_model(self) -> Any:
+        """The model of this run, with fresh weights, constrained as `orthogonality` says."""
+        chosen = [CONSTRAINTS[name] for name in self.orthogonality if name in CONSTRAINTS]
+        weight = {"pre_svd_weight": chosen[0]} if chosen else {}
+        return _build(TASKS[self.task].models, self.model | weight)
+
+    def build_discriminator(self) -> Any:
+        """The discriminator of this run, for the images that the model makes."""
+        shape = {key: self.model[key] for key in FROM_MODEL}
+        return _build(TASKS[self.task].discriminators, self.discriminator | shape)
+
+    def build_data(self, **changes: Any) -> Any:
+        """The data set of this run, with images of the model's size and channels.
+
+        Args:
+            **changes: Of the arguments, such as `split="test"`.
+
+        Raises:
+            ValueError: If the data set has images of another shape, or no such argument.
+            FileNotFoundError: If a file or folder is missing.
+        """
+        accepted = inspect.signature(DATA_SETS[self.data["name"]]).parameters
+        if unknown := changes.keys() - accepted.keys():
+            raise ValueError(f"the data set {self.data['name']!r} has no {unknown.pop()} to choose")
+        shape = {key: self.model[key] for key in FROM_MODEL & accepted.keys()}
+        data = _build(DATA_SETS, self.data | shape | changes)
+        for key in sorted(FROM_MODEL):
+            if getattr(data, key) != self.model[key]:
+                raise ValueError(
+                    f"model.{key} is {self.model[key]}, but the data set {self.data['name']!r} "
+                    f"has {key} {getattr(data, key)}"
+                )
+        return data
+
+    def dump(self) -> str:
+        """The run as YAML that `disentangle.parsing.parse_run` reads back."""
+        return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
+
+
+def _build(classes: Mapping[str, type], section: Mapping[str, Any]) -> Any:
+    arguments = dict(section)
+    return classes[arguments.pop("name")](**arguments)
+
+
+def _plain(value: Any) -> Any:
+    """The value with tuples as lists and paths as strings, as YAML has them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,1 @@
+"""Images of every combination of known factors, official and rendered."""

@@ -1,0 +1,1 @@
+"""Images without classes, from files."""

@@ -1,0 +1,105 @@
+"""The task `recognition`: a classifier, chosen by how well it does on images held out."""
+
+import torch
+from accelerate import Accelerator
+from diffusers import ModelMixin
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from disentangle.config import RecognitionObjective, RunConfig
+from disentangle.data import ImageData, LabelledImages, hold_out
+from disentangle.metrics import accuracy
+from disentangle.training.batches import Batch
+from disentangle.training.learner import Learner, Terms
+from disentangle.training.recognition.classify import classify
+from disentangle.training.recognition.mixup import mix
+from disentangle.training.task import Task
+
+
+class RecognitionTask(Task):
+    """Trains a classifier on the cross-entropy of its logits.
+
+    Attributes:
+        learner: Of the classifier.
+        held_out: The images that it is validated on, if any are held out.
+    """
+
+    def __init__(self, run: RunConfig, accelerator: Accelerator, data: ImageData) -> None:
+        assert isinstance(run.objective, RecognitionObjective)
+        self.run, self.objective, self.accelerator = run, run.objective, accelerator
+        self.parts = run.training.accumulation
+        self.data, self.held_out = divide(run, check_classes(run, data))
+        model = run.build_model().to(accelerator.device)
+        if run.objective.pretrained is not None:
+            model.load_torchvision_weights(run.objective.pretrained)
+        self.learner = Learner(run, accelerator, model, treated=True)
+
+    @property
+    def exports(self) -> dict[str, ModelMixin]:
+        """The classifier."""
+        return {"model": self.learner.raw}
+
+    def step(self, batch: Batch) -> Terms:
+        """Trains on a batch and reports the loss and the accuracy on it."""
+        return self.learner.descend(batch.split(self.parts), self._loss)
+
+    def validate(self, step: int, model: ModelMixin) -> Terms:
+        """The accuracy on the images held out, and the cross-entropy."""
+        due = step % self.objective.validate_every == 0 or step == self.run.training.steps
+        if self.held_out is None or not due:
+            return {}
+        logits = classify(model, self.held_out, self.accelerator)
+        scores = accuracy(logits, self.held_out.labels)
+        values = {"top_1": scores.score, "top_5": scores.top_5, "loss": scores.cross_entropy}
+        device = self.accelerator.device
+        return {
+            f"validation/{name}": torch.tensor(value, dtype=torch.float64, device=device)
+            for name, value in values.items()
+        }
+
+    def _loss(self, part: Batch) -> tuple[Tensor, Terms]:
+        assert part.labels is not None
+        smoothing = self.objective.label_smoothing
+        if not self.objective.mixup:
+            logits = self.learner.network(part.images)
+            loss = cross_entropy(logits.float(), part.labels, label_smoothing=smoothing)
+        else:
+            images, others, share = mix(part, self.objective.mixup)
+            logits = self.learner.network(images).float()
+            own = cross_entropy(logits, part.labels, label_smoothing=smoothing)
+            loss = share * own + (1 - share) * cross_entropy(
+                logits, others, label_smoothing=smoothing
+            )
+        right = (logits.argmax(1) == part.labels).float().mean()
+        return loss, {"loss": loss, "train/top_1": right}
+
+
+def check_classes(run: RunConfig, data: ImageData) -> LabelledImages:
+    """The data set, if it has the classes that the model tells apart.
+
+    Raises:
+        ValueError: If it has no classes, or another number of them.
+    """
+    name, classes = run.data["name"], run.model["classes"]
+    if not isinstance(data, LabelledImages):
+        raise ValueError(f"the task recognition needs images with classes: {name!r} has none")
+    if len(data.class_names) != classes:
+        raise ValueError(
+            f"model.classes is {classes}, but the data set {name!r} has {len(data.class_names)}"
+        )
+    return data
+
+
+def divide(run: RunConfig, data: LabelledImages) -> tuple[LabelledImages, LabelledImages | None]:
+    """The images to train on, and those that are held out.
+
+    Raises:
+        ValueError: If a class has too few images.
+    """
+    assert isinstance(run.objective, RecognitionObjective)
+    if not run.objective.validation:
+        return data, None
+    try:
+        return hold_out(data, run.objective.validation)
+    except ValueError as error:
+        raise ValueError(f"objective.validation {run.objective.validation}: {error}") from error

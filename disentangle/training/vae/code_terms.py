@@ -1,0 +1,34 @@
+"""What is reported of the codes of a batch: which of them carry information."""
+
+from torch import Tensor
+
+from disentangle.training.learner import Terms
+from disentangle.training.vae.losses import gaussian_divergence
+
+ACTIVE_VARIANCE = 0.01
+
+
+def code_terms(mean: Tensor, log_variance: Tensor) -> Terms:
+    """The divergence of each code from the prior, and how many codes are active.
+
+    `kl/0`, …, `kl/K−1` are in nats, averaged over the batch; their sum is the whole divergence.
+    `active_units` counts the codes whose posterior mean has a variance above 0.01, over the images
+    of the batch and not, as in the paper, of the data set; the variance is divided by `N`.
+
+    Source: Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016,
+    https://arxiv.org/abs/1509.00519, section 5.1, for the active units.
+
+    Args:
+        mean: Means of the posteriors, `(N, K)`.
+        log_variance: Logarithms of the variances, `(N, K)`.
+
+    Examples:
+        >>> import torch
+        >>> mean = torch.tensor([[1.0, 0.1], [-1.0, 0.2]])
+        >>> {name: round(term.item(), 4) for name, term in code_terms(mean, 0 * mean).items()}
+        {'kl/0': 0.5, 'kl/1': 0.0125, 'active_units': 1.0}
+    """
+    divergences = gaussian_divergence(mean, log_variance)
+    terms = {f"kl/{j}": divergence for j, divergence in enumerate(divergences.unbind())}
+    active = mean.var(0, correction=0) > ACTIVE_VARIANCE
+    return terms | {"active_units": active.sum().to(mean.dtype)}

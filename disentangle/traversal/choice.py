@@ -1,0 +1,73 @@
+"""Which axes are looked at, and in which order."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+from disentangle.metrics import activeness
+from disentangle.models import Axis
+
+
+def pick_axes(axes: Sequence[Axis], chosen: str) -> tuple[Axis, ...]:
+    """The axes that a text names, in its order.
+
+    Args:
+        axes: To choose from.
+        chosen: With commas between them: indices from 0, groups such as `block 1`, or single axes
+            of a group such as `block 1/dimension 2`.
+
+    Raises:
+        ValueError: If a part of the text names no axis, or an axis is named twice.
+
+    Examples:
+        >>> axes = [Axis(name, "codes", torch.ones(1)) for name in "abc"]
+        >>> [axis.name for axis in pick_axes(axes, "2, codes/a")]
+        ['c', 'a']
+    """
+    names = [f"{axis.group}/{axis.name}" for axis in axes]
+    found: list[int] = []
+    for word in (part.strip() for part in chosen.split(",")):
+        matches = [i for i, a in enumerate(axes) if word in (str(i), a.group, names[i])]
+        if not matches:
+            known = get_close_matches(word, [*dict.fromkeys(a.group for a in axes), *names])
+            hint = f"; did you mean {known[0]}?" if known else ""
+            raise ValueError(
+                f"no axis {word!r}: expected an index from 0 to {len(axes) - 1}, a group or "
+                f"GROUP/NAME, such as {names[0]!r}{hint}"
+            )
+        if repeated := set(matches) & set(found):
+            raise ValueError(f"axis {names[min(repeated)]!r} is named twice in {chosen!r}")
+        found += matches
+    return tuple(axes[i] for i in found)
+
+
+def rank_axes(
+    decode: Callable[[Tensor], Tensor], axes: Sequence[Axis], latents: Tensor
+) -> tuple[Axis, ...]:
+    """The axes of each group, those that change the image most first, with that in their names.
+
+    Groups stay in their order, that of the layers.
+
+    Args:
+        decode: Gives images `(N, C, H, W)` of latents `(N, D)`.
+        axes: `A` axes.
+        latents: Base latents of shape `(N, D)`; see `disentangle.metrics.activeness`.
+
+    Examples:
+        >>> axes = [Axis(f"x{i}", "codes", d) for i, d in enumerate(torch.eye(2))]
+        >>> decode = lambda z: (z * torch.tensor([0.1, 0.5]))[:, :, None, None]
+        >>> [axis.name for axis in rank_axes(decode, axes, torch.zeros(1, 2))]
+        ['x1 (0.5)', 'x0 (0.02)']
+    """
+    measured = activeness(
+        decode,
+        latents,
+        torch.stack([axis.direction for axis in axes]),
+        std=[axis.std for axis in axes],
+    ).per_axis
+    groups = list(dict.fromkeys(axis.group for axis in axes))
+    order = sorted(range(len(axes)), key=lambda i: (groups.index(axes[i].group), -measured[i]))
+    return tuple(replace(axes[i], name=f"{axes[i].name} ({measured[i]:.2g})") for i in order)

@@ -1,0 +1,232 @@
+"""What is looked at of a run's model: what the commands that draw its axes share."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from diffusers import ModelMixin
+from jsonargparse import ArgumentParser, Namespace
+from torch import Tensor
+
+from disentangle.commands import pick_device, read_run
+from disentangle.data import scale_pixels
+from disentangle.data.images.decoding import Decoder
+from disentangle.models import Axis, Encoder, sefa_axes
+from disentangle.training.run_folder import RunFolder
+from disentangle.traversal import invert, pick_axes, rank_axes
+
+SEFA_AXES = 10  # that are drawn unless told otherwise
+RANKING_LATENTS = 64  # whose images rank the axes
+INVERSION_DRAWS = 512  # that an inversion chooses its starts from
+
+
+class View(NamedTuple):
+    """What is looked at.
+
+    Attributes:
+        model: In evaluation mode, on the device that was asked for.
+        axes: To move along.
+        latents: To start from, shape `(S, D)`, on the device of the model.
+        values: The `V` positions along each axis, in standard deviations.
+        originals: Images `(C, H, W)` that the latents stand for, with what the model makes of them;
+            empty unless an image was given.
+    """
+
+    model: ModelMixin
+    axes: tuple[Axis, ...]
+    latents: Tensor
+    values: Tensor
+    originals: Mapping[str, Tensor]
+
+
+def add_view_arguments(parser: ArgumentParser, *, samples: int) -> None:
+    """The options that say what is looked at.
+
+    Args:
+        parser: The command's.
+        samples: How many latents to start from unless told otherwise.
+    """
+    parser.add_argument(
+        "--axes",
+        type=str,
+        help="With commas between them: indices from 0, groups such as 'block 1', or axes such as "
+        "'block 1/dimension 2'; default: all.",
+    )
+    parser.add_argument(
+        "--sort", action="store_true", help="In each group, those that change the image most first."
+    )
+    parser.add_argument("--steps", type=int, default=9, help="Values of each axis.")
+    parser.add_argument(
+        "--range", type=float, default=2.0, help="Largest value, in standard deviations."
+    )
+    _add_start_arguments(parser, samples)
+    _add_sefa_arguments(parser)
+    parser.add_argument("--device", type=str, help="Default: a GPU if there is one.")
+
+
+def _add_sefa_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--sefa",
+        action="store_true",
+        help="Along the directions that SeFa finds in place of the model's own axes.",
+    )
+    parser.add_argument(
+        "--sefa_layer",
+        type=str,
+        metavar="LAYER",
+        help="That takes in the latents; default: the first such layer of the model.",
+    )
+    parser.add_argument(
+        "--sefa_offset", type=int, help="Index of the layer's first latent, if it takes in a part."
+    )
+    parser.add_argument(
+        "--sefa_count", type=int, help=f"Directions of SeFa; default: the first {SEFA_AXES}."
+    )
+
+
+def _add_start_arguments(parser: ArgumentParser, samples: int) -> None:
+    parser.add_argument(
+        "--samples", type=int, help=f"Latents to start from; default: {samples}, 1 with --image."
+    )
+    parser.add_argument(
+        "--around",
+        type=Literal["images", "prior"],
+        help="Start from codes of random images of the data set (default for a model with an "
+        "encoder) or from draws of the prior.",
+    )
+    parser.add_argument(
+        "--image",
+        type=str,
+        metavar="FILE",
+        help="Start from this image: its code, or without an encoder the latent that gradient "
+        "descent finds for it.",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Of the choice of latents.")
+    parser.add_argument(
+        "--truncation",
+        type=float,
+        default=1.0,
+        help="What draws of the prior are multiplied by, 0 to 1: smaller ones make more typical, "
+        "less varied images. The values along an axis stay as they are.",
+    )
+
+
+def open_view(folder: RunFolder, options: Namespace, *, samples: int) -> View:
+    """What the options say is looked at of a run.
+
+    Args:
+        folder: The run's.
+        options: Those of `add_view_arguments`.
+        samples: As there.
+
+    Raises:
+        FileNotFoundError: If the run has no model yet, or there is no such image.
+        ValueError: If an option is out of range, has no meaning beside the others, or names
+            something that is not there.
+    """
+    check_options(options)
+    model = folder.load_generator().to(pick_device(options.device))
+    axes = choose_axes(model, options)
+    count = samples if options.samples is None else options.samples
+    latents, originals = choose_latents(model, folder, options, count)
+    if options.sort:
+        # as the metric wants them, whatever the latents to start from are
+        generator = torch.Generator().manual_seed(options.seed)
+        draws = model.sample_latents(RANKING_LATENTS, generator).to(model.device)
+        axes = rank_axes(model.decode, axes, draws)
+    values = torch.linspace(-options.range, options.range, options.steps)
+    return View(model, axes, latents, values, originals)
+
+
+def check_options(options: Namespace) -> None:
+    """Raises `ValueError` if a number is out of its range, or an option has no meaning."""
+    for name, least in (("steps", 2), ("samples", 1)):
+        if options[name] is not None and options[name] < least:
+            raise ValueError(f"--{name} must be at least {least}, got {options[name]}")
+    if options.range <= 0:
+        raise ValueError(f"--range must be positive, got {options.range}")
+    if not 0 <= options.truncation <= 1:
+        raise ValueError(f"--truncation must be between 0 and 1, got {options.truncation}")
+    if options.image is not None:
+        if options.around is not None or options.samples is not None:
+            raise ValueError(
+                "--image gives the one latent to start from: leave out --around and --samples"
+            )
+        if not Path(options.image).is_file():
+            raise FileNotFoundError(f"there is no image {options.image}")
+
+
+def choose_axes(model: ModelMixin, options: Namespace) -> tuple[Axis, ...]:
+    """The model's own axes, or those of SeFa, or some of them.
+
+    Raises:
+        ValueError: If SeFa cannot be had of the model or the layer, an axis is not there, or an
+            option has no meaning.
+    """
+    if options.sefa:
+        axes = sefa_axes(model, options.sefa_layer, offset=options.sefa_offset)
+        count = min(SEFA_AXES, len(axes)) if options.sefa_count is None else options.sefa_count
+        if not 1 <= count <= len(axes):
+            raise ValueError(f"--sefa_count must be between 1 and {len(axes)}, got {count}")
+        axes = axes[:count]
+    else:
+        for name in ("sefa_layer", "sefa_offset", "sefa_count"):
+            if options[name] is not None:
+                raise ValueError(f"--{name} has a meaning with --sefa only")
+        axes = model.axes
+    return axes if options.axes is None else pick_axes(axes, options.axes)
+
+
+def choose_latents(
+    model: ModelMixin, folder: RunFolder, options: Namespace, samples: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The latents `(S, D)` to start from, and the image they stand for beside what is made of it.
+
+    They are the code of an image, codes of random images, or draws from the prior.
+    """
+    has_encoder = isinstance(model, Encoder)
+    around = options.around or ("images" if has_encoder or options.image else "prior")
+    if around == "images" and options.truncation != 1:
+        raise ValueError("--truncation has a meaning with draws of the prior only: --around prior")
+    generator = torch.Generator().manual_seed(options.seed)
+    if options.image is not None:
+        return find_image(model, Path(options.image), generator)
+    if around == "prior":
+        draws = model.sample_latents(samples, generator).to(model.device)
+        return options.truncation * draws, {}
+    if not has_encoder:
+        raise ValueError("--around images needs a model with an encoder; use --around prior")
+    data = read_run(folder).build_data()
+    random = np.random.default_rng(options.seed)
+    indices = random.choice(len(data), samples, replace=samples > len(data))
+    with torch.no_grad():
+        return model.encode(scale_pixels(data.__getitems__(indices).to(model.device))), {}
+
+
+def find_image(
+    model: ModelMixin, file: Path, generator: torch.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The latent `(1, D)` of the image in a file, and the image beside its reconstruction.
+
+    Args:
+        model: With an encoder or without.
+        file: Cropped to its central square and resized to what the model makes.
+        generator: Of the latents that an inversion starts from.
+    """
+    config = model.config
+    decoder = Decoder(image_size=config.image_size, image_channels=config.image_channels)
+    image = scale_pixels(decoder.decode(file, file)).to(model.device)
+    has_encoder = isinstance(model, Encoder)
+    if has_encoder:
+        with torch.no_grad():
+            latents = model.encode(image[None])
+            made = model.decode(latents)
+        error = (made - image).square().mean()
+    else:
+        draws = model.sample_latents(INVERSION_DRAWS, generator).to(model.device)
+        found = invert(model.decode, image[None], draws)
+        latents, made, error = found.latents, found.images, found.errors[0]
+    name = f"reconstruction (squared error {error:.2g})"
+    return latents, {"image": image.cpu(), name: made[0].cpu()}
