@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 from tqdm import tqdm
 
 from disentangle.commands import bad_input_exits, parse_arguments, pick_device, read_run
+from disentangle.config import RecognitionObjective
 from disentangle.data import ImageData
 from disentangle.experiments import group_by_experiment
 from disentangle.models import Encoder
@@ -166,8 +167,7 @@ def plan_runs(
         common: dict[str, Any] = {"draws": draws, "processes": processes, "device": device}
         subject: Subject
         if folder.recognises:
-            data = read_run(folder).build_data(split="test")
-            subject = ClassifierSubject(str(path), folder.load_classifier(), data, **common)
+            subject = _test_classifier(folder, str(path), common)
         else:
             model, fits = folder.load_generator(), options.encoder == "fit"
             needed = needs_data(names, encodes=fits or isinstance(model, Encoder))
@@ -177,6 +177,15 @@ def plan_runs(
         planned.append(RunJob(folder, folder.read_config(), job))
     _introduce_runs(planned, across_settings=options.udr.across_settings)
     return [run.job for run in planned]
+
+
+def _test_classifier(folder: RunFolder, name: str, common: Mapping[str, Any]) -> Subject:
+    """The classifier of a run with the images that it is tested on."""
+    run = read_run(folder)
+    assert isinstance(run.objective, RecognitionObjective)
+    split = run.objective.test_split
+    data = run.build_data(split=split)
+    return ClassifierSubject(name, folder.load_classifier(), data, split=split, **common)
 
 
 def _introduce_runs(runs: Sequence[RunJob], *, across_settings: bool) -> None:

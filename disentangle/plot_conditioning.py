@@ -14,7 +14,8 @@ import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
 from disentangle.commands import bad_input_exits, parse_arguments
-from disentangle.conditioning import MEASURES, QUANTITIES, split_measure_name
+from disentangle.commands import read_run as read_run_config
+from disentangle.conditioning import MEASURES, QUANTITIES, measure_name, split_measure_name
 from disentangle.curves import (
     add_output_arguments,
     choose_file,
@@ -23,6 +24,7 @@ from disentangle.curves import (
     write_picture,
 )
 from disentangle.parsing import new_parser
+from disentangle.tables import Cell, format_table
 from disentangle.training.logs import read_lines
 from disentangle.training.run_folder import RunFolder
 
@@ -73,7 +75,34 @@ def main(arguments: Sequence[str]) -> int:
     picture = draw(panels, options, file.suffix[1:])
     with bad_input_exits(COMMAND):  # a folder may be there and not be ours to write in
         write_picture(file, picture, overwrite=options.overwrite)
+    print(tabulate(folders, options.quantity, layers))
     return 0
+
+
+def tabulate(folders: Sequence[RunFolder], quantity: str, layers: Sequence[str]) -> str:
+    """All measures of the last step at which a layer of a run was measured.
+
+    The condition number of a covariance is that with the `eps` of its meta-layer, in a column.
+    """
+    header = ["run", "layer", "step", *MEASURES]
+    rows: list[list[Cell]] = []
+    for folder in folders:
+        lines = read_lines(folder.metrics)
+        for layer in layers:
+            names = [measure_name(layer, quantity, measure) for measure in MEASURES]
+            if last := next((line for line in reversed(lines) if names[0] in line), None):
+                values = [last[name] for name in names]
+                rows.append([str(folder.path), layer, last["step"], *values])
+    if quantity == "covariance":
+        header.append("eps")
+        known = {str(folder.path): read_meta_layers(folder) for folder in folders}
+        rows = [[*row, known[str(row[0])].get(str(row[1]))] for row in rows]
+    return format_table(header, rows)
+
+
+def read_meta_layers(folder: RunFolder) -> dict[str, float]:
+    """What the SVD meta-layers of a run add to their covariances, by the layer's name."""
+    return getattr(read_run_config(folder).build_model(), "meta_layers", {})
 
 
 def build_parser() -> ArgumentParser:

@@ -1,6 +1,7 @@
 """`disentangle data SET`: what a data set holds, as a picture and as a table.
 
-The picture has a row for each factor: its values from left to right, all other factors fixed.
+The picture has a row for each factor: its values from left to right, all other factors fixed; or a
+row for each class.
 """
 
 import sys
@@ -8,19 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from jsonargparse import ArgumentParser
 from PIL import Image
 from torch import Tensor
 
 from disentangle.commands import bad_input_exits, parse_arguments
 from disentangle.config import DATA_SETS
-from disentangle.data import GroundTruthData, ImageData, scale_pixels
+from disentangle.data import GroundTruthData, ImageData, LabelledImages, scale_pixels
 from disentangle.parsing import new_parser
 from disentangle.tables import Cell, format_table
 from disentangle.traversal import image_grid, traversal_grid
 
 COMMAND = "data"
 MOST_COLUMNS = 15
+MOST_ROWS = 20
 SHEET = 64  # images of a set without factors
 
 
@@ -67,10 +70,15 @@ def build_parser(name: str) -> ArgumentParser:
     )
     parser.add_argument("set", type=str, help="Name of a data set; comes first.")
     parser.add_argument(
-        "--preview", type=str, metavar="FILE", help="Draw the values of each factor into a PNG."
+        "--preview",
+        type=str,
+        metavar="FILE",
+        help="Draw the values of each factor, or images of each class, into a PNG.",
     )
     parser.add_argument(
-        "--stats", action="store_true", help="Print the factors (default without --preview)."
+        "--stats",
+        action="store_true",
+        help="Print the factors or classes (default without --preview).",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="Of the values of the factors that are fixed in a row."
@@ -95,7 +103,7 @@ def check_file(file: Path, *, overwrite: bool) -> None:
 
 
 def describe(data: ImageData) -> str:
-    """The number of images, their shape, and a table of the factors if they are known."""
+    """The number of images, their shape, and a table of the factors or classes if there are any."""
     shape = data.image_channels, data.image_size, data.image_size
     lines = [f"{len(data)} images of shape {shape}"]
     if isinstance(data, GroundTruthData):
@@ -104,20 +112,38 @@ def describe(data: ImageData) -> str:
             for name, size in zip(data.factor_names, data.factor_sizes, strict=True)
         ]
         lines.append(format_table(["factor", "size", "values"], rows))
+    if isinstance(data, LabelledImages):
+        counts = np.bincount(data.labels, minlength=len(data.class_names))
+        rows = [[name, int(n)] for name, n in zip(data.class_names, counts, strict=True)]
+        lines.append(format_table(["class", "images"], rows))
     return "\n".join(lines)
 
 
 def draw_preview(data: ImageData, seed: int) -> Image.Image:
-    """A row for each factor; of a set without factors, images from all over it.
+    """A row for each factor or class; of a set without these, images from all over it.
 
     Args:
         data: What to draw.
         seed: Of the values that a row leaves as they are.
     """
+    if isinstance(data, LabelledImages):
+        return draw_classes(data)
     if not isinstance(data, GroundTruthData):
         return image_grid(scale_pixels(data.__getitems__(spread(len(data), SHEET))))
     base = data.sample_factors(1, np.random.default_rng(seed))
     return stack([draw_factor(data, base, k) for k in range(len(data.factor_names))])
+
+
+def draw_classes(data: LabelledImages) -> Image.Image:
+    """The first images of each class, of no more classes than a sheet has rows."""
+    classes = spread(len(data.class_names), MOST_ROWS)
+    places = [np.flatnonzero(data.labels == k)[:MOST_COLUMNS] for k in classes]
+    columns = max(1, min(map(len, places)))
+    shown = [(data.class_names[k], p[:columns]) for k, p in zip(classes, places, strict=True)]
+    rows = [scale_pixels(data.__getitems__(p)) for _, p in shown if len(p)]
+    names = [name for name, p in shown if len(p)]
+    title = f"{len(names)} of {len(data.class_names)} classes"
+    return traversal_grid(torch.stack(rows)[:, None], names, [""] * columns, title=title)
 
 
 def draw_factor(data: GroundTruthData, base: np.ndarray, k: int) -> Image.Image:

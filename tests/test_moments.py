@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from disentangle.models.layers import moments as module
 from disentangle.models.layers.moment_map import map_by_moments
-from disentangle.models.layers.moments import joint_moments, moments
+from disentangle.models.layers.moments import joint_moments, moments, pooled_moments
 from disentangle.models.layers.principal_axes import principal_axes
 
 
@@ -32,11 +31,17 @@ def test_each_matrix_of_a_batch_has_its_own():
         torch.testing.assert_close((mean, covariance), moments(one))
 
 
-def test_pieces_make_up_the_whole(monkeypatch):
-    samples = make_samples(23, 3)
-    whole = moments(samples)
-    monkeypatch.setattr(module, "PIECE", 12)  # 4 samples
-    torch.testing.assert_close(moments(samples), whole)
+def test_images_are_pooled():
+    samples = make_samples(25, 3)
+    torch.testing.assert_close(pooled_moments(samples.view(5, 5, 3)), moments(samples))
+
+
+def test_a_large_mean_of_images_costs_no_digits():
+    centred = make_samples(1000, 3)
+    means = torch.arange(10.0).view(10, 1, 1).double()
+    expected = moments((centred.view(10, 100, 3) + means).flatten(0, 1))[1]
+    _, covariance = pooled_moments((centred.view(10, 100, 3) + means + 1e4).float())
+    assert (covariance - expected).norm() < 1e-3 * expected.norm()
 
 
 def test_a_large_mean_costs_no_digits():
@@ -53,24 +58,31 @@ def test_one_process_has_the_joint_moments():
     assert joint[1] is covariance
 
 
-def test_the_map_is_what_autograd_makes_of_it():
-    samples, scale = make_samples(20, 3), torch.randn(3, 1).double()
+ORDERS = {"channels last": lambda x: x, "channels first": lambda x: x.mT.contiguous().mT}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("gradient_order", ORDERS)
+def test_the_map_is_what_autograd_makes_of_it(order, gradient_order):
+    samples, scale = make_samples(20, 3).view(4, 5, 3), torch.randn(3, 1).double()
+    G = ORDERS[gradient_order](torch.randn(4, 5, 3).double())
     results = []
     for fused in (True, False):
-        leaves = [x.clone().requires_grad_() for x in (samples, scale)]
+        leaves = [ORDERS[order](samples).clone().requires_grad_(), scale.clone().requires_grad_()]
         if fused:
             y = map_by_moments(leaves[0], affine, leaves[1])
+            assert y.stride() == leaves[0].stride()
         else:
-            W, b = affine(*moments(leaves[0]), leaves[1])
+            W, b = affine(*moments(leaves[0].flatten(0, 1)), leaves[1])
             y = leaves[0] @ W.T + b
-        results.append((y, *torch.autograd.grad(y.pow(3).sum(), leaves)))
+        results.append((y, *torch.autograd.grad(y.pow(3), leaves, G)))
     torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize("samples_need", [True, False])
 @pytest.mark.parametrize("scale_needs", [True, False])
 def test_gradients_of_what_needs_them(samples_need, scale_needs):
-    samples = make_samples(5, 2).requires_grad_(samples_need)
+    samples = make_samples(5, 2)[None].requires_grad_(samples_need)
     scale = torch.randn(2, 1).double().requires_grad_(scale_needs)
     if not (samples_need or scale_needs):
         assert not map_by_moments(samples, affine, scale).requires_grad
@@ -84,12 +96,15 @@ def test_gradient_of_the_map():
     def mapped(samples, scale):
         return map_by_moments(samples, affine, scale)
 
-    arguments = make_samples(6, 3).requires_grad_(), torch.randn(3, 1).double().requires_grad_()
+    arguments = (
+        make_samples(6, 3).view(2, 3, 3).requires_grad_(),
+        torch.randn(3, 1).double().requires_grad_(),
+    )
     assert torch.autograd.gradcheck(mapped, arguments)
 
 
 def test_backward_twice_and_no_second_derivative():
-    samples = make_samples(6, 3).requires_grad_()
+    samples = make_samples(6, 3).view(2, 3, 3).requires_grad_()
     y = map_by_moments(samples, affine, torch.ones(3, 1).double()).pow(2).sum()
     first, second = (torch.autograd.grad(y, samples, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, second)

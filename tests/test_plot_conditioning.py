@@ -13,6 +13,7 @@ from disentangle import plot_conditioning, train
 from disentangle.conditioning import MEASURES, measure_name
 from disentangle.curves import group_runs, merge_runs
 from disentangle.figures import COLUMNS, Curve, draw_curves, encode_figure
+from disentangle.parsing import parse_run
 from disentangle.plot_conditioning import main, read_run
 from disentangle.training.run_folder import RunFolder
 
@@ -73,7 +74,10 @@ def test_runs_as_they_are_trained(tiny_vae, tmp_path, drawn, capsys):
     runs = [str(tmp_path / "plain"), str(tmp_path / "treated")]
     capsys.readouterr()
     assert main([*runs, "--output", str(tmp_path / "figure.png")]) == 0
-    assert capsys.readouterr() == (f"figure: {tmp_path / 'figure.png'}\n", "")
+    printed, errors = capsys.readouterr()
+    assert printed.startswith(f"figure: {tmp_path / 'figure.png'}\n")
+    assert "effective_rank" in printed
+    assert not errors
     assert list(drawn["panels"]) == ["decoder.subspaces.0.U"]
     curves = drawn["panels"]["decoder.subspaces.0.U"]
     assert [curve.label for curve in curves] == ["no technique", "NOG + OLR"]
@@ -91,7 +95,7 @@ def test_one_run_is_drawn_into_its_folder(tmp_path, capsys):
     run = write_run(tmp_path / "run", make_values(layers=["a.U"]))
     assert main([str(run)]) == 0
     file = run / "plots" / "weight-condition.png"
-    assert capsys.readouterr().out == f"figure: {file}\n"
+    assert capsys.readouterr().out.startswith(f"figure: {file}\n")
     before = file.read_bytes()
     file.write_bytes(b"mine")
     assert f"{file} exists: add --overwrite" in complaint(capsys, [run])
@@ -121,11 +125,17 @@ def test_layers_can_be_chosen(tmp_path, drawn):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_every_measure_has_its_labels(tmp_path, drawn, measure):
-    run = write_run(tmp_path / "run", make_values(), quantity="covariance")
+def test_every_measure_has_its_labels(tmp_path, drawn, measure, capsys):
+    run = write_run(tmp_path / "run", make_values(layers=["bn1"]), quantity="covariance")
+    options = ["--task", "recognition", "--data.name", "digits", "--model.name", "resnet"]
+    options += ["--model.depth", "10", "--model.meta_layer", "decorrelated_batch_norm"]
+    config, _ = parse_run([*options, "--model.meta_eps", "0.25", "--output", str(run)])
+    (run / "config.yaml").write_text(config.dump())
     assert main([str(run), "--quantity", "covariance", "--measure", measure]) == 0
     assert drawn["x_label"] == "optimizer step"
     assert drawn["y_label"].endswith("of the covariance")
+    *_, layer, step, _, _, _, _, eps = capsys.readouterr().out.split()
+    assert (layer, step, eps) == ("bn1", "30", "0.2500")
     assert drawn["logarithmic"] == (measure != "effective_rank")
 
 

@@ -1,4 +1,4 @@
-"""Every GAN recipe makes a step, with each technique and baseline that it offers."""
+"""Every GAN and recognition recipe makes a step, with what it offers."""
 
 from pathlib import Path
 
@@ -41,6 +41,8 @@ def test_a_recipe_makes_a_step(recipe, choice, folder, tmp_path):
     options += ["--training.batch_size", "2", "--training.workers", "0"]
     if "sprites" not in recipe.stem:
         options += ["--data.path", str(folder)]
+    if "celeba" in recipe.stem:
+        options += ["--data.crop", "32"]  # of the small images here
     run, _ = parse_run(options)
     session = Session(run)
     size, channels = run.model["image_size"], run.model["image_channels"]
@@ -48,3 +50,35 @@ def test_a_recipe_makes_a_step(recipe, choice, folder, tmp_path):
     terms = session.task.step(batch)
     assert all(term.isfinite() for term in terms.values())
     assert ("regulariser" in terms) == (choice in ("hessian_penalty", "orojar", "vp"))
+
+
+RECOGNITION = sorted(path for name in ("dbn", "gcp") for path in Path("configs").glob(f"{name}*"))
+
+
+@pytest.fixture(scope="module")
+def class_folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("classes")
+    for i in range(8):
+        file = path / "train" / f"class {i % 2}" / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 32), (30 * i, 100, 20)).save(file)
+    return path
+
+
+@pytest.mark.parametrize("techniques", ["[]", "[ow, nog, olr]"])
+@pytest.mark.parametrize("recipe", RECOGNITION, ids=lambda path: path.stem)
+def test_a_recognition_recipe_makes_a_step(recipe, techniques, class_folder, tmp_path):
+    options = ["--config", str(recipe), "--output", str(tmp_path / "run")]
+    options += ["--model.base_channels", "2", "--training.batch_size", "4"]
+    options += ["--training.workers", "0", "--training.mixed_precision", "no"]
+    options += ["--orthogonality", techniques]
+    if "digits" not in recipe.stem:
+        options += ["--data.name", "class_folder", "--data.path", str(class_folder)]
+        options += ["--model.image_size", "32", "--model.classes", "2"]
+        options += ["--objective.validation", "0"]
+    run, _ = parse_run(options)
+    task = Session(run).task
+    size, channels = run.model["image_size"], run.model["image_channels"]
+    images, labels = torch.rand(4, channels, size, size), torch.tensor([0, 1, 0, 1])
+    terms = task.step(Batch(images, 1, range(4), seed=0, labels=labels))
+    assert terms["loss"].isfinite()

@@ -1,9 +1,11 @@
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from disentangle import show_data
-from disentangle.data import RenderedSprites
+from disentangle.data import ClassFolder, RenderedSprites
 from disentangle.show_data import COMMAND, main
 
 TABLE = """\
@@ -154,3 +156,24 @@ def test_the_command_is_known(monkeypatch, capsys):
         console()
     assert exited.value.code == 0
     assert capsys.readouterr().out == TABLE
+
+
+def test_a_set_with_classes_has_a_row_and_a_count_for_each(tmp_path, capsys):
+    file = tmp_path / "digits.png"
+    main(["digits", "--preview", str(file), "--stats"])
+    counts = re.findall(r"^(\d)  +(\d+)$", capsys.readouterr().out, flags=re.MULTILINE)
+    assert [name for name, _ in counts] == list("0123456789")
+    assert sum(int(count) for _, count in counts) == 1437
+    rows = np.asarray(Image.open(file).convert("L")).std(axis=1) > 20
+    assert np.count_nonzero(np.diff(rows.astype(int)) == 1) >= 10
+
+
+def test_a_sheet_has_as_many_columns_as_every_class_has_images(tmp_path):
+    for name, count in (("a", 3), ("b", 2)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            Image.new("RGB", (8, 8)).save(tmp_path / name / f"{i}.png")
+    data = ClassFolder(path=tmp_path, image_size=8, test_fraction=1e-9)
+    grid = show_data.draw_classes(data)
+    assert grid.width > 2 * 64
+    assert grid.width < 3.5 * 64

@@ -159,6 +159,7 @@ def test_around_a_given_image(run, tmp_path, drawn, monkeypatch):
             torch.testing.assert_close(drawn["latents"], model.encode(white[None]))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio-ffmpeg's
 def test_gif_and_mp4(tiny_vae, tmp_path):
     pytest.importorskip("imageio_ffmpeg")
     assert train.main([*tiny_vae, "--training.steps", "2"]) == 0

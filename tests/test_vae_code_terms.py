@@ -80,5 +80,5 @@ def test_lines_of_a_run(tiny_vae):
     run, _ = parse_run(tiny_vae)
     Session(run).train()
     lines = read_lines(run.output / "metrics.jsonl")
-    assert [line["step"] for line in lines if NAMES <= line.keys()] == [2, 4, 6]
+    assert [line["step"] for line in lines if line.keys() >= NAMES] == [2, 4, 6]
     assert all(line["active_units"] % 1 == 0 for line in lines if "active_units" in line)

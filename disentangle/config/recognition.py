@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from disentangle.config.checks import check_not_negative, check_positive
 
@@ -16,6 +17,7 @@ class RecognitionObjective:
         validation: Fraction of the training images, the same of each class and in every run, that
             are not trained on but choose the model; 0 keeps the last one.
         validate_every: Steps between two validations; the last step always has one.
+        test_split: Which images of the data set `disentangle evaluate` scores.
         pretrained: A file of weights of torchvision's network of the same depth to start from.
     """
 
@@ -23,6 +25,7 @@ class RecognitionObjective:
     mixup: float = 0.0
     validation: float = 0.1
     validate_every: int = 1000
+    test_split: Literal["test", "val"] = "test"
     pretrained: Path | None = None
 
     def __post_init__(self) -> None:

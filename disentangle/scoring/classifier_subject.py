@@ -24,6 +24,7 @@ class ClassifierSubject(Subject):
         name: For tables and messages.
         model: The classifier.
         data: None of which it was trained on or chosen by.
+        split: How they are called among those of the data set.
         draws: How much is drawn.
         processes: Which classify.
         device: Where.
@@ -35,12 +36,13 @@ class ClassifierSubject(Subject):
         model: ModelMixin,
         data: LabelledImages,
         *,
+        split: str,
         draws: Draws,
         processes: Processes,
         device: torch.device,
     ) -> None:
         self.name, self.model, self.data, self.draws = name, model, data, draws
-        self.processes, self.device = processes, device
+        self.split, self.processes, self.device = split, processes, device
         self.progress = Progress(shown=processes.is_first)
         self.peers = (self,)
         self.offers = {"classifier"}

@@ -137,7 +137,7 @@ MOMENTS = Inputs(
 CLASSIFIED = Inputs(
     ("classifier",),
     {"logits": lambda s: s.logits, "labels": lambda s: s.labels},
-    lambda s: {"images": len(s.data), "split": "test"},
+    lambda s: {"images": len(s.data), "split": s.split},
     shared=True,
 )
 

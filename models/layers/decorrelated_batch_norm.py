@@ -2,11 +2,10 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from disentangle.linalg import SquareRootMethod
 from disentangle.linalg.primitives import without_autocast
-from disentangle.models.layers.moment_map import map_by_moments
+from disentangle.models.layers.moment_map import affine_map, map_by_moments
 from disentangle.models.layers.whitening import BatchWhitening, WhiteningAxes
 
 
@@ -23,9 +22,8 @@ class DecorrelatedBatchNorm2d(BatchWhitening):
     of all samples together: a covariance needs many. The gradient is then that of the sum of all
     losses, as DistributedDataParallel expects, and every process must take part in each pass.
 
-    The product with `γ Σ^-½`, a 1 × 1 convolution, is one of matrices where channels come last in
-    memory (`torch.channels_last`), and the result is in that order; maps in another are copied.
-    In training it cannot be differentiated twice.
+    Whitening, scale and shift are one 1 × 1 convolution, in either order of memory, which the
+    result is in too. In training it cannot be differentiated twice.
 
     Source: Huang et al., "Decorrelated Batch Normalization", CVPR 2018,
     https://arxiv.org/abs/1804.08450; with this eps, in place of the first norm of a network, Song,
@@ -96,18 +94,19 @@ class DecorrelatedBatchNorm2d(BatchWhitening):
             )
         # Half precision has too few digits for a covariance.
         x = features.to(torch.promote_types(features.dtype, torch.float32))
-        samples = x.movedim(1, -1).flatten(end_dim=-2)  # (N, C, H, W) -> (NHW, C)
+        samples = x.flatten(2).mT  # (N, C, H, W) -> (N, HW, C)
         with without_autocast(x):
             if self.uses_batch:
                 white = self._normalise_by_batch(samples)
             else:
-                white = functional.linear(samples, *self._scale(*self.running_statistics(samples)))
-        # (NHW, C) -> (N, H, W, C) -> (N, C, H, W)
-        return white.view(shape[0], *shape[2:], -1).movedim(-1, 1).to(features.dtype)
+                white = affine_map(samples, *self._scale(*self.running_statistics(samples)))
+        # (N, HW, C) -> (N, C, H, W)
+        return white.mT.unflatten(2, shape[2:]).to(features.dtype)
 
     def _normalise_by_batch(self, samples: Tensor) -> Tensor:
         def solve(mean: Tensor, covariance: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
-            return self._scale(*self.batch_statistics(mean, covariance, len(samples)))
+            count = samples.shape[:2].numel()
+            return self._scale(*self.batch_statistics(mean, covariance, count))
 
         return map_by_moments(samples, solve, *self.parameters())
 

@@ -13,15 +13,32 @@ from disentangle.models.layers.moments import pooled_moments
 Solve = Callable[..., tuple[Tensor, Tensor]]
 
 
+def affine_map(samples: Tensor, W: Tensor, b: Tensor) -> Tensor:
+    """`W x + b` of each sample: a 1 × 1 convolution.
+
+    Args:
+        samples: `(N, M, C)`, in either order of the last two in memory.
+        W: `(D, C)`.
+        b: `(D,)`.
+
+    Returns:
+        `(N, M, D)`, in the order of `samples`.
+    """
+    W = W.expand(samples.shape[0], -1, -1)
+    # A product into a matrix that is transposed in memory takes ten times as long.
+    if _channels_last(samples):
+        return torch.baddbmm(b, samples, W.mT)
+    return torch.baddbmm(b[:, None], W, samples.mT).mT
+
+
 # What it differentiates by is a graph of its own, which a compiler does not follow.
 @torch.compiler.disable
 def map_by_moments(samples: Tensor, solve: Solve, *parameters: Tensor) -> Tensor:
     """`y = W x + b` of each sample, with `W, b = solve(mean, covariance, *parameters)`.
 
-    What autograd makes of `pooled_moments` and a product, in fewer passes through memory: five products
-    of the size of the samples in all, two forward and three backward, nothing of that size kept
-    but the samples, and the gradient of the samples written once. `solve` is differentiated by
-    autograd.
+    What autograd makes of `pooled_moments` and a product, in fewer passes through memory: five
+    products of the size of the samples in all, two forward and three backward, nothing of that size
+    kept but the samples, and their gradient written once. Autograd differentiates `solve`.
 
     Args:
         samples: `(N, M, C)`, float32 or float64, in either order of the last two in memory; neither
@@ -54,7 +71,7 @@ class _MomentMap(torch.autograd.Function):
         ctx.save_for_backward(samples)
         ctx.inputs, ctx.outputs = inputs, outputs
         W, b = (output.detach() for output in outputs)
-        return _affine(samples, W, b)
+        return affine_map(samples, W, b)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -62,7 +79,8 @@ class _MomentMap(torch.autograd.Function):
         (samples,) = ctx.saved_tensors
         with without_autocast(samples):
             wanted = [x for x in ctx.inputs if x.requires_grad]
-            towards_map = ((G.mT @ samples).sum(0), G.sum((0, 1)))
+            # Two sums in turn take half as long as one over both dimensions.
+            towards_map = ((G.mT @ samples).sum(0), G.sum(1).sum(0))
             found = iter(torch.autograd.grad(ctx.outputs, wanted, towards_map, retain_graph=True))
             # A parameter that is frozen gets none.
             gradients: list[Any] = [next(found) if x.requires_grad else None for x in ctx.inputs]
@@ -78,20 +96,12 @@ def _towards_samples(
     """`Wᵀ G + (g_Σ + g_Σᵀ)(x − mean) / NM + g_mean / NM` of each sample."""
     count = samples.shape[:2].numel()
     K = (g_covariance + g_covariance.mT) / count
-    gradient = _affine(G, W.mT, g_mean / count - mean @ K)
+    constant = g_mean / count - mean @ K
+    gradient = affine_map(G, W.mT, constant)
+    K = K.expand(samples.shape[0], -1, -1)
     if _channels_last(gradient):
-        gradient.baddbmm_(samples, K.expand(len(samples), -1, -1))
-    else:
-        gradient.mT.baddbmm_(K.expand(len(samples), -1, -1), samples.mT)
-    return gradient
-
-
-def _affine(samples: Tensor, W: Tensor, b: Tensor) -> Tensor:
-    """`W x + b` of each of `(N, M, C)`, in their order in memory."""
-    # A product into a matrix that is transposed in memory takes ten times as long.
-    if _channels_last(samples):
-        return torch.baddbmm(b, samples, W.mT.expand(len(samples), -1, -1))
-    return torch.baddbmm(b[:, None], W.expand(len(samples), -1, -1), samples.mT).mT
+        return gradient.baddbmm_(samples, K)
+    return gradient.mT.baddbmm_(K, samples.mT).mT
 
 
 def _channels_last(samples: Tensor) -> bool:

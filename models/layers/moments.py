@@ -5,10 +5,6 @@ from torch import Tensor
 
 from disentangle.models.layers.process_sum import count_processes, sum_over_processes
 
-# Numbers of a piece that is measured at a time: a copy of it stays in the cache of a CPU.
-PIECE = 2**19
-
-
 def moments(samples: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and covariance `(1/M) Σ (x − x̄)(x − x̄)ᵀ` of samples.
 
@@ -33,7 +29,7 @@ def moments(samples: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pooled_moments(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of the samples of all images together, read once.
+    """Mean and covariance of the samples of all images together.
 
     Args:
         samples: `(N, M, C)`, float32 or float64, in either order of the last two in memory.
@@ -41,14 +37,10 @@ def pooled_moments(samples: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Shapes `(C,)` and `(C, C)`.
     """
-    N, M, C = samples.shape
-    # On a GPU each piece would cost several kernels, and its memory is no slower for the whole.
-    images = max(1, PIECE // (M * C)) if samples.device.type == "cpu" else N
-    parts = [moments(piece) for piece in samples.split(images)]
-    means, covariances = (torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
+    means, covariances = moments(samples)
     mean = means.mean(0)
     offsets = means - mean
-    return mean, (covariances.sum(0) + offsets.mT @ offsets) / N
+    return mean, covariances.mean(0) + offsets.mT @ offsets / len(means)
 
 
 def joint_moments(mean: Tensor, covariance: Tensor, count: int) -> tuple[Tensor, Tensor]:
