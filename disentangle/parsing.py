@@ -52,8 +52,10 @@ def parse_run(arguments: Sequence[str]) -> tuple[RunConfig, Namespace]:
         if not isinstance(values[section], dict):
             given = values[section]
             raise ValueError(f"{section} must be a mapping of options, got {given!r}")
-    if "path" in values["data"]:  # a saved run may be read from another folder
-        values["data"]["path"] = str(Path(values["data"]["path"]).absolute())
+    # A saved run may be read from another folder.
+    for section, key in (("data", "path"), ("model", "autoencoder")):
+        if isinstance(values[section].get(key), str | Path):
+            values[section][key] = str(Path(values[section][key]).absolute())
     values["objective"] = task.objective(**values["objective"])
     values["optimizer"] = OptimizerConfig(**values["optimizer"])
     values["training"] = TrainingConfig(**values["training"])

@@ -1,6 +1,7 @@
 """What is trained: networks with SVD layers, generators and their adversaries, classifiers."""
 
 from disentangle.models.eigengan import EigenGAN, EigenGANDiscriminator
+from disentangle.models.latent_vae import LatentVAE, LatentVAEOutput
 from disentangle.models.loading import load_model
 from disentangle.models.protocol import Axis, Encoder, Generator
 from disentangle.models.resnet import ResNet
@@ -16,6 +17,8 @@ __all__ = [
     "EigenGANDiscriminator",
     "Encoder",
     "Generator",
+    "LatentVAE",
+    "LatentVAEOutput",
     "ResNet",
     "SimpleGAN",
     "SimpleGANDiscriminator",

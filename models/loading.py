@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from disentangle.models.eigengan import EigenGAN, EigenGANDiscriminator
+from disentangle.models.latent_vae import LatentVAE
 from disentangle.models.resnet import ResNet
 from disentangle.models.simple_gan import SimpleGAN, SimpleGANDiscriminator
 from disentangle.models.subspace_vae import SubspaceVAE
@@ -18,6 +19,7 @@ MODEL_CLASSES = {
     for cls in (
         EigenGAN,
         EigenGANDiscriminator,
+        LatentVAE,
         ResNet,
         SimpleGAN,
         SimpleGANDiscriminator,

@@ -62,8 +62,7 @@ class ResNet(ModelMixin, ConfigMixin):
         meta_layer: The SVD meta-layer.
         meta_method: Of its matrix root, see `matrix_sqrt`; with covariance pooling `isqrt_cov`,
             too.
-        meta_eps: What it adds to the variance in every direction; by default 0.01 in the norm and
-            nothing in the pooling, as published.
+        meta_eps: What it adds to the variance in every direction.
         base_channels: Of the first stage.
         pre_svd_weight: What the Pre-SVD layer is kept to: `free`; `orthogonal`, a skew-orthogonal
             convolution; or `spectral` (spectral norm 1).
@@ -92,7 +91,7 @@ class ResNet(ModelMixin, ConfigMixin):
         stem: Stem = "small",
         meta_layer: MetaLayer = "none",
         meta_method: PoolingMethod = "auto",
-        meta_eps: float | None = None,
+        meta_eps: float = 1e-2,
         base_channels: int = 64,
         pre_svd_weight: WeightConstraint = "free",
     ) -> None:
@@ -110,9 +109,7 @@ class ResNet(ModelMixin, ConfigMixin):
         self.conv1 = pre_svd_convolution(
             image_channels, base_channels, kernel_size, stride=stride, weight=first_weight
         )
-        meta: dict[str, Any] = {"method": meta_method}
-        if meta_eps is not None:
-            meta["eps"] = meta_eps
+        meta: dict[str, Any] = {"method": meta_method, "eps": meta_eps}
         decorrelates = meta_layer == "decorrelated_batch_norm"
         norm: Any = DecorrelatedBatchNorm2d if decorrelates else nn.BatchNorm2d
         self.bn1 = norm(base_channels, **(meta if decorrelates else {}))

@@ -13,6 +13,11 @@ def make_features(n=2, c=4, size=5):
     return torch.randn(n, c, size, size, dtype=torch.float64)
 
 
+def pool(**options):
+    """A root without eps, unless there is one."""
+    return CovarianceRoot(**{"eps": 0.0} | options)
+
+
 def make_covariances(n=2, c=4):
     X = torch.randn(n, c, 20, dtype=torch.float64)
     return X @ X.mT / 20
@@ -36,7 +41,7 @@ def orthonormal_features(c=4):
 @pytest.mark.parametrize("method", EXACT)
 def test_the_square_is_the_covariance_of_each_image(method):
     features = make_features()
-    roots = matrices(CovarianceRoot(method=method)(features), 4)
+    roots = matrices(pool(method=method)(features), 4)
     for one, root in zip(features, roots, strict=True):
         expected = torch.cov(one.flatten(1), correction=0)
         assert torch.allclose(root @ root, expected, atol=1e-8)
@@ -45,14 +50,14 @@ def test_the_square_is_the_covariance_of_each_image(method):
 
 @pytest.mark.parametrize("method", EXACT)
 def test_orthonormal_features_give_the_identity(method):
-    root = CovarianceRoot(method=method)(orthonormal_features())
+    root = pool(method=method)(orthonormal_features())
     assert torch.allclose(matrices(root, 4)[0], torch.eye(4).double(), atol=1e-7)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_equal_eigenvalues_have_a_finite_gradient(method):
     features = orthonormal_features().requires_grad_()
-    CovarianceRoot(method=method)(features).square().sum().backward()
+    pool(method=method)(features).square().sum().backward()
     assert features.grad.isfinite().all()
     assert features.grad.abs().max() > 0.01
 
@@ -61,34 +66,44 @@ def test_a_rotation_of_the_channels_rotates_the_root():
     features = make_features()
     Q = torch.linalg.qr(torch.randn(4, 4).double()).Q
     turned = torch.einsum("dc,nchw->ndhw", Q, features)
-    roots, others = (matrices(CovarianceRoot()(x), 4) for x in (features, turned))
+    roots, others = (matrices(pool()(x), 4) for x in (features, turned))
     assert torch.allclose(others, Q @ roots @ Q.T)
 
 
 def test_the_order_of_positions_and_the_mean_do_not_count():
     features = make_features()
-    expected = CovarianceRoot()(features)
-    assert torch.allclose(CovarianceRoot()(features + 7), expected)
-    assert torch.allclose(CovarianceRoot()(features.flip(2).mT), expected)
+    expected = pool()(features)
+    assert torch.allclose(pool()(features + 7), expected)
+    assert torch.allclose(pool()(features.flip(2).mT), expected)
 
 
 def test_eps_is_added_to_the_variance():
     constant = torch.full((1, 2, 3, 3), 5.0)
-    assert torch.allclose(CovarianceRoot(eps=4.0)(constant), torch.tensor([[2.0, 0.0, 2.0]]))
+    assert torch.allclose(pool(eps=4.0)(constant), torch.tensor([[2.0, 0.0, 2.0]]))
 
 
 @pytest.mark.parametrize("method", ["eigh", "newton_schulz", "isqrt_cov"])
 def test_gradients_against_finite_differences(method):
     features = make_features(2, 3, 3).requires_grad_()
-    assert torch.autograd.gradcheck(CovarianceRoot(method=method), (features,))
+    assert torch.autograd.gradcheck(pool(method=method), (features,))
 
 
 def test_fewer_positions_than_channels():
     features = torch.randn(2, 10, 2, 2, requires_grad=True)
-    root = CovarianceRoot()(features)
+    root = pool()(features)
     root.square().sum().backward()
     assert torch.linalg.matrix_rank(matrices(root.detach(), 10), rtol=1e-3).tolist() == [3, 3]
     assert features.grad.isfinite().all()
+
+
+def test_eps_makes_methods_agree_where_the_covariance_is_singular():
+    features, G = torch.randn(2, 10, 2, 2), torch.randn(2, 55)
+    results = []
+    for method in ("eigh", "newton_schulz"):
+        leaf = features.clone().requires_grad_()
+        root = CovarianceRoot(method=method)(leaf)
+        results.append((root, torch.autograd.grad(root, leaf, G)[0]))
+    torch.testing.assert_close(*results, rtol=1e-2, atol=1e-3)
 
 
 def test_isqrt_cov_is_the_iteration_of_the_paper():
@@ -149,10 +164,10 @@ def test_widths_of_the_paper():
 
 def test_half_precision():
     features = make_features().float()
-    expected = CovarianceRoot()(features)
+    expected = pool()(features)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.allclose(CovarianceRoot()(features), expected, atol=1e-6)
-    rounded = CovarianceRoot()(features.bfloat16())
+        assert torch.allclose(pool()(features), expected, atol=1e-6)
+    rounded = pool()(features.bfloat16())
     assert rounded.dtype == torch.bfloat16
     assert torch.allclose(rounded.float(), expected, atol=0.02)
 
@@ -168,11 +183,11 @@ def test_exported_for_any_batch(method):
 
 def test_bad_input():
     with pytest.raises(ValueError, match=r"at least 2 positions, got \(2, 3, 1, 1\)"):
-        CovarianceRoot()(torch.zeros(2, 3, 1, 1))
+        pool()(torch.zeros(2, 3, 1, 1))
     with pytest.raises(ValueError, match=r"\(N, C, H, W\) .* got \(2, 3, 5\)"):
-        CovarianceRoot()(torch.zeros(2, 3, 5))
+        pool()(torch.zeros(2, 3, 5))
     with pytest.raises(ValueError, match="eps must not be negative, got -1"):
-        CovarianceRoot(eps=-1)
+        pool(eps=-1)
     with pytest.raises(ValueError, match=r"one of auto, .*, isqrt_cov, got 'svd'"):
         GlobalCovariancePooling(4, method="svd")
     with pytest.raises(ValueError, match="reduced_channels must be at least 1, got 0"):

@@ -241,3 +241,13 @@ def test_bad_input():
         DecorrelatedBatchNorm2d(3, method="svd")
     with pytest.raises(ValueError, match="axes must be one of zca, pca, got 'ica'"):
         DecorrelatedBatchNorm2d(3, axes="ica")
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_what_follows_may_change_the_output_in_place(order):
+    features = torch.randn(8, 4, 5, 5).to(memory_format=order).requires_grad_()
+    layer = DecorrelatedBatchNorm2d(4)
+    layer(features).relu_().square().sum().backward()
+    gradient, features.grad = features.grad, None
+    layer(features).relu().square().sum().backward()
+    assert torch.equal(features.grad, gradient)

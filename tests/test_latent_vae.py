@@ -10,10 +10,8 @@ from torch import distributed
 from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
 
-from disentangle.config.choices import TASKS
 from disentangle.models import Encoder, Generator, load_model
 from disentangle.models.latent_vae import LatentVAE
-from disentangle.models.loading import MODEL_CLASSES
 from disentangle.orthogonality import WEIGHT_CONSTRAINTS, resolve_parameters
 from disentangle.parsing import parse_run
 from disentangle.training.batches import Batch
@@ -25,12 +23,6 @@ from disentangle.traverse import main as traverse
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 TINY = {"block_out_channels": [4, 4], "norm_num_groups": 2}
 OPTIONS = {"image_size": 32, "image_channels": 1, "base_channels": 4, "hidden_dim": 16}
-
-
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch):
-    monkeypatch.setitem(TASKS["vae"].models, "latent_vae", LatentVAE)
-    monkeypatch.setitem(MODEL_CLASSES, "LatentVAE", LatentVAE)
 
 
 @pytest.fixture

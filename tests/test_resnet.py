@@ -102,6 +102,7 @@ def test_meta_layers_of_the_paper():
     assert sum(isinstance(m, DecorrelatedBatchNorm2d) for m in norm.modules()) == 1
     assert isinstance(pooling.bn1, nn.BatchNorm2d)
     assert pooling.pooling.reduction[0].weight.shape == (256, 2048, 1, 1)
+    assert pooling.pooling.root.eps == 1e-2
     assert pooling.fc.weight.shape == (1000, 32_896)
 
 

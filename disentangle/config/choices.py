@@ -31,6 +31,7 @@ from disentangle.data import (
 from disentangle.models import (
     EigenGAN,
     EigenGANDiscriminator,
+    LatentVAE,
     ResNet,
     SimpleGAN,
     SimpleGANDiscriminator,
@@ -53,7 +54,7 @@ TASKS = {
         {"eigengan": EigenGAN, "simple_gan": SimpleGAN},
         {"eigengan": EigenGANDiscriminator, "simple_gan": SimpleGANDiscriminator},
     ),
-    "vae": Task(VAEObjective, {"subspace_vae": SubspaceVAE}),
+    "vae": Task(VAEObjective, {"subspace_vae": SubspaceVAE, "latent_vae": LatentVAE}),
     "recognition": Task(RecognitionObjective, {"resnet": ResNet}),
 }
 DATA_SETS = {

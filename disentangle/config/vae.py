@@ -33,7 +33,7 @@ class VAEObjective:
     Attributes:
         kind: `beta`-VAE, `annealed` VAE, FactorVAE, β-TCVAE, or DIP-VAE I or II.
         likelihood: Of a pixel given the code: Bernoulli, a Gaussian of unit variance, or a Laplace
-            distribution of unit scale.
+            distribution of unit scale; of latents, in a `latent_vae`, one of the last two.
         beta: With `beta`, weight of the divergence from the prior; 1 is the plain VAE.
         capacity_weight: With `annealed`, weight `γ` of how far the divergence is from the capacity.
         capacity: With `annealed`, the capacity `C` in the end, in nats.

@@ -13,7 +13,7 @@ from torch import Tensor
 from disentangle.data import GroundTruthData, ImageData, scale_pixels
 from disentangle.metrics import Features, FittedEncoder, fit_encoder
 from disentangle.metrics.features import FeatureNetwork
-from disentangle.models import Encoder, SubspaceVAE
+from disentangle.models import Encoder, LatentVAE, SubspaceVAE
 from disentangle.scoring.draws import Draws
 from disentangle.scoring.encoding import EncodedImages
 from disentangle.scoring.feature_sets import load_distance, load_network
@@ -142,7 +142,7 @@ class RunSubject(Subject):
     @property
     def has_posterior(self) -> bool:
         """Whether a code is the mean of a distribution whose variance the encoder tells too."""
-        return isinstance(self.model, SubspaceVAE) and not self.fits_encoder
+        return isinstance(self.model, SubspaceVAE | LatentVAE) and not self.fits_encoder
 
     @cached_property
     def _encoded(self) -> EncodedImages:
@@ -154,7 +154,7 @@ class RunSubject(Subject):
         """Codes `(N, K)`, or means and log variances of the posterior, `(N, 2K)`."""
         images = self._read_images(indices)
         if self.has_posterior:
-            return torch.cat(self.model.encoder(images), dim=1)
+            return torch.cat(self.model.infer(images), dim=1)
         if not self.fits_encoder:
             return self.model.encode(images)
         if self.encoder is None:

@@ -31,6 +31,7 @@ from disentangle.training.collapse import CollapseWatch
 from disentangle.training.gan.task import GANTask
 from disentangle.training.learner import Terms
 from disentangle.training.logs import MetricsLog, drop_lines_after, read_lines
+from disentangle.training.memory import keep_freed_memory
 from disentangle.training.recognition.task import RecognitionTask
 from disentangle.training.run_folder import RunFolder, replace_text
 from disentangle.training.signals import note_signals
@@ -237,6 +238,7 @@ class Session:
 
 def build_accelerator(run: RunConfig) -> Accelerator:
     """Accelerate, set up from the run and from what `accelerate launch` says."""
+    keep_freed_memory()
     if run.training.cpu_threads:
         torch.set_num_threads(run.training.cpu_threads)
     return Accelerator(

@@ -138,5 +138,5 @@ def _draw_originals(originals: Mapping[str, Tensor], scale: int, size: int) -> I
         tile = Image.fromarray(np.ascontiguousarray(enlarge(to_pixels(image), scale)))
         label = text(name, size)
         width = max(tile.width, label.width)
-        cells.append(above([widen(tile, width), widen(label, width)], GAP))
+        cells.append(above([widen(tile, width, 0.0), widen(label, width, 0.0)], GAP))
     return beside(cells, SECTION_GAP)

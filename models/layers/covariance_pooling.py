@@ -69,7 +69,7 @@ class CovarianceRoot(nn.Module):
         torch.Size([2, 10])
     """
 
-    def __init__(self, *, eps: float = 0.0, method: PoolingMethod = "auto") -> None:
+    def __init__(self, *, eps: float = 1e-2, method: PoolingMethod = "auto") -> None:
         super().__init__()
         if not eps >= 0:
             raise ValueError(f"eps must not be negative, got {eps}")
@@ -114,8 +114,9 @@ class GlobalCovariancePooling(nn.Module):
     A 1 × 1 convolution with BatchNorm and ReLU reduces the channels; its weight is the Pre-SVD
     parameter, `reduction.0.weight`. What follows is a `CovarianceRoot`.
 
-    With fewer positions than channels the covariance is singular, which the root of it bears:
-    what `matrix_sqrt` says of null directions holds.
+    With fewer positions than channels the covariance is singular but for `eps`. Published are
+    roots without it. `eigh`, `svd_*` and `isqrt_cov` bear that; the gradient of `newton_schulz`,
+    and so of `auto` on a GPU, is then that of the rounding, many times as large as the rest.
 
     Source: Li, Xie, Wang and Zuo, ICCV 2017, https://arxiv.org/abs/1703.08050 (MPN-COV); the layers
     are those of Li et al., CVPR 2018, https://arxiv.org/abs/1712.01034.
@@ -123,7 +124,7 @@ class GlobalCovariancePooling(nn.Module):
     Args:
         channels: Of the features that come in.
         reduced_channels: `d`, after the convolution.
-        eps: What is added to the variance in every direction; nothing, as published.
+        eps: What is added to the variance in every direction.
         method: Of the square root: as `matrix_sqrt` has it, or `isqrt_cov`.
         weight: What the convolution is kept to, as in `pre_svd_convolution`.
 
@@ -142,7 +143,7 @@ class GlobalCovariancePooling(nn.Module):
         channels: int,
         *,
         reduced_channels: int = 256,
-        eps: float = 0.0,
+        eps: float = 1e-2,
         method: PoolingMethod = "auto",
         weight: WeightConstraint = "free",
     ) -> None:

@@ -24,11 +24,20 @@ def affine_map(samples: Tensor, W: Tensor, b: Tensor) -> Tensor:
     Returns:
         `(N, M, D)`, in the order of `samples`.
     """
+    return _in_order(_product(samples, W, b), samples)
+
+
+def _product(samples: Tensor, W: Tensor, b: Tensor) -> Tensor:
+    """What `affine_map` gives, before `_in_order` looks at it from the other side."""
     W = W.expand(samples.shape[0], -1, -1)
     # A product into a matrix that is transposed in memory takes ten times as long.
     if _channels_last(samples):
         return torch.baddbmm(b, samples, W.mT)
-    return torch.baddbmm(b[:, None], W, samples.mT).mT
+    return torch.baddbmm(b[:, None], W, samples.mT)
+
+
+def _in_order(product: Tensor, samples: Tensor) -> Tensor:
+    return product if _channels_last(samples) else product.mT
 
 
 # What it differentiates by is a graph of its own, which a compiler does not follow.
@@ -59,7 +68,9 @@ def map_by_moments(samples: Tensor, solve: Solve, *parameters: Tensor) -> Tensor
         >>> map_by_moments(torch.tensor([[[5.0]], [[1.0]]]), standardise).flatten()
         tensor([ 1., -1.])
     """
-    return _MomentMap.apply(samples, solve, *parameters)
+    # Transposed here, since no view of what a custom function makes may be changed in place, as
+    # a ReLU that follows does.
+    return _in_order(_MomentMap.apply(samples, solve, *parameters), samples)
 
 
 class _MomentMap(torch.autograd.Function):
@@ -71,12 +82,13 @@ class _MomentMap(torch.autograd.Function):
         ctx.save_for_backward(samples)
         ctx.inputs, ctx.outputs = inputs, outputs
         W, b = (output.detach() for output in outputs)
-        return affine_map(samples, W, b)
+        return _product(samples, W, b)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, G: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         (samples,) = ctx.saved_tensors
+        G = _in_order(G, samples)
         with without_autocast(samples):
             wanted = [x for x in ctx.inputs if x.requires_grad]
             # Two sums in turn take half as long as one over both dimensions.

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from disentangle.models.layers.process_sum import count_processes, sum_over_processes
 
+
 def moments(samples: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and covariance `(1/M) Σ (x − x̄)(x − x̄)ᵀ` of samples.
 
