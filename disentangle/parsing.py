@@ -53,7 +53,8 @@ def parse_run(arguments: Sequence[str]) -> tuple[RunConfig, Namespace]:
             given = values[section]
             raise ValueError(f"{section} must be a mapping of options, got {given!r}")
     # A saved run may be read from another folder.
-    for section, key in (("data", "path"), ("model", "autoencoder")):
+    files = ("data", "path"), ("model", "autoencoder"), ("objective", "pretrained")
+    for section, key in files:
         if isinstance(values[section].get(key), str | Path):
             values[section][key] = str(Path(values[section][key]).absolute())
     values["objective"] = task.objective(**values["objective"])

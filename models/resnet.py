@@ -8,6 +8,7 @@ Song, Sebe and Wang, ECCV 2022, https://arxiv.org/abs/2207.02119, have them.
 from collections.abc import Collection
 from typing import Any, Literal, get_args
 
+import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from disentangle.orthogonality import WeightConstraint
 MetaLayer = Literal["none", "decorrelated_batch_norm", "covariance_pooling"]
 Stem = Literal["small", "large"]
 Depth = Literal[10, 18, 34, 50, 101]
+Normalisation = Literal["none", "imagenet"]
 
 # Blocks of each of the four stages; from 50 layers on they are bottlenecks.
 BLOCKS = {
@@ -31,6 +33,8 @@ BLOCKS = {
     101: (3, 4, 23, 3),
 }
 FIRST_BOTTLENECK_DEPTH = 50
+# Of the colours of ImageNet's pixels in [0, 1], as torchvision's weights were trained with.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # How often an image is halved before the fourth stage.
 HALVINGS = {"small": 2, "large": 4}
 
@@ -64,6 +68,8 @@ class ResNet(ModelMixin, ConfigMixin):
             too.
         meta_eps: What it adds to the variance in every direction.
         base_channels: Of the first stage.
+        normalisation: What is done to the pixels first: `imagenet` brings the colours to mean 0 and
+            deviation 1 over ImageNet, as torchvision's weights expect.
         pre_svd_weight: What the Pre-SVD layer is kept to: `free`; `orthogonal`, a skew-orthogonal
             convolution; or `spectral` (spectral norm 1).
 
@@ -72,7 +78,6 @@ class ResNet(ModelMixin, ConfigMixin):
             small for a covariance.
 
     Examples:
-        >>> import torch
         >>> model = ResNet(depth=10, image_size=8, image_channels=1, classes=10, base_channels=4)
         >>> model(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 10])
@@ -93,9 +98,11 @@ class ResNet(ModelMixin, ConfigMixin):
         meta_method: PoolingMethod = "auto",
         meta_eps: float = 1e-2,
         base_channels: int = 64,
+        normalisation: Normalisation = "none",
         pre_svd_weight: WeightConstraint = "free",
     ) -> None:
         super().__init__()
+        _check_choice("normalisation", normalisation, get_args(Normalisation))
         _check_choice("depth", depth, BLOCKS)
         _check_choice("stem", stem, HALVINGS)
         _check_choice("meta_layer", meta_layer, get_args(MetaLayer))
@@ -104,6 +111,15 @@ class ResNet(ModelMixin, ConfigMixin):
         pools_covariance = meta_layer == "covariance_pooling"
         if pools_covariance:
             _check_positions(image_size, stem)
+        if normalisation == "imagenet":
+            if image_channels != 3:
+                raise ValueError(
+                    f"normalisation imagenet needs 3 image_channels, got {image_channels}"
+                )
+            mean, std = (torch.tensor(x)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
+            # From [-1, 1]: ((x + 1) / 2 - mean) / std. Not saved: torchvision's files lack them.
+            self.register_buffer("pixel_scale", 0.5 / std, persistent=False)
+            self.register_buffer("pixel_shift", (0.5 - mean) / std, persistent=False)
         kernel_size, stride = (3, 1) if stem == "small" else (7, 2)
         first_weight = "free" if pools_covariance else pre_svd_weight
         self.conv1 = pre_svd_convolution(
@@ -146,6 +162,8 @@ class ResNet(ModelMixin, ConfigMixin):
     def forward(self, images: Tensor) -> Tensor:
         """The logits `(N, classes)` of images `(N, C, H, W)`."""
         check_images(images, self.config.image_channels, self.config.image_size)
+        if self.config.normalisation == "imagenet":
+            images = images * self.pixel_scale + self.pixel_shift
         h = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         h = self.layer4(self.layer3(self.layer2(self.layer1(h))))
         return self.fc(self.pooling(h).flatten(1))  # (N, C, 1, 1) -> (N, C)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
+from torchvision.models import resnet18
 
 from disentangle import compare, evaluate, traverse
 from disentangle.data import Digits, hold_out
@@ -131,6 +132,20 @@ def test_weight_decay(tiny, tmp_path, kind):
         start = Session(parse_run([*tiny, *options, "--output", str(tmp_path / "start")])[0])
         before = start.task.learner.raw.state_dict()["fc.weight"]
         assert torch.allclose(change, -0.05 * before, atol=1e-6)
+
+
+def test_weights_of_torchvision_to_start_from(tiny, tmp_path):
+    theirs = resnet18().state_dict()
+    torch.save(theirs, tmp_path / "resnet18.pth")
+    options = ["--model.depth", "18", "--model.base_channels", "64", "--model.stem", "large"]
+    options += ["--model.image_size", "32"]
+    options += ["--objective.pretrained", str(tmp_path / "resnet18.pth")]
+    new = ["--objective.pretrained_except", "[conv1, bn1, fc]"]
+    ours = Session(parse_run([*tiny, *options, *new])[0]).task.learner.raw.state_dict()
+    kept = [name for name in theirs if not name.startswith(("conv1", "bn1", "fc"))]
+    assert all(torch.equal(ours[name], theirs[name]) for name in kept)
+    with pytest.raises(ValueError, match=r"conv1\.weight must have the shape"):
+        Session(parse_run([*tiny, *options])[0])
 
 
 def make_batch(labels=(0, 1, 2, 3), step=3):

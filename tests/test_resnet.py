@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import resnet
+from torchvision.transforms import functional
 
 from disentangle.conditioning import ConditioningProbe, covariance_conditioning
 from disentangle.models import ResNet
 from disentangle.models.layers import DecorrelatedBatchNorm2d, GlobalCovariancePooling
 from disentangle.models.layers.pre_svd_convolution import pre_svd_convolution
-from disentangle.models.resnet import BLOCKS, MetaLayer
+from disentangle.models.resnet import BLOCKS, IMAGENET_MEAN, IMAGENET_STD, MetaLayer
 from disentangle.orthogonality import (
     WEIGHT_CONSTRAINTS,
     SkewOrthogonalConv2d,
@@ -246,3 +247,17 @@ def test_bad_arguments():
 def test_shapes_of_inputs_are_checked():
     with pytest.raises(ValueError, match=r"\(N, 1, 8, 8\), got \(2, 3, 8, 8\)"):
         small()(torch.zeros(2, 3, 8, 8))
+
+
+def test_normalised_pixels_are_those_of_torchvision():
+    pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    model = ResNet(depth=10, image_size=32, base_channels=4, normalisation="imagenet").eval()
+    expected = functional.normalize(pixels / 255, IMAGENET_MEAN, IMAGENET_STD)
+    plain = ResNet(depth=10, image_size=32, base_channels=4).eval()
+    plain.load_state_dict(model.state_dict())
+    assert torch.allclose(model(pixels / 127.5 - 1), plain(expected), atol=1e-4)
+
+
+def test_normalisation_is_of_three_colours():
+    with pytest.raises(ValueError, match="normalisation imagenet needs 3 image_channels, got 1"):
+        ResNet(image_channels=1, normalisation="imagenet")

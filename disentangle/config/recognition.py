@@ -19,6 +19,8 @@ class RecognitionObjective:
         validate_every: Steps between two validations; the last step always has one.
         test_split: Which images of the data set `disentangle evaluate` scores.
         pretrained: A file of weights of torchvision's network of the same depth to start from.
+        pretrained_except: Modules that these weights are not for, such as `fc` where the classes
+            are others; they start afresh.
     """
 
     label_smoothing: float = 0.0
@@ -27,6 +29,7 @@ class RecognitionObjective:
     validate_every: int = 1000
     test_split: Literal["test", "val"] = "test"
     pretrained: Path | None = None
+    pretrained_except: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_positive(self, "validate_every")

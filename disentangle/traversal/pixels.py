@@ -25,7 +25,8 @@ def to_pixels(images: Tensor) -> np.ndarray:
             "images must have one or three channels and at least one pixel, got the shape "
             f"{tuple(images.shape)}"
         )
-    if not images.isfinite().all():
+    low, high = images.detach().aminmax()  # NaN is passed on; one pass, and no mask of all pixels
+    if not (low.isfinite() and high.isfinite()):
         raise ValueError("images must be finite, got NaN or infinity")
     scaled = (images.detach().float().cpu() + 1).mul_(127.5)  # a copy, changed in place from here
     bytes_ = scaled.round_().clamp_(0, 255).byte()
@@ -47,6 +48,8 @@ def choose_scale(images: Tensor, scale: int | None) -> int:
 
 def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
     """Pixels `(…, H, W, 3)`, each repeated, as `(…, scale·H, scale·W, 3)`."""
+    if scale == 1:
+        return pixels
     return pixels.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from disentangle.linalg.primitives import without_autocast
 from disentangle.models.layers.moments import pooled_moments
 
-# From mean `(C,)`, covariance `(C, C)` and the parameters to `W (D, C)` and `b (D,)`.
+# From mean `(C,)`, covariance `(C, C)` and the parameters to `W (C, C)` and `b (C,)`.
 Solve = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -18,22 +18,22 @@ def affine_map(samples: Tensor, W: Tensor, b: Tensor) -> Tensor:
 
     Args:
         samples: `(N, M, C)`, in either order of the last two in memory.
-        W: `(D, C)`.
-        b: `(D,)`.
+        W: `(C, C)`.
+        b: `(C,)`.
 
     Returns:
-        `(N, M, D)`, in the order of `samples`.
+        `(N, M, C)`, in the order of `samples`.
     """
     return _in_order(_product(samples, W, b), samples)
 
 
-def _product(samples: Tensor, W: Tensor, b: Tensor) -> Tensor:
+def _product(samples: Tensor, W: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """What `affine_map` gives, before `_in_order` looks at it from the other side."""
     W = W.expand(samples.shape[0], -1, -1)
     # A product into a matrix that is transposed in memory takes ten times as long.
     if _channels_last(samples):
-        return torch.baddbmm(b, samples, W.mT)
-    return torch.baddbmm(b[:, None], W, samples.mT)
+        return torch.baddbmm(b, samples, W.mT, out=out)
+    return torch.baddbmm(b[:, None], W, samples.mT, out=out)
 
 
 def _in_order(product: Tensor, samples: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def map_by_moments(samples: Tensor, solve: Solve, *parameters: Tensor) -> Tensor
         *parameters: What `solve` takes besides, and gets a gradient.
 
     Returns:
-        `(N, M, D)`, in the order of `samples`.
+        `(N, M, C)`, in the order of `samples`.
 
     Raises:
         RuntimeError: When a second derivative reaches it.
@@ -76,13 +76,16 @@ def map_by_moments(samples: Tensor, solve: Solve, *parameters: Tensor) -> Tensor
 class _MomentMap(torch.autograd.Function):
     @staticmethod
     def forward(ctx, samples: Tensor, solve: Solve, *parameters: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        inputs = (*(m.requires_grad_() for m in pooled_moments(samples)), *parameters)
+        # First for the centred samples: on a CPU memory that is new takes as long as a product.
+        out = samples.new_empty(_in_order(samples, samples).shape)
+        measured = pooled_moments(samples, scratch=_in_order(out, samples))
+        inputs = (*(m.requires_grad_() for m in measured), *parameters)
         with torch.enable_grad():
             outputs = solve(*inputs)
         ctx.save_for_backward(samples)
         ctx.inputs, ctx.outputs = inputs, outputs
         W, b = (output.detach() for output in outputs)
-        return _product(samples, W, b)
+        return _product(samples, W, b, out)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

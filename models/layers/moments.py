@@ -6,7 +6,7 @@ from torch import Tensor
 from disentangle.models.layers.process_sum import count_processes, sum_over_processes
 
 
-def moments(samples: Tensor) -> tuple[Tensor, Tensor]:
+def moments(samples: Tensor, *, scratch: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean and covariance `(1/M) Σ (x − x̄)(x − x̄)ᵀ` of samples.
 
     Centred before they are multiplied: `E[x xᵀ] − x̄ x̄ᵀ` loses the digits that the mean has more
@@ -14,6 +14,7 @@ def moments(samples: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         samples: `(…, M, C)`, float32 or float64.
+        scratch: Like `samples`, overwritten: where nothing is differentiated, it saves new memory.
 
     Returns:
         Shapes `(…, C)` and `(…, C, C)`.
@@ -25,20 +26,21 @@ def moments(samples: Tensor) -> tuple[Tensor, Tensor]:
                 [-1.,  1.]]))
     """
     mean = samples.mean(-2, keepdim=True)
-    centred = samples - mean
+    centred = torch.sub(samples, mean, out=scratch)
     return mean.squeeze(-2), centred.mT @ centred / samples.shape[-2]
 
 
-def pooled_moments(samples: Tensor) -> tuple[Tensor, Tensor]:
+def pooled_moments(samples: Tensor, *, scratch: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean and covariance of the samples of all images together.
 
     Args:
         samples: `(N, M, C)`, float32 or float64, in either order of the last two in memory.
+        scratch: As in `moments`.
 
     Returns:
         Shapes `(C,)` and `(C, C)`.
     """
-    means, covariances = moments(samples)
+    means, covariances = moments(samples, scratch=scratch)
     mean = means.mean(0)
     offsets = means - mean
     return mean, covariances.mean(0) + offsets.mT @ offsets / len(means)

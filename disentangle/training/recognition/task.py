@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from disentangle.config import RecognitionObjective, RunConfig
 from disentangle.data import ImageData, LabelledImages, hold_out
 from disentangle.metrics import accuracy
+from disentangle.models import load_torchvision_weights
 from disentangle.training.batches import Batch
 from disentangle.training.learner import Learner, Terms
 from disentangle.training.recognition.classify import classify
@@ -30,8 +31,8 @@ class RecognitionTask(Task):
         self.parts = run.training.accumulation
         self.data, self.held_out = divide(run, check_classes(run, data))
         model = run.build_model().to(accelerator.device)
-        if run.objective.pretrained is not None:
-            model.load_torchvision_weights(run.objective.pretrained)
+        if (file := run.objective.pretrained) is not None:
+            load_torchvision_weights(model, file, leave_out=run.objective.pretrained_except)
         self.learner = Learner(run, accelerator, model, treated=True)
 
     @property
