@@ -51,8 +51,10 @@ def pade_root(B: Tensor, inverse: bool) -> Tensor:
     odd_power = 2 * PADE_DEGREE + 1
     even = _polynomial([math.comb(odd_power, 2 * k) for k in range(PADE_DEGREE + 1)], B)
     odd = _polynomial([math.comb(odd_power, 2 * k + 1) for k in range(PADE_DEGREE + 1)], B)
-    # `solve` would read its error code on the host; `odd` is positive definite.
-    return torch.linalg.solve_ex(even, odd)[0] if inverse else torch.linalg.solve_ex(odd, even)[0]
+    divisor, dividend = (even, odd) if inverse else (odd, even)
+    # Both are positive definite: 1 and 11 are their constants. `cholesky` would read its error code
+    # on the host, and the LU factors of many large matrices hang in some builds of MKL.
+    return torch.cholesky_solve(dividend, torch.linalg.cholesky_ex(divisor)[0])
 
 
 def polynomial_root(A: Tensor, inverse: bool, approximation: Approximation) -> Tensor:
