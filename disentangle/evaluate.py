@@ -184,6 +184,8 @@ def _test_classifier(folder: RunFolder, name: str, common: Mapping[str, Any]) ->
     run = read_run(folder)
     assert isinstance(run.objective, RecognitionObjective)
     split = run.objective.test_split
+    if split == "none":
+        raise ValueError(f"{name} has no images to be tested on: objective.test_split is none")
     data = run.build_data(split=split)
     return ClassifierSubject(name, folder.load_classifier(), data, split=split, **common)
 

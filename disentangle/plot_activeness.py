@@ -75,6 +75,8 @@ def read_run(folder: RunFolder) -> Run:
     Raises:
         ValueError: If there is none.
     """
+    if folder.recognises:
+        raise ValueError(f"{folder.path} is a run of the task recognition: it has no subspaces")
     if not folder.metrics.is_file():
         raise ValueError(f"{folder.path} has no {folder.metrics.name}: it has not been trained")
     subspaces: dict[str, dict[int, float]] = {}

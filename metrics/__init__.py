@@ -1,6 +1,6 @@
 """How disentanglement is judged: one metric per file."""
 
-from disentangle.metrics.accuracy import Accuracy, accuracy
+from disentangle.metrics.accuracy import AccuracyResult, accuracy
 from disentangle.metrics.activeness import ActivenessResult, activeness
 from disentangle.metrics.beta_vae import BetaVaeResult, beta_vae_score
 from disentangle.metrics.dci import DciResult, dci, histogram_dci
@@ -47,7 +47,7 @@ from disentangle.metrics.wasserstein_correlation import (
 )
 
 __all__ = [
-    "Accuracy",
+    "AccuracyResult",
     "ActivenessResult",
     "BetaVaeResult",
     "DciResult",

@@ -11,7 +11,7 @@ from disentangle.metrics.inputs import Array
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class AccuracyResult:
     """What `accuracy` finds.
 
     Attributes:
@@ -27,7 +27,7 @@ class Accuracy:
     confusion: NDArray[np.int64]
 
 
-def accuracy(logits: Array, labels: Array) -> Accuracy:
+def accuracy(logits: Array, labels: Array) -> AccuracyResult:
     """How often a classifier is right.
 
     Args:
@@ -35,7 +35,7 @@ def accuracy(logits: Array, labels: Array) -> Accuracy:
         labels: The right classes, integers `(N,)` from 0 to `K − 1`.
 
     Raises:
-        ValueError: If a shape or type is another, a label is out of range, or a logit is NaN.
+        ValueError: If a shape or type is another, a label is out of range, or a logit is infinite.
 
     Examples:
         >>> result = accuracy(np.eye(3), np.array([0, 1, 1]))
@@ -46,7 +46,7 @@ def accuracy(logits: Array, labels: Array) -> Accuracy:
     classes = X.shape[1]
     top = X.topk(min(5, classes), dim=1).indices
     confusion = torch.bincount(y * classes + top[:, 0], minlength=classes**2)
-    return Accuracy(
+    return AccuracyResult(
         score=(top[:, 0] == y).double().mean().item(),
         top_5=(top == y[:, None]).any(1).double().mean().item(),
         cross_entropy=cross_entropy(X, y).item(),
@@ -62,8 +62,8 @@ def _checked(logits: Array, labels: Array) -> tuple[torch.Tensor, torch.Tensor]:
         raise ValueError(
             f"labels must be integers ({len(X)},), got {y.dtype} of shape {tuple(y.shape)}"
         )
-    if X.isnan().any():
-        raise ValueError(f"logits must be numbers, got {int(X.isnan().sum())} NaN of {X.numel()}")
+    if bad := int((~X.isfinite()).sum()):
+        raise ValueError(f"logits must be finite, got {bad} NaN or infinite of {X.numel()}")
     if y.min() < 0 or y.max() >= X.shape[1]:
         wrong = y[(y < 0) | (y >= X.shape[1])][0].item()
         raise ValueError(f"labels must be from 0 to {X.shape[1] - 1}, got {wrong}")

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from disentangle.data import Cars3D, GroundTruthData, cars3d
+from disentangle.data import Cars3D, GroundTruthData
+from disentangle.data.ground_truth import cars3d
 
 NAMES = ("car_002_mesh", "car_001_mesh", "car_010_mesh")  # not in the order of the alphabet
 SHAPE = (128, 128, 3, 24, 4)

@@ -128,3 +128,12 @@ def test_pickles(classes):
     copy = pickle.loads(pickle.dumps(data))
     assert torch.equal(copy[3], data[3])
     assert copy.labels.tolist() == data.labels.tolist()
+
+
+@pytest.mark.parametrize("name", ["Train", "validation"])
+def test_a_split_by_another_name_is_not_taken_for_a_class(tmp_path, name):
+    for each in (f"{name}/cat", f"{name}/dog"):
+        (tmp_path / each).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / each / "0.png")
+    with pytest.raises(ValueError, match=f"{name} must be called one of train, val, test"):
+        ClassFolder(path=tmp_path, image_size=8)

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disentangle.data import DSprites, GroundTruthData, RenderedSprites, dsprites
+from disentangle.data import DSprites, GroundTruthData, RenderedSprites
+from disentangle.data.ground_truth import dsprites
 
 SIZES = (2, 2, 3, 4, 4)
 NAME = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"

@@ -3,7 +3,8 @@ import pickle
 import numpy as np
 import pytest
 
-from disentangle.data import MPI3D, GroundTruthData, mpi3d
+from disentangle.data import MPI3D, GroundTruthData
+from disentangle.data.ground_truth import mpi3d
 
 SIZES = (2, 3, 2, 3, 1, 2, 2)
 COUNT = 144

@@ -12,12 +12,8 @@ from disentangle.data import (
     NoisyDSprites,
     Shapes3D,
     SmallNORB,
-    cars3d,
-    dsprites,
-    mpi3d,
-    shapes3d,
-    smallnorb,
 )
+from disentangle.data.ground_truth import cars3d, dsprites, mpi3d, shapes3d, smallnorb
 from disentangle.data.official import MappedArray, OfficialFile, refuse_broken
 
 # Names in our words; sizes, order and what is hidden as in disentanglement_lib.

@@ -77,7 +77,7 @@ def test_a_recognition_recipe_makes_a_step(recipe, techniques, class_folder, tmp
     if "digits" not in recipe.stem:
         options += ["--data.name", "class_folder", "--data.path", str(class_folder)]
         options += ["--model.image_size", "32", "--model.classes", "2"]
-        options += ["--objective.validation", "0"]
+        options += ["--objective.validation", "0", "--objective.test_split", "none"]
     run, _ = parse_run(options)
     task = Session(run).task
     size, channels = run.model["image_size"], run.model["image_channels"]

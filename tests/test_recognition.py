@@ -1,13 +1,16 @@
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from torch.nn.functional import cross_entropy
 from torchvision.models import resnet18
 
 from disentangle import compare, evaluate, traverse
+from disentangle import train as train_command
 from disentangle.data import Digits, hold_out
 from disentangle.models import load_model
 from disentangle.parsing import parse_run
@@ -63,7 +66,7 @@ def test_the_best_model_of_the_validation_is_kept(tiny):
     folder = session.folder
     assert folder.read_step() == best
     held_out = hold_out(Digits(), 0.1)[1]
-    logits = classify(folder.load_classifier(), held_out, Accelerator(cpu=True))
+    logits = classify(folder.load_classifier(), held_out, Accelerator(cpu=True), batch_size=50)
     right = (logits.argmax(1).numpy() == held_out.labels).mean()
     assert right == pytest.approx(scores[best])
 
@@ -189,7 +192,7 @@ def test_evaluate_and_compare(tiny, capsys):
     entry = json.loads(folder.scores.read_text())["scores"]["accuracy"]
     assert entry["protocol"] == {"images": 360, "split": "test"}
     test = Digits(split="test")
-    logits = classify(folder.load_classifier(), test, Accelerator(cpu=True))
+    logits = classify(folder.load_classifier(), test, Accelerator(cpu=True), batch_size=50)
     right = (logits.argmax(1).numpy() == test.labels).mean()
     assert entry["score"] == pytest.approx(right)
     assert np.sum(entry["details"]["confusion"]) == 360
@@ -217,6 +220,12 @@ def test_what_has_no_meaning_for_a_classifier(tiny, capsys):
             ["--data.name", "sprites", "--model.image_size", "32"],
             "needs images with classes: 'sprites' has none",
         ),
+        (["--data.split", "test"], "data.split is test, on which the run is to be tested"),
+        (
+            ["--objective.test_split", "val"],
+            "'digits' cannot be tested with objective.test_split val .*split must be one of",
+        ),
+        (["--objective.mixup", ".inf"], "objective.mixup must be a number, got inf"),
         (["--objective.validation", "0.001"], "objective.validation 0.001: "),
         (["--objective.validation", "1"], r"objective.validation must lie in \[0, 1\), got 1"),
         (["--objective.mixup", "-1"], "objective.mixup must not be negative, got -1"),
@@ -226,3 +235,40 @@ def test_what_has_no_meaning_for_a_classifier(tiny, capsys):
 def test_bad_options(tiny, options, message):
     with pytest.raises(ValueError, match=message):
         Session(parse_run([*tiny, *options])[0])
+
+
+@pytest.mark.parametrize("change", [["--objective.validation", "0.6"], ["--data.split", "test"]])
+def test_a_run_goes_on_with_the_same_images_only(tiny, change):
+    train(tiny, "--training.steps", "1", "--objective.test_split", "none")
+    run, _ = parse_run([*tiny, "--objective.test_split", "none", *change])
+    with pytest.raises(ValueError, match=f"cannot go on from: {change[0][2:]} is"):
+        Session(run, resume="latest")
+
+
+def test_a_classifier_that_diverges_is_told_in_one_line(tiny, capsys):
+    options = ["--optimizer.lr", "1e30", "--training.log_every", "100"]
+    assert train_command.main([*tiny, *options]) == 1
+    (line,) = re.findall("^.*error: .*$", capsys.readouterr().err, flags=re.MULTILINE)
+    assert re.search(r"is not finite after step \d; lower optimizer.lr\?", line)
+
+
+def test_a_class_without_images_to_train_on(tiny, tmp_path):
+    for file in ("train/a/0.png", "train/a/1.png", "test/b/2.png"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / file)
+    options = ["--data.name", "class_folder", "--data.path", str(tmp_path), "--model.classes", "2"]
+    with pytest.raises(ValueError, match="'class_folder' has no images to train on of: b"):
+        Session(parse_run([*tiny, *options])[0])
+
+
+def test_a_corrupt_image_that_is_found_in_training(tiny, tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.new("L", (8, 8)).save(tmp_path / "train" / name / f"{i}.png")
+    (tmp_path / "train" / "a" / "3.png").write_bytes(b"no image")
+    options = ["--data.name", "class_folder", "--data.path", str(tmp_path), "--model.classes", "2"]
+    options += ["--data.check", "false", "--objective.test_split", "none"]
+    assert train_command.main([*tiny, *options, "--objective.validation", "0"]) == 1
+    (line,) = re.findall("disentangle train: error: .*$", capsys.readouterr().err, re.MULTILINE)
+    assert re.search(r"cannot decode .*3\.png", line)

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from disentangle.data import room
+from disentangle.data.ground_truth import room
 from disentangle.data.ground_truth.rendered_shapes import ANGLES, REACH, SCALES, SOLIDS
 from disentangle.data.ground_truth.room import FLOOR, SOLID, WHITE, RoomView
 from disentangle.data.ground_truth.solids import Capsule, normalise

@@ -5,7 +5,8 @@ import h5py
 import numpy as np
 import pytest
 
-from disentangle.data import GroundTruthData, Shapes3D, shapes3d
+from disentangle.data import GroundTruthData, Shapes3D
+from disentangle.data.ground_truth import shapes3d
 from disentangle.data.official import OfficialFile
 
 SIZES = (2, 3, 1, 2, 4, 3)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from disentangle.data import GroundTruthData, SmallNORB, smallnorb
+from disentangle.data import GroundTruthData, SmallNORB
+from disentangle.data.ground_truth import smallnorb
 from disentangle.data.ground_truth.binary_matrix import map_matrix
 
 TRAINING = "smallnorb-5x46789x9x18x6x2x96x96-training"

@@ -252,7 +252,7 @@ def test_a_checkpoint_of_another_architecture(tiny_vae, capsys):
     folder = train(tiny_vae)
     more = ["--training.steps", "8", "--resume", "--model.code_dim", "7"]
     message = complaint(capsys, [*tiny_vae, *more])
-    assert "another architecture: model.code_dim is 10 there and 7 here" in message
+    assert "cannot go on from: model.code_dim is 10 there and 7 here" in message
     saved = yaml.safe_load((folder / "config.yaml").read_text())
     assert saved["model"]["code_dim"] == 10
 

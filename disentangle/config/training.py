@@ -17,7 +17,7 @@ class TrainingConfig:
         mixed_precision: Overrides what `accelerate launch` was told.
         channels_last: Keep images and convolutions in the memory order that they are fast in.
         compile: Compile the networks with `torch.compile`; penalties, which differentiate twice,
-            run without.
+            and decorrelated batch normalisation run without.
         flip: Mirror each image horizontally with probability ½.
         crop_padding: Move each image by up to so many pixels along either side; what comes in is
             black. 4 is usual for 32 px.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from disentangle.data import LabelledImages
 from disentangle.scoring.draws import Draws
-from disentangle.scoring.processes import ENCODED, Processes
+from disentangle.scoring.processes import DECODED, Processes
 from disentangle.scoring.progress import Progress
 from disentangle.scoring.subject import Subject
 from disentangle.training.recognition.classify import classify_images
@@ -53,10 +53,10 @@ class ClassifierSubject(Subject):
         self.model.to(self.device)
 
         def look(indices: Tensor) -> Tensor:
-            return classify_images(self.model, self.data, indices.cpu().numpy())
+            return classify_images(self.model, self.data.__getitems__(indices.cpu().numpy()))
 
         places = torch.arange(len(self.data), device=self.device)
-        return self.processes.map(look, places, chunk=ENCODED)
+        return self.processes.map(look, places, chunk=DECODED)
 
     @property
     def labels(self) -> NDArray:

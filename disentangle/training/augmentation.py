@@ -67,7 +67,8 @@ def cut_out(images: Tensor, numbers: Tensor, least: float) -> Tensor:
     """A random part of each image, resized to the whole.
 
     As torchvision's `RandomResizedCrop`: the part's share of the area is uniform, the logarithm of
-    the ratio of its sides as well. A part that would be longer than the image is cut to it.
+    the ratio of its sides as well. But the image is the square that the data set gives, of the size
+    it is trained at, and a part that would be longer than the image is cut to it, not drawn anew.
     Pixels in between are bilinear.
 
     Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015,

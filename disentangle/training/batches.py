@@ -100,10 +100,10 @@ def load_batches(
     loader = DataLoader(
         data,
         batch_sampler=sampler,
-        collate_fn=_as_fetched,
+        collate_fn=as_fetched,
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=ignore_signals,
     )
     labels = torch.from_numpy(data.labels) if isinstance(data, LabelledImages) else None
     for step, indices, pixels in zip(sampler.steps, sampler, loader, strict=True):
@@ -112,11 +112,12 @@ def load_batches(
         yield Batch(images, step, sampler.samples, sampler.seed, classes)
 
 
-def _ignore_signals(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
     """A signal to the whole process group is for the trainer, which still wants its batches."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
-def _as_fetched(images: Any) -> Any:
+def as_fetched(images: Any) -> Any:
+    """The batch as the data set gave it, in place of a collation."""
     return images

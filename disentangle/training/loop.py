@@ -279,7 +279,7 @@ def build_average(model: nn.Module, run: RunConfig) -> RunningAverage | None:
 
 
 def check_architecture(run: RunConfig, folder: RunFolder) -> None:
-    """Whether the checkpoints of a saved run are of the networks and optimizers of this one.
+    """Whether the checkpoints of a saved run are of what this one trains.
 
     Raises:
         ValueError: With the first option that differs, and its two values.
@@ -289,13 +289,13 @@ def check_architecture(run: RunConfig, folder: RunFolder) -> None:
         old, new = then.get(option), now.get(option)
         if old != new:
             raise ValueError(
-                f"the checkpoints in {folder.path} are of another architecture: {option} is {old} "
-                f"there and {new} here"
+                f"the checkpoints in {folder.path} are of another run, which this one cannot go on "
+                f"from: {option} is {old} there and {new} here"
             )
 
 
 def _state_options(config: dict[str, Any]) -> dict[str, Any]:
-    """The options that decide which tensors a checkpoint holds, by dotted name."""
+    """The options that decide what a checkpoint holds and what that means, by dotted name."""
     options = {"task": config["task"]}
     for section in ("model", "discriminator"):
         values = config.get(section) or {}
@@ -312,6 +312,9 @@ def _state_options(config: dict[str, Any]) -> dict[str, Any]:
     for name in ("discriminator_dim", "discriminator_depth"):
         options[f"objective.{name}"] = objective.get(name) if factor else None
     regulariser = objective.get("regulariser")
+    if config["task"] == "recognition":  # other images would be held out, or trained on
+        options |= {f"data.{key}": value for key, value in config["data"].items()}
+        options["objective.validation"] = objective.get("validation")
     return options | {
         "an average of the weights": bool(average),
         "a recogniser of the regulariser": regulariser == "variation_predictability",

@@ -14,6 +14,10 @@ from disentangle.data.base import checked_integer
 MODES = {1: "L", 3: "RGB"}
 
 
+class UndecodableImageError(OSError, ValueError):
+    """A file of an image is damaged, or no image."""
+
+
 class Decoder:
     """Decodes images, crops them to their central square and resizes it (Lanczos).
 
@@ -68,7 +72,7 @@ class Decoder:
                 pixels = self._prepare(image)
         # Decoders raise errors of many types on damaged files, SyntaxError among them.
         except Exception as error:
-            raise ValueError(f"cannot decode {name}: {error}") from error
+            raise UndecodableImageError(f"cannot decode {name}: {error}") from error
         array = np.array(pixels).reshape(self.image_size, self.image_size, -1)  # (H, W, C)
         return torch.from_numpy(array).permute(2, 0, 1)
 
@@ -83,7 +87,7 @@ class Decoder:
                 image.copy_(self.decode(source, name))
             except ValueError as error:
                 hint = "(--data.check true --data.on_corrupt skip leaves it out)"
-                raise ValueError(f"{error} {hint}") from error
+                raise UndecodableImageError(f"{error} {hint}") from error
         return images
 
     def _prepare(self, image: Image.Image) -> Image.Image:

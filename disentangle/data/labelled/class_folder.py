@@ -9,6 +9,8 @@ from disentangle.data.images.splitting import choose_split
 from disentangle.data.labelled.files import LabelledFiles
 
 SPLITS = ("train", "val", "test")
+# What is easily taken for a class and is none.
+LIKE_SPLITS = {*SPLITS, "training", "valid", "validation", "testing"}
 
 
 class ClassFolder(LabelledFiles):
@@ -69,6 +71,8 @@ class ClassFolder(LabelledFiles):
         folder = Path(path)
         check_folder(folder)
         splits = [name for name in SPLITS if _folder_names(folder / name)]
+        if not splits:
+            _refuse_other_splits(folder)
         root = _split_folder(folder, split, splits)
         found = find_images(root)
         roots = [folder / name for name in splits] or [folder]
@@ -92,6 +96,14 @@ def _folder_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return [each.name for each in folder.iterdir() if each.is_dir() and each.name[0] != "."]
+
+
+def _refuse_other_splits(folder: Path) -> None:
+    """Raises `ValueError` if a folder that should be of a class has the name of a split."""
+    for name in sorted(_folder_names(folder)):
+        if name.lower() in LIKE_SPLITS and _folder_names(folder / name):
+            known = ", ".join(SPLITS)
+            raise ValueError(f"{folder / name} must be called one of {known}, or be a class")
 
 
 def _split_folder(folder: Path, split: str, splits: list[str]) -> Path:

@@ -38,7 +38,7 @@ class LabelledSubset(LabelledImages):
 
 
 def hold_out(data: LabelledImages, fraction: float) -> tuple[LabelledSubset, LabelledSubset]:
-    """The data set divided in two, with the same share of each class; always in the same way.
+    """The data set divided in two, with about the same share of each class; always in the same way.
 
     Args:
         data: The whole.
@@ -54,6 +54,10 @@ def hold_out(data: LabelledImages, fraction: float) -> tuple[LabelledSubset, Lab
         >>> len(rest), len(held_out)
         (1293, 144)
     """
+    counts = np.bincount(data.labels, minlength=len(data.class_names))
+    if counts.min() < 2:
+        name = data.class_names[counts.argmin()]
+        raise ValueError(f"every class needs 2 images to be divided, {name!r} has {counts.min()}")
     from sklearn.model_selection import train_test_split  # late, since it takes a moment
 
     parts = train_test_split(

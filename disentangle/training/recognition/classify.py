@@ -4,37 +4,59 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers import ModelMixin
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.utils.data import DataLoader
 
 from disentangle.data import ImageData, scale_pixels
-from disentangle.data.base import Integers
 from disentangle.models.modes import evaluation_mode
-
-BATCH = 250  # images at once
+from disentangle.training.batches import as_fetched, ignore_signals
 
 
 @torch.no_grad()
-def classify_images(model: ModelMixin, data: ImageData, indices: Integers) -> Tensor:
-    """The logits, float32 `(N, classes)`, of the images of a data set at some places `(N,)`."""
+def classify_images(model: ModelMixin, pixels: Tensor) -> Tensor:
+    """The logits, float32 `(N, classes)`, of images uint8 `(N, C, H, W)`."""
     with evaluation_mode(model):
-        return model(scale_pixels(data.__getitems__(indices).to(model.device))).float()
+        return model(scale_pixels(pixels.to(model.device, non_blocking=True))).float()
 
 
 @torch.no_grad()
-def classify(model: ModelMixin, data: ImageData, accelerator: Accelerator) -> Tensor:
+def classify(
+    model: ModelMixin,
+    data: ImageData,
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    workers: int = 0,
+) -> Tensor:
     """The logits of all images, known to every process; each computes a part.
+
+    Of the running statistics, which each process has measured on its own images, those of the first
+    count, in every process; it is the model that the first one writes.
 
     Args:
         model: On the device of the accelerator.
         data: `N` images.
         accelerator: Knows the processes and the precision.
+        batch_size: Images that a process looks at at once.
+        workers: Processes that decode, for each process.
 
     Returns:
         Float32 `(N, classes)`, on the host.
     """
-    parts = np.split(np.arange(len(data)), range(BATCH, len(data), BATCH))
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, 0)
+    parts = np.split(np.arange(len(data)), range(batch_size, len(data), batch_size))
+    own = parts[accelerator.process_index :: accelerator.num_processes]
+    loader = DataLoader(
+        data,
+        batch_sampler=[part.tolist() for part in own],
+        collate_fn=as_fetched,
+        num_workers=workers,
+        worker_init_fn=ignore_signals,
+    )
     whole = torch.zeros(len(data), model.config.classes, device=model.device)
     with accelerator.autocast():
-        for indices in parts[accelerator.process_index :: accelerator.num_processes]:
-            whole[indices] = classify_images(model, data, indices)
+        for indices, pixels in zip(own, loader, strict=True):
+            whole[indices] = classify_images(model, pixels)
     return accelerator.reduce(whole, "sum").cpu()  # each row is zero but in one process

@@ -1,5 +1,6 @@
 """The task `recognition`: a classifier, chosen by how well it does on images held out."""
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers import ModelMixin
@@ -30,6 +31,7 @@ class RecognitionTask(Task):
         self.run, self.objective, self.accelerator = run, run.objective, accelerator
         self.parts = run.training.accumulation
         self.data, self.held_out = divide(run, check_classes(run, data))
+        check_test_images(run)
         model = run.build_model().to(accelerator.device)
         if (file := run.objective.pretrained) is not None:
             load_torchvision_weights(model, file, leave_out=run.objective.pretrained_except)
@@ -49,7 +51,16 @@ class RecognitionTask(Task):
         due = step % self.objective.validate_every == 0 or step == self.run.training.steps
         if self.held_out is None or not due:
             return {}
-        logits = classify(model, self.held_out, self.accelerator)
+        training = self.run.training
+        logits = classify(
+            model,
+            self.held_out,
+            self.accelerator,
+            batch_size=training.batch_size // self.accelerator.num_processes,
+            workers=training.workers,
+        )
+        if not logits.isfinite().all():
+            raise FloatingPointError(f"what the classifier says is not finite after step {step}")
         scores = accuracy(logits, self.held_out.labels)
         values = {"top_1": scores.score, "top_5": scores.top_5, "loss": scores.cross_entropy}
         device = self.accelerator.device
@@ -88,7 +99,33 @@ def check_classes(run: RunConfig, data: ImageData) -> LabelledImages:
         raise ValueError(
             f"model.classes is {classes}, but the data set {name!r} has {len(data.class_names)}"
         )
+    counts = np.bincount(data.labels, minlength=classes)
+    if not counts.all():
+        missing = [data.class_names[k] for k in np.flatnonzero(counts == 0)]
+        raise ValueError(f"{name!r} has no images to train on of: {', '.join(missing)}")
     return data
+
+
+def check_test_images(run: RunConfig) -> None:
+    """Whether the run can be tested in the end, on other images than it is trained on.
+
+    Raises:
+        ValueError: If it is trained on them, or the data set has no such images.
+    """
+    assert isinstance(run.objective, RecognitionObjective)
+    split, name = run.objective.test_split, run.data["name"]
+    if split == "none":
+        return
+    if run.data.get("split") == split:
+        raise ValueError(f"data.split is {split}, on which the run is to be tested")
+    changes = {"split": split} | ({"check": False} if "check" in run.data else {})
+    try:
+        run.build_data(**changes)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{name!r} cannot be tested with objective.test_split {split} (none tests nothing): "
+            f"{error}"
+        ) from error
 
 
 def divide(run: RunConfig, data: LabelledImages) -> tuple[LabelledImages, LabelledImages | None]:
