@@ -38,7 +38,9 @@ COLUMNS = 3  # panels side by side
 PANEL = (3.6, 2.8)
 NARROWEST = 5.5
 HANDLE, LETTER = 0.7, 0.085  # of an entry of the legend, with room to spare
-MARGIN = 0.6
+LINE = 0.21  # of the legend
+FEW = 3  # entries of a legend that is a single column
+MARGIN = 0.4
 CELL, LEAST = (0.3, 0.8), (1.0, 3.2)  # height and width of a cell and of a heat map
 DPI = 150
 LEAST_RATIO = 3  # of the ends of a logarithmic axis
@@ -164,8 +166,10 @@ def _draw(
     labels = dict.fromkeys(curve.label for curves in panels.values() for curve in curves)
     looks = dict(zip(labels, cycle(LOOKS), strict=False))
     entry = HANDLE + LETTER * max(map(len, labels))
-    width = max(PANEL[0] * columns, NARROWEST, entry)
-    size = (width, PANEL[1] * rows + MARGIN)
+    width = max(PANEL[0] * columns, NARROWEST, entry * (1 if len(labels) <= FEW else 2))
+    legend_columns = int(width / entry)
+    legend_rows = math.ceil(len(labels) / legend_columns)
+    size = (width, PANEL[1] * rows + MARGIN + LINE * legend_rows)
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, (title, curves) in zip(grid, panels.items(), strict=False):
@@ -182,7 +186,7 @@ def _draw(
     figure.supylabel(y_label, fontsize="medium")
     handles = [Line2D([], [], label=_as_text(label), **look) for label, look in looks.items()]
     figure.legend(
-        handles=handles, loc="outside upper center", ncols=int(width / entry), frameon=False
+        handles=handles, loc="outside upper center", ncols=legend_columns, frameon=False
     )
     return figure
 
