@@ -167,6 +167,8 @@ def plan_runs(
         common: dict[str, Any] = {"draws": draws, "processes": processes, "device": device}
         subject: Subject
         if folder.recognises:
+            if options.encoder == "fit":
+                raise ValueError(f"--encoder fit needs the run of a generator, not {path}")
             subject = _test_classifier(folder, str(path), common)
         else:
             model, fits = folder.load_generator(), options.encoder == "fit"

@@ -185,9 +185,7 @@ def _draw(
     figure.supxlabel(x_label, fontsize="medium")
     figure.supylabel(y_label, fontsize="medium")
     handles = [Line2D([], [], label=_as_text(label), **look) for label, look in looks.items()]
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=legend_columns, frameon=False
-    )
+    figure.legend(handles=handles, loc="outside upper center", ncols=legend_columns, frameon=False)
     return figure
 
 

@@ -149,6 +149,10 @@ def test_weights_of_torchvision_to_start_from(tiny, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in kept)
     with pytest.raises(ValueError, match=r"conv1\.weight must have the shape"):
         Session(parse_run([*tiny, *options])[0])
+    train(tiny, *options, *new, "--training.steps", "1", "--objective.validation", "0")
+    (tmp_path / "resnet18.pth").unlink()  # a run that is resumed does not start again
+    options += ["--training.steps", "2", "--objective.validation", "0"]
+    Session(parse_run([*tiny, *options, *new])[0], resume="latest")
 
 
 def make_batch(labels=(0, 1, 2, 3), step=3):

@@ -79,6 +79,8 @@ class Session:
         set_seed(run.seed)  # for the initial weights; every later draw has a stream of its own
         self.task = TASK_CLASSES[run.task](run, self.accelerator, self.data)
         self.samples = share_batch(run, len(self.task.data), self.accelerator)
+        if checkpoint is None:
+            self.task.begin()
         self.average = build_average(self.task.learner.raw, run)
         if self.average is not None:
             self.accelerator.register_for_checkpointing(self.average)

@@ -41,6 +41,15 @@ class Task(ABC):
     def exports(self) -> dict[str, ModelMixin]:
         """The models to save, by the name of their folder."""
 
+    def begin(self) -> None:
+        """What a fresh run does before its first step, and one that is resumed does not.
+
+        Raises:
+            ValueError: If a file to start from does not fit.
+            FileNotFoundError: If it is missing.
+        """
+        return
+
     @abstractmethod
     def step(self, batch: Batch) -> Terms:
         """Trains on a batch and reports the terms of the loss, each a 0-d tensor."""

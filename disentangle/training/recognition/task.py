@@ -33,14 +33,18 @@ class RecognitionTask(Task):
         self.data, self.held_out = divide(run, check_classes(run, data))
         check_test_images(run)
         model = run.build_model().to(accelerator.device)
-        if (file := run.objective.pretrained) is not None:
-            load_torchvision_weights(model, file, leave_out=run.objective.pretrained_except)
         self.learner = Learner(run, accelerator, model, treated=True)
 
     @property
     def exports(self) -> dict[str, ModelMixin]:
         """The classifier."""
         return {"model": self.learner.raw}
+
+    def begin(self) -> None:
+        """Puts in the weights to start from, if the run names any."""
+        if (file := self.objective.pretrained) is not None:
+            left_out = self.objective.pretrained_except
+            load_torchvision_weights(self.learner.raw, file, leave_out=left_out)
 
     def step(self, batch: Batch) -> Terms:
         """Trains on a batch and reports the loss and the accuracy on it."""
