@@ -12,6 +12,7 @@ The floor counts the floating-point operations of convolutions and products once
 import multiprocessing
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,6 +30,7 @@ from disentangle.data import RenderedSprites
 from disentangle.models.subspace_vae import SubspaceVAE
 from disentangle.models.vae_encoders import ConvEncoder
 from disentangle.training.batches import Batch, StepSampler, load_batches
+from disentangle.training.memory import keep_freed_memory
 from disentangle.training.vae.losses import gaussian_divergence, reconstruction_loss
 from disentangle.training.vae.task import VAETask
 
@@ -99,6 +101,7 @@ class OurLoop:
     """The loop of a run, but for what it writes."""
 
     def __init__(self) -> None:
+        keep_freed_memory()
         run = make_run()
         self.step = VAETask(run, Accelerator(), DATA).step
         sampler = StepSampler(
@@ -147,7 +150,7 @@ def print_profile(loop: PlainLoop | OurLoop) -> None:
 
 
 def serve(build: type[PlainLoop] | type[OurLoop], orders: Connection) -> None:
-    """Does what is asked for, in a process of its own, until nothing is."""
+    """Does what is asked for, in a process of its own, as long as somebody asks."""
     torch.manual_seed(0)
     loop = build()
     at_hand = loop.fetch()
@@ -157,9 +160,10 @@ def serve(build: type[PlainLoop] | type[OurLoop], orders: Connection) -> None:
         "data at hand": partial(complete, partial(loop.step, at_hand)),  # type: ignore[arg-type]
         "profile": partial(print_profile, loop),
     }
-    while part := orders.recv():
-        parts[part]()
-        orders.send(None)
+    with suppress(EOFError):  # the other side has ended
+        while True:
+            parts[orders.recv()]()
+            orders.send(None)
 
 
 def start(build: type[PlainLoop] | type[OurLoop]) -> Callable[[str], None]:
