@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jsonargparse import ArgumentParser
 
 from disentangle.experiments import Run, group_by_experiment
+from disentangle.training.logs import read_lines
 from disentangle.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -56,6 +57,17 @@ def choose_file(
     if file.exists() and not overwrite:
         raise ValueError(f"{file} exists: add --overwrite to replace it, or choose --output")
     return file
+
+
+def read_metrics(folder: RunFolder) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl` of a run.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if not folder.metrics.is_file():
+        raise ValueError(f"{folder.path} has no {folder.metrics.name}: it has not been trained")
+    return read_lines(folder.metrics)
 
 
 def write_picture(file: Path, picture: bytes, *, overwrite: bool) -> None:

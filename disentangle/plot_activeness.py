@@ -19,11 +19,11 @@ from disentangle.curves import (
     choose_file,
     group_runs,
     merge_runs,
+    read_metrics,
     write_picture,
 )
 from disentangle.parsing import new_parser
 from disentangle.training.collapse import PREFIX, split_activeness_name
-from disentangle.training.logs import read_lines
 from disentangle.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -77,10 +77,8 @@ def read_run(folder: RunFolder) -> Run:
     """
     if folder.recognises:
         raise ValueError(f"{folder.path} is a run of the task recognition: it has no subspaces")
-    if not folder.metrics.is_file():
-        raise ValueError(f"{folder.path} has no {folder.metrics.name}: it has not been trained")
     subspaces: dict[str, dict[int, float]] = {}
-    for line in read_lines(folder.metrics):
+    for line in read_metrics(folder):
         for name, value in line.items():
             if (subspace := split_activeness_name(name)) is not None:
                 subspaces.setdefault(subspace, {})[line["step"]] = (

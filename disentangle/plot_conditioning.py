@@ -21,11 +21,11 @@ from disentangle.curves import (
     choose_file,
     group_runs,
     merge_runs,
+    read_metrics,
     write_picture,
 )
 from disentangle.parsing import new_parser
 from disentangle.tables import Cell, format_table
-from disentangle.training.logs import read_lines
 from disentangle.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def tabulate(folders: Sequence[RunFolder], quantity: str, layers: Sequence[str])
     header = ["run", "layer", "step", *MEASURES]
     rows: list[list[Cell]] = []
     for folder in folders:
-        lines = read_lines(folder.metrics)
+        lines = read_metrics(folder)
         for layer in layers:
             names = [measure_name(layer, quantity, measure) for measure in MEASURES]
             if last := next((line for line in reversed(lines) if names[0] in line), None):
@@ -129,11 +129,9 @@ def read_run(folder: RunFolder, quantity: str, measure: str) -> Run:
     Raises:
         ValueError: If there are none; it names what there is.
     """
-    if not folder.metrics.is_file():
-        raise ValueError(f"{folder.path} has no {folder.metrics.name}: it has not been trained")
     layers: dict[str, dict[int, float]] = {}
     recorded = set()
-    for line in read_lines(folder.metrics):
+    for line in read_metrics(folder):
         for name, value in line.items():
             layer, *kind = split_measure_name(name) or [""]
             recorded.update(kind[:1])
