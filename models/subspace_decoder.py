@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from disentangle.models.layers import SubspaceLayer
+from disentangle.models.layers.image_convolution import ImageConvTranspose2d
 from disentangle.models.layers.residual import SLOPE, ResidualBlock
 from disentangle.models.vae_encoders import SMALLEST
 from disentangle.orthogonality import WeightConstraint
@@ -13,11 +14,16 @@ from disentangle.orthogonality import WeightConstraint
 
 def conv_steps(widths: list[int]) -> list[nn.Module]:
     """ReLU and a transposed convolution of 4 × 4 from each of `widths` to the next."""
-    return [
-        # In place: on a CPU the fresh memory of a feature map costs more than its ReLU.
-        nn.Sequential(nn.ReLU(inplace=True), nn.ConvTranspose2d(a, b, 4, stride=2, padding=1))
-        for a, b in itertools.pairwise(widths)
+    *features, channels = widths
+    convolutions = [
+        *(
+            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1)
+            for a, b in itertools.pairwise(features)
+        ),
+        ImageConvTranspose2d(features[-1], channels),
     ]
+    # In place: on a CPU the fresh memory of a feature map costs more than its ReLU.
+    return [nn.Sequential(nn.ReLU(inplace=True), convolution) for convolution in convolutions]
 
 
 def residual_steps(widths: list[int]) -> list[nn.Module]:

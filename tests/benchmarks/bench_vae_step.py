@@ -1,7 +1,8 @@
 """A training step of the VAE, data included, beside a plain loop, and where its time goes.
 
 The plain loop is a straightforward one on the same network: images are fetched, converted to float
-and collated one by one, the usual memory order, ReLUs that each take fresh memory, unfused Adam.
+and collated one by one, the usual memory order, ReLUs that each take fresh memory, PyTorch's own
+transposed convolutions, unfused Adam.
 Neither loop logs or saves. Each has a process of its own, since how a process keeps freed memory
 counts; they take turns.
 
@@ -27,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from disentangle.config import RunConfig, TrainingConfig, VAEObjective
 from disentangle.data import RenderedSprites
+from disentangle.models.layers.image_convolution import ImageConvTranspose2d
 from disentangle.models.subspace_vae import SubspaceVAE
 from disentangle.models.vae_encoders import ConvEncoder
 from disentangle.training.batches import Batch, StepSampler, load_batches
@@ -81,6 +83,8 @@ class PlainLoop:
         for module in self.model.decoder.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = False
+            elif isinstance(module, ImageConvTranspose2d):
+                module.__class__ = nn.ConvTranspose2d  # the same but for how it is computed
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4, fused=False)
         self.images = iter(DataLoader(OneByOne(), batch_size=BATCH, shuffle=True))
 
