@@ -4,7 +4,7 @@ The plain step is what a straightforward loop does: the usual memory order, conv
 point of a subspace in place of its basis, images made for each of the two steps, the discriminator
 called once for real and once for made images and left to collect gradients in the generator's step,
 unfused Adam, and NOG by `torch.linalg.svd`. R1, due in one step of sixteen, is left out of all of
-them.
+them. The plain steps and ours have a process each; they take turns.
 
 The floor counts the floating-point operations of the step's convolutions and products once: three
 passes through the generator (forward, and backward for inputs and for weights) and eight through
@@ -21,10 +21,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from disentangle.config import GANObjective, OptimizerConfig, RunConfig, TrainingConfig
+from disentangle.data import RenderedSprites
 from disentangle.models.eigengan import SLOPE, EigenBlock
 from disentangle.orthogonality import optimal_learning_rate
 from disentangle.orthogonality.techniques import nearest_orthogonal_gradients
@@ -32,7 +32,9 @@ from disentangle.training.batches import Batch
 from disentangle.training.gan.adversarial import discriminator_loss, generator_loss
 from disentangle.training.gan.augment import DRAWS, diff_augment
 from disentangle.training.gan.task import GANTask
+from disentangle.training.memory import keep_freed_memory
 
+from .subprocesses import Parts, print_profile, start
 from .timing import median_seconds, median_seconds_each, print_table
 
 SIZE, BATCH = 64, 16
@@ -40,6 +42,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cuda":
     SIZE, BATCH = 256, 64
 OBJECTIVE = GANObjective()
+DATA = RenderedSprites(image_size=32)  # asked for when samples are drawn, so never here
 
 
 def make_run(*techniques: str, size: int = SIZE) -> RunConfig:
@@ -118,7 +121,7 @@ class PlainStep:
 def make_step(*techniques: str, size: int = SIZE) -> Callable[[Batch], object]:
     run = make_run(*techniques, size=size)
     accelerator = Accelerator(mixed_precision=run.training.mixed_precision)
-    return GANTask(run, accelerator, run.build_data()).step
+    return GANTask(run, accelerator, DATA).step
 
 
 def complete(step: Callable[[Batch], object], batch: Batch) -> None:
@@ -171,28 +174,27 @@ def synchronised(function: Callable[..., object], *arguments: object) -> None:
         torch.cuda.synchronize()
 
 
-def print_profile(step: Callable[[Batch], object], batch: Batch) -> None:
-    activities = [ProfilerActivity.CPU]
-    if DEVICE.type == "cuda":
-        activities.append(ProfilerActivity.CUDA)
-    with profile(activities=activities) as recorded:
-        complete(step, batch)
-    order = f"self_{DEVICE.type}_time_total"
-    print(recorded.key_averages().table(sort_by=order, row_limit=12, max_name_column_width=40))
+def prepare_plain() -> Parts:
+    batch = make_batch(step=1)
+    steps = {name: PlainStep(nog=nog) for name, nog in (("none", False), ("nog by SVD", True))}
+    return {f"plain, {name}": partial(complete, step, batch) for name, step in steps.items()}
+
+
+def prepare_ours() -> Parts:
+    keep_freed_memory()
+    batch = make_batch(step=1)
+    parts: dict[str, Callable[[], object]] = {
+        ", ".join(techniques) or "none": partial(complete, make_step(*techniques), batch)
+        for techniques in ((), ("nog",), ("olr",), ("nog", "olr"))
+    }
+    return parts | {"profile": partial(print_profile, parts["nog"])}
 
 
 def main() -> None:
-    torch.manual_seed(0)
-    batch, plain = make_batch(step=1), PlainStep(nog=False)
-    steps = {
-        "plain, none": plain,
-        "plain, nog by SVD": PlainStep(nog=True),
-        "none": make_step(),
-        "nog": make_step("nog"),
-        "olr": make_step("olr"),
-        "nog, olr": make_step("nog", "olr"),
-    }
-    times = median_seconds_each([partial(complete, step, batch) for step in steps.values()])
+    plain, ours = start(prepare_plain), start(prepare_ours)
+    steps = {name: partial(plain, name) for name in ("plain, none", "plain, nog by SVD")}
+    steps |= {name: partial(ours, name) for name in ("none", "nog", "olr", "nog, olr")}
+    times = median_seconds_each(list(steps.values()))
     seconds = dict(zip(steps, times, strict=True))
     rows = []
     for name, s in seconds.items():
@@ -209,7 +211,7 @@ def main() -> None:
         ["size", "step, ms", "NOG, ms", "OLR, ms", "NOG's share", "OLR's share"],
         [measure_techniques(size) for size in (32, 64, 128, 256)],
     )
-    operations, floor = floor_seconds(plain)
+    operations, floor = floor_seconds(PlainStep(nog=False))
     share = floor / seconds["none"]
-    print(f"Floor: {operations:.1f} GFLOP, {1e3 * floor:.1f} ms, {share:.0%} of the step `none`")
-    print_profile(steps["nog"], batch)
+    print(f"Floor: {operations:.1f} GFLOP, {1e3 * floor:.1f} ms, {share:.0%} of `none`", flush=True)
+    ours("profile")

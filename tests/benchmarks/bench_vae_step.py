@@ -10,19 +10,15 @@ The floor counts the floating-point operations of convolutions and products once
 (forward, and backward for inputs and for weights), at the speed of one large product of matrices.
 """
 
-import multiprocessing
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,6 +32,7 @@ from disentangle.training.memory import keep_freed_memory
 from disentangle.training.vae.losses import gaussian_divergence, reconstruction_loss
 from disentangle.training.vae.task import VAETask
 
+from .subprocesses import Parts, print_profile, start
 from .timing import median_seconds, median_seconds_each, print_table
 
 SIZE, BATCH = 64, 64
@@ -143,50 +140,24 @@ def floor_seconds() -> tuple[float, float]:
     return operations / 1e9, operations * seconds / (2 * 2048**3)
 
 
-def print_profile(loop: PlainLoop | OurLoop) -> None:
-    activities = [ProfilerActivity.CPU]
-    if DEVICE.type == "cuda":
-        activities.append(ProfilerActivity.CUDA)
-    with profile(activities=activities) as recorded:
-        whole(loop)
-    order = f"self_{DEVICE.type}_time_total"
-    print(recorded.key_averages().table(sort_by=order, row_limit=12, max_name_column_width=40))
-
-
-def serve(build: type[PlainLoop] | type[OurLoop], orders: Connection) -> None:
-    """Does what is asked for, in a process of its own, as long as somebody asks."""
-    torch.manual_seed(0)
+def prepare(build: type[PlainLoop] | type[OurLoop]) -> Parts:
+    """What is measured of a loop."""
     loop = build()
     at_hand = loop.fetch()
-    parts: dict[str, Callable[[], object]] = {
-        "whole": partial(whole, loop),
+    step = partial(whole, loop)
+    return {
+        "whole": step,
         "data only": partial(complete, loop.fetch),
         "data at hand": partial(complete, partial(loop.step, at_hand)),  # type: ignore[arg-type]
-        "profile": partial(print_profile, loop),
+        "profile": partial(print_profile, step),
     }
-    with suppress(EOFError):  # the other side has ended
-        while True:
-            parts[orders.recv()]()
-            orders.send(None)
-
-
-def start(build: type[PlainLoop] | type[OurLoop]) -> Callable[[str], None]:
-    """A process with a loop, as a function that has a part of it done there."""
-    orders, theirs = multiprocessing.Pipe()
-    context = multiprocessing.get_context("spawn")
-    context.Process(target=serve, args=(build, theirs), daemon=True).start()
-
-    def ask(part: str) -> None:
-        orders.send(part)
-        orders.recv()
-
-    return ask
 
 
 def main() -> None:
-    loops = {"plain": start(PlainLoop), "ours": start(OurLoop)}
+    loops = {"plain": PlainLoop, "ours": OurLoop}
+    ask = {name: start(partial(prepare, build)) for name, build in loops.items()}
     parts = [(name, part) for name in loops for part in ("whole", "data only", "data at hand")]
-    times = median_seconds_each([partial(loops[name], part) for name, part in parts], repeats=25)
+    times = median_seconds_each([partial(ask[name], part) for name, part in parts], repeats=25)
     seconds = dict(zip(parts, times, strict=True))
     rows = []
     for (name, part), s in seconds.items():
@@ -201,4 +172,4 @@ def main() -> None:
     operations, floor = floor_seconds()
     share = floor / seconds["ours", "whole"]
     print(f"Floor: {operations:.1f} GFLOP, {1e3 * floor:.1f} ms, {share:.0%} of ours", flush=True)
-    loops["ours"]("profile")
+    ask["ours"]("profile")
