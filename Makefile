@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+LOWEST := .venv-lowest
 
-.PHONY: quickstart test lint format bench clean
+.PHONY: quickstart test test-install test-lowest lint format bench clean
 .DELETE_ON_ERROR:
 
 quickstart: $(INSTALLED)  ## train a small VAE on sprites, score it, draw its traversals
@@ -14,6 +15,12 @@ quickstart: $(INSTALLED)  ## train a small VAE on sprites, score it, draw its tr
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses 2
+
+test-install: $(INSTALLED)  ## build the wheel, install it in a fresh environment and use it there
+	tests/install/check $(BIN)/python
+
+test-lowest: $(LOWEST)/.installed  ## the tests with the oldest versions that pyproject.toml allows
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 --override-ini filterwarnings=default
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -29,11 +36,18 @@ bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks
 
 clean:  ## removes the environment and caches, never a run
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
+	rm -rf .venv $(LOWEST) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 		"Python 3.11 or newer is needed, found %d.%d: make PYTHON=python3.12 …" % sys.version_info[:2])'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[test,dev]'
+	@touch $@
+
+$(LOWEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install uv
+	$(LOWEST)/bin/uv pip install --python $(LOWEST)/bin/python --resolution lowest-direct \
+		--editable '.[test]'
 	@touch $@

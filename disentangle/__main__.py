@@ -14,6 +14,7 @@ COMMANDS = {
     "explore": "write a page on which the axes of a run, or of two, are moved",
     "plot-conditioning": "draw how well conditioned the layers of runs were",
     "plot-activeness": "draw how much each subspace of runs changed the image",
+    "report": "write one file about runs: configuration, scores, curves, traversals",
 }
 MODULES = {"data": "show_data"}  # `disentangle.data` is the package of the data sets
 

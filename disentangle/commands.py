@@ -22,9 +22,20 @@ def bad_input_exits(command: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, OSError) as error:
-        print(f"disentangle {command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        message = show_plainly(" ".join(str(error).split()))
+        print(f"disentangle {command}: error: {message}", file=sys.stderr)
         sys.exit(2)
+
+
+def show_plainly(text: str) -> str:
+    """Text without what a terminal would obey, or could not show: escapes in its place.
+
+    Examples:
+        >>> show_plainly("größer" + chr(27)).isprintable(), show_plainly("größer")
+        (True, 'größer')
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:

@@ -1,10 +1,11 @@
-"""Figures: panels of curves over training steps with one legend, and heat maps."""
+"""Figures: panels of curves over training steps with one legend, bars, and heat maps."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from itertools import cycle
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -41,9 +42,14 @@ HANDLE, LETTER = 0.7, 0.085  # of an entry of the legend, with room to spare
 LINE = 0.21  # of the legend
 FEW = 3  # entries of a legend that is a single column
 MARGIN = 0.4
+TITLE = 40  # characters of a line above a panel
+BAR = 0.26  # height, with the space to the next
+BARS = 5  # width, without their names
 CELL, LEAST = (0.3, 0.8), (1.0, 3.2)  # height and width of a cell and of a heat map
 DPI = 150
 LEAST_RATIO = 3  # of the ends of a logarithmic axis
+FULL_RATIO = 10  # below, a logarithmic axis has lines between the powers of ten
+BELOW = 0.98  # of the least value possible: where an axis that reaches it ends, not to cut a line
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
@@ -74,15 +80,27 @@ class Curve(NamedTuple):
 
 
 def draw_curves(
-    panels: Mapping[str, Sequence[Curve]], *, x_label: str, y_label: str, logarithmic: bool
+    panels: Mapping[str, Sequence[Curve]],
+    *,
+    x_label: str,
+    y_label: str,
+    logarithmic: bool,
+    least: float | None = None,
+    shared: bool = True,
+    columns: int = COLUMNS,
+    order: Sequence[str] = (),
 ) -> Figure:
-    """Draws a panel of curves for each title, all on the same scale, and a legend above.
+    """Draws a panel of curves for each title and a legend above.
 
     Args:
         panels: Curves by the title of their panel, at least one.
         x_label: Below the panels of the last row.
         y_label: Beside the first panel of each row.
         logarithmic: Whether the vertical axis is.
+        least: Below which there can be no value, and the vertical axis does not go.
+        shared: Whether all panels have the same scale, or each its own.
+        columns: At most as many panels side by side.
+        order: Labels that looks are given to first, for those of several figures to be the same.
 
     Returns:
         A figure that no window and no global state of matplotlib knows.
@@ -95,7 +113,69 @@ def draw_curves(
         ['NOG']
     """
     with _own_style():
-        return _draw(panels, x_label, y_label, logarithmic)
+        looks = _choose_looks(panels, order)
+        figure, grid = _make_panels(len(panels), looks, columns, shared=shared)
+        for axes, (title, curves) in zip(grid, panels.items(), strict=True):
+            axes.set_title(fill(_as_text(title), TITLE))
+            for curve in curves:
+                _draw_curve(axes, curve, looks[curve.label])
+        grid[0].xaxis.set_major_formatter(EngFormatter(sep=""))  # 100k
+        if logarithmic:
+            for axes in grid[:1] if shared else grid:
+                _make_logarithmic(axes, least)
+            for axes in grid:
+                low, high = axes.get_ylim()
+                axes.grid(visible=high < FULL_RATIO * low, which="minor", axis="y")
+        figure.supxlabel(x_label, fontsize="medium")
+        figure.supylabel(y_label, fontsize="medium")
+        return figure
+
+
+def draw_bars(
+    names: Sequence[str],
+    values: np.ndarray,
+    *,
+    errors: np.ndarray | None = None,
+    x_label: str,
+    largest: float = 0.0,
+) -> Figure:
+    """Draws a horizontal bar from zero for each value, with the value beside it.
+
+    Args:
+        names: `N` names, from the top.
+        values: `(N,)`, not negative; what is not finite has no bar and says so.
+        errors: `(N,)`, half the length of the whiskers; none where it is not finite.
+        x_label: Below.
+        largest: Value that has room as well, for figures with the same scale.
+
+    Examples:
+        >>> figure = draw_bars(["a", "b"], np.array([0.5, np.nan]), x_label="1")
+        >>> [text.get_text() for text in figure.axes[0].texts]
+        ['0.5', 'nan']
+    """
+    heights = np.arange(len(names))
+    finite = np.where(np.isfinite(values), values, 0.0)
+    whiskers = np.zeros_like(finite) if errors is None else np.nan_to_num(errors, posinf=0.0)
+    with _own_style():
+        size = (BARS + LETTER * max(map(len, names)), BAR * len(names) + 2 * MARGIN)
+        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+        axes = figure.subplots()
+        axes.grid(visible=False, axis="y")
+        axes.set_axisbelow(True)
+        axes.barh(heights, finite, height=0.7, color=COLOURS[0])
+        if whiskers.any():
+            axes.errorbar(finite, heights, xerr=whiskers, fmt="none", ecolor="black", elinewidth=1)
+        for height, value, end in zip(heights, values, finite + whiskers, strict=True):
+            axes.annotate(
+                f"{value:.2g}", (end, height), (4, 0), textcoords="offset points", va="center"
+            )
+        axes.set_yticks(heights, [_as_text(name) for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        most = max((finite + whiskers).max(), largest) or 1.0
+        axes.set_xlim(0, 1.15 * most)  # there is a number beside the longest bar
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(x_label)
+    return figure
 
 
 def draw_heat_map(
@@ -158,35 +238,35 @@ def _own_style() -> Iterator[None]:
         yield
 
 
-def _draw(
-    panels: Mapping[str, Sequence[Curve]], x_label: str, y_label: str, logarithmic: bool
-) -> Figure:
-    columns = min(len(panels), COLUMNS)
-    rows = math.ceil(len(panels) / columns)
-    labels = dict.fromkeys(curve.label for curves in panels.values() for curve in curves)
-    looks = dict(zip(labels, cycle(LOOKS), strict=False))
-    entry = HANDLE + LETTER * max(map(len, labels))
-    width = max(PANEL[0] * columns, NARROWEST, entry * (1 if len(labels) <= FEW else 2))
+def _choose_looks(
+    panels: Mapping[str, Sequence[Curve]], order: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Colour and dashes of each label that is drawn."""
+    drawn = dict.fromkeys(curve.label for curves in panels.values() for curve in curves)
+    labels = dict.fromkeys([*order, *drawn])
+    looks = zip(labels, cycle(LOOKS), strict=False)
+    return {label: look for label, look in looks if label in drawn}
+
+
+def _make_panels(
+    count: int, looks: Mapping[str, dict[str, Any]], columns: int, *, shared: bool
+) -> tuple[Figure, np.ndarray]:
+    """A figure with a legend, and its panels."""
+    columns = min(count, columns)
+    rows = math.ceil(count / columns)
+    entry = HANDLE + LETTER * max(map(len, looks))
+    width = max(PANEL[0] * columns, NARROWEST, entry * (1 if len(looks) <= FEW else 2))
     legend_columns = int(width / entry)
-    legend_rows = math.ceil(len(labels) / legend_columns)
+    legend_rows = math.ceil(len(looks) / legend_columns)
     size = (width, PANEL[1] * rows + MARGIN + LINE * legend_rows)
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes, (title, curves) in zip(grid, panels.items(), strict=False):
-        axes.set_title(_as_text(title))
-        for curve in curves:
-            _draw_curve(axes, curve, looks[curve.label])
-    for below, axes in enumerate(grid[len(panels) :], start=len(panels) - columns):
+    grid = figure.subplots(rows, columns, sharex=True, sharey=shared, squeeze=False).ravel()
+    for below, axes in enumerate(grid[count:], start=count - columns):
         axes.set_visible(False)
         grid[below].tick_params(labelbottom=True)
-    grid[0].xaxis.set_major_formatter(EngFormatter(sep=""))  # 100k
-    if logarithmic:
-        _make_logarithmic(grid[0])
-    figure.supxlabel(x_label, fontsize="medium")
-    figure.supylabel(y_label, fontsize="medium")
     handles = [Line2D([], [], label=_as_text(label), **look) for label, look in looks.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=legend_columns, frameon=False)
-    return figure
+    return figure, grid[:count]
 
 
 def _draw_curve(axes: Axes, curve: Curve, look: dict[str, Any]) -> None:
@@ -209,12 +289,16 @@ class PlainLogFormatter(LogFormatterSciNotation):
         return f"{x:g}" if text and 1e-3 < x < 1e5 else text
 
 
-def _make_logarithmic(axes: Axes) -> None:
+def _make_logarithmic(axes: Axes, least: float | None) -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     if high < LEAST_RATIO * low:
         # Noise in the third digit is not to look like a result.
-        axes.set_ylim(low / LEAST_RATIO**0.25, low * LEAST_RATIO**0.75)
+        low, high = low / LEAST_RATIO**0.25, low * LEAST_RATIO**0.75
+    if least is not None and low < least:
+        low = BELOW * least
+        high = max(high, LEAST_RATIO * low)
+    axes.set_ylim(low, high)
     axes.yaxis.set_major_formatter(PlainLogFormatter())
     axes.yaxis.set_minor_formatter(
         PlainLogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5))

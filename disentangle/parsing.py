@@ -2,12 +2,12 @@
 
 import argparse
 import difflib
+import inspect
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import yaml
 from jsonargparse import SUPPRESS, ArgumentParser, Namespace
 
 from disentangle.config import (
@@ -20,6 +20,10 @@ from disentangle.config import (
     Task,
     TrainingConfig,
 )
+from disentangle.config.yaml_files import read_yaml
+
+SECTIONS = {"data", "model", "discriminator", "objective", "optimizer", "training"}
+COMMAND_LINE_ONLY = {"config", "overwrite", "resume"}  # no part of a run
 
 
 def parse_run(arguments: Sequence[str]) -> tuple[RunConfig, Namespace]:
@@ -57,10 +61,32 @@ def parse_run(arguments: Sequence[str]) -> tuple[RunConfig, Namespace]:
     for section, key in files:
         if isinstance(values[section].get(key), str | Path):
             values[section][key] = str(Path(values[section][key]).absolute())
-    values["objective"] = task.objective(**values["objective"])
-    values["optimizer"] = OptimizerConfig(**values["optimizer"])
-    values["training"] = TrainingConfig(**values["training"])
+    for section, (_, cls) in sections.items():
+        _check_values(cls, values[section], f"{section}.")
+    for section, cls in (
+        ("objective", task.objective),
+        ("optimizer", OptimizerConfig),
+        ("training", TrainingConfig),
+    ):
+        _check_values(cls, values[section], f"{section}.")
+        values[section] = cls(**values[section])
+    _check_values(RunConfig, values)
     return RunConfig(**values), options
+
+
+def _check_values(cls: Callable[..., Any], values: Mapping[str, Any], prefix: str = "") -> None:
+    """Looks for what the parser lets through: null for any option, and the name of a file.
+
+    Raises:
+        ValueError: If an option has no value and needs one, or options were given as a file.
+    """
+    if "__path__" in values:
+        name = prefix.removesuffix(".") or "a run"
+        raise ValueError(f"{name} must be given by its options, got the file {values['__path__']}")
+    for name, parameter in inspect.signature(cls).parameters.items():
+        needed = type(None) not in (parameter.annotation, *get_args(parameter.annotation))
+        if needed and name in values and values[name] is None:
+            raise ValueError(f"{prefix}{name} must have a value, got null")
 
 
 def _choose_classes(arguments: Sequence[str]) -> tuple[Task, dict[str, tuple[str, type]]]:
@@ -97,21 +123,22 @@ def _peek_names(arguments: Sequence[str]) -> dict[str, Any]:
         raise ValueError(str(error)) from error
     names: dict[str, Any] = {}
     for path in peeked["config"]:
-        content = _read_yaml(path)
+        content = _read_config(path)
         names |= {key: value for key in keys if (value := _lookup(content, key)) is not None}
     return names | {key: peeked[key][-1] for key in keys if peeked[key]}
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
+def _read_config(path: str) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
+        content = read_yaml(path)
     except OSError as error:
         raise ValueError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping of options, got {type(content).__name__}")
+    # What replaces a run or reads other files is for the user to say, not for a file of others.
+    for name in sorted(COMMAND_LINE_ONLY & content.keys()):
+        raise ValueError(f"{path} must not hold {name}, which goes on the command line: --{name}")
+    for name in sorted(SECTIONS & content.keys()):  # the parser would take text for a file to read
+        if not isinstance(content[name], dict):
+            raise ValueError(f"{name} must be a mapping of options, got {content[name]!r}")
     return content
 
 

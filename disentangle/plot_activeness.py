@@ -6,9 +6,8 @@ is collapsing.
 
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jsonargparse import ArgumentParser
@@ -18,32 +17,23 @@ from disentangle.curves import (
     add_output_arguments,
     choose_file,
     group_runs,
-    merge_runs,
     read_metrics,
     write_picture,
 )
+from disentangle.curves.activeness import (
+    WatchedRun,
+    draw_activeness,
+    gather_subspaces,
+    read_subspaces,
+)
 from disentangle.parsing import new_parser
-from disentangle.training.collapse import PREFIX, split_activeness_name
+from disentangle.training.collapse import PREFIX
 from disentangle.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from disentangle.figures import Curve
 
 COMMAND = "plot-activeness"
-
-
-class Run(NamedTuple):
-    """What one run has of the activeness of its subspaces.
-
-    Attributes:
-        folder: The run's.
-        config: The run's configuration, as it stands in the file.
-        subspaces: For each subspace its activeness by step.
-    """
-
-    folder: RunFolder
-    config: dict[str, Any]
-    subspaces: dict[str, dict[int, float]]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         paths = {Path(path).resolve(): path for path in options.run}  # each run once
         folders = [RunFolder.open(path) for path in paths.values()]
         file = choose_file(folders, options.output, PREFIX, overwrite=options.overwrite)
-        panels = gather_curves([read_run(folder) for folder in folders])
+        panels = gather_subspaces(group_runs(read_run(folder) for folder in folders))
         check_drawable(panels)
     picture = draw(panels, file.suffix[1:])
     with bad_input_exits(COMMAND):  # a folder may be there and not be ours to write in
@@ -69,7 +59,7 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def read_run(folder: RunFolder) -> Run:
+def read_run(folder: RunFolder) -> WatchedRun:
     """The activeness in the `metrics.jsonl` of a run.
 
     Raises:
@@ -77,34 +67,13 @@ def read_run(folder: RunFolder) -> Run:
     """
     if folder.recognises:
         raise ValueError(f"{folder.path} is a run of the task recognition: it has no subspaces")
-    subspaces: dict[str, dict[int, float]] = {}
-    for line in read_metrics(folder):
-        for name, value in line.items():
-            if (subspace := split_activeness_name(name)) is not None:
-                subspaces.setdefault(subspace, {})[line["step"]] = (
-                    np.nan if value is None else value
-                )
+    subspaces = read_subspaces(read_metrics(folder))
     if not subspaces:
         raise ValueError(
             f"{folder.path} has no records of {PREFIX} (training.activeness_every, by default "
             "as sample_every, may be 0 or more than its steps)"
         )
-    return Run(folder, folder.read_config(), subspaces)
-
-
-def gather_curves(runs: Sequence[Run]) -> dict[str, list["Curve"]]:
-    """The curves of each experiment, one for each subspace that it has records of."""
-    return {
-        label: [
-            merge_runs(
-                name,
-                [run.subspaces[name] for run in group if name in run.subspaces],
-                logarithmic=True,
-            )
-            for name in dict.fromkeys(chain.from_iterable(run.subspaces for run in group))
-        ]
-        for label, group in group_runs(runs).items()
-    }
+    return WatchedRun(folder, folder.read_config(), subspaces)
 
 
 def check_drawable(panels: Mapping[str, Sequence["Curve"]]) -> None:
@@ -122,15 +91,9 @@ def check_drawable(panels: Mapping[str, Sequence["Curve"]]) -> None:
 
 def draw(panels: Mapping[str, Sequence["Curve"]], kind: str) -> bytes:
     """The content of the file of the figure."""
-    from disentangle.figures import draw_curves, encode_figure  # matplotlib takes a moment
+    from disentangle.figures import encode_figure  # matplotlib takes a moment
 
-    figure = draw_curves(
-        panels,
-        x_label="optimizer step",
-        y_label="activeness\n(variance of the image)",
-        logarithmic=True,
-    )
-    return encode_figure(figure, kind)
+    return encode_figure(draw_activeness(panels), kind)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jsonargparse import ArgumentParser, Namespace
@@ -20,9 +20,14 @@ from disentangle.curves import (
     add_output_arguments,
     choose_file,
     group_runs,
-    merge_runs,
     read_metrics,
     write_picture,
+)
+from disentangle.curves.conditioning import (
+    ConditionedRun,
+    draw_conditioning,
+    gather_layers,
+    read_layers,
 )
 from disentangle.parsing import new_parser
 from disentangle.tables import Cell, format_table
@@ -32,32 +37,6 @@ if TYPE_CHECKING:
     from disentangle.figures import Curve
 
 COMMAND = "plot-conditioning"
-MEASURE_LABELS = {
-    "condition": r"condition number $\lambda_\max/\lambda_\min$",
-    "nonnull_condition": r"$\lambda_\max/\lambda_\min$ without the null space",
-    "effective_rank": "effective rank",
-    "orthogonality_error": "orthogonality error",
-}
-QUANTITY_LABELS = {
-    "weight": "weight's Gram matrix",
-    "gradient": "gradient's Gram matrix",
-    "covariance": "covariance",
-}
-LINEAR = {"effective_rank"}
-
-
-class Run(NamedTuple):
-    """What one run has of one measure of one quantity.
-
-    Attributes:
-        folder: The run's.
-        config: The run's configuration, as it stands in the file.
-        layers: For each layer the values by step; not a number where they were not finite.
-    """
-
-    folder: RunFolder
-    config: dict[str, Any]
-    layers: dict[str, dict[int, float]]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -70,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         file = choose_file(folders, options.output, name, overwrite=options.overwrite)
         runs = [read_run(folder, options.quantity, options.measure) for folder in folders]
         layers = choose_layers(runs, options.layers)
-        panels = gather_curves(runs, layers, logarithmic=options.measure not in LINEAR)
+        panels = gather_layers(group_runs(runs), layers, options.measure)
         check_finite(panels, options)
     picture = draw(panels, options, file.suffix[1:])
     with bad_input_exits(COMMAND):  # a folder may be there and not be ours to write in
@@ -123,27 +102,23 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def read_run(folder: RunFolder, quantity: str, measure: str) -> Run:
+def read_run(folder: RunFolder, quantity: str, measure: str) -> ConditionedRun:
     """The values of one measure in the `metrics.jsonl` of a run.
 
     Raises:
         ValueError: If there are none; it names what there is.
     """
-    layers: dict[str, dict[int, float]] = {}
-    recorded = set()
-    for line in read_metrics(folder):
-        for name, value in line.items():
-            layer, *kind = split_measure_name(name) or [""]
-            recorded.update(kind[:1])
-            if kind == [quantity, measure]:
-                layers.setdefault(layer, {})[line["step"]] = np.nan if value is None else value
+    lines = read_metrics(folder)
+    layers = read_layers(lines, quantity, measure)
     if not layers:
-        there_is = ", ".join(sorted(recorded)) or "none (training.conditioning_every may be 0)"
+        kinds = (split_measure_name(name) for name in chain.from_iterable(lines))
+        recorded = sorted({kind[1] for kind in kinds if kind is not None})
+        there_is = ", ".join(recorded) or "none (training.conditioning_every may be 0)"
         raise ValueError(f"{folder.path} has no records of the {quantity}; of these: {there_is}")
-    return Run(folder, folder.read_config(), layers)
+    return ConditionedRun(folder, folder.read_config(), layers)
 
 
-def choose_layers(runs: Sequence[Run], names: Sequence[str] | None) -> list[str]:
+def choose_layers(runs: Sequence[ConditionedRun], names: Sequence[str] | None) -> list[str]:
     """The layers to draw, all or those that are named.
 
     Raises:
@@ -159,20 +134,6 @@ def choose_layers(runs: Sequence[Run], names: Sequence[str] | None) -> list[str]
             there_is = ", ".join(run.layers)
             raise ValueError(f"{run.folder.path} has records of {there_is} only: see --layers")
     return chosen
-
-
-def gather_curves(
-    runs: Sequence[Run], layers: Sequence[str], *, logarithmic: bool
-) -> dict[str, list["Curve"]]:
-    """The curves of each layer, one for each experiment that has records of it."""
-    groups = group_runs(runs)
-    curves: dict[str, list[Curve]] = {layer: [] for layer in layers}
-    for layer in layers:
-        for label, group in groups.items():
-            values = [run.layers[layer] for run in group if layer in run.layers]
-            if values:
-                curves[layer].append(merge_runs(label, values, logarithmic=logarithmic))
-    return curves
 
 
 def check_finite(panels: Mapping[str, Sequence["Curve"]], options: Namespace) -> None:
@@ -196,16 +157,9 @@ def check_finite(panels: Mapping[str, Sequence["Curve"]], options: Namespace) ->
 
 def draw(panels: Mapping[str, Sequence["Curve"]], options: Namespace, kind: str) -> bytes:
     """The content of the file of the figure."""
-    from disentangle.figures import draw_curves, encode_figure  # matplotlib takes a moment
+    from disentangle.figures import encode_figure  # matplotlib takes a moment
 
-    measured = f"{MEASURE_LABELS[options.measure]}\nof the {QUANTITY_LABELS[options.quantity]}"
-    figure = draw_curves(
-        panels,
-        x_label="optimizer step",
-        y_label=measured,
-        logarithmic=options.measure not in LINEAR,
-    )
-    return encode_figure(figure, kind)
+    return encode_figure(draw_conditioning(panels, options.quantity, options.measure), kind)
 
 
 if __name__ == "__main__":

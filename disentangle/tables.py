@@ -57,13 +57,14 @@ def format_table(
         csv.writer(stream, lineterminator="\n").writerows([header, *rows])
         return stream.getvalue().rstrip("\n")
     right = [any(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
-    texts = [list(header), *([_format_cell(cell, digits) for cell in row] for row in rows)]
+    texts = [list(header), *([format_cell(cell, digits) for cell in row] for row in rows)]
     if kind == "markdown":
         return _format_markdown(texts, right)
     return _format_latex(texts, right) if kind == "latex" else _format_text(texts, right)
 
 
-def _format_cell(cell: Cell, digits: int) -> str:
+def format_cell(cell: Cell, digits: int = 4) -> str:
+    """A cell as text, as `format_table` has it."""
     if cell is None:
         return ""
     if not isinstance(cell, float):

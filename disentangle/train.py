@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from disentangle.commands import bad_input_exits
 from disentangle.parsing import parse_run
+from disentangle.training.checkpoints import later_checkpoints
 from disentangle.training.loop import Session
 
 
@@ -21,15 +23,25 @@ def main(arguments: Sequence[str]) -> int:
     try:
         stopped_by = session.train()
     except FloatingPointError as error:
-        print(f"disentangle train: error: {error}; lower optimizer.lr?", file=sys.stderr)
+        if session.accelerator.is_main_process:  # in every process alike
+            text = f"{error}; {name_checkpoint(session.folder.checkpoints)}; lower optimizer.lr?"
+            print(f"disentangle train: error: {text}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"disentangle train: error: {error}", file=sys.stderr)
+        text = f"{error}; {name_checkpoint(session.folder.checkpoints)}"
+        print(f"disentangle train: error: {text}", file=sys.stderr)
         return 1
     if stopped_by is not None:
         print(f"stopped at step {session.step}; go on with --resume", file=sys.stderr)
         return 128 + stopped_by
     return 0
+
+
+def name_checkpoint(folder: Path) -> str:
+    """Which checkpoint a run that has ended badly can go on from."""
+    if not (steps := later_checkpoints(folder, 0)):
+        return "there is no checkpoint yet"
+    return f"the last good checkpoint is step-{steps[-1]}, from which --resume goes on"
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
-"""What is looked at of a run's model: what the commands that draw its axes share."""
+"""What is looked at of a generator: what the commands that draw its axes share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from diffusers import ModelMixin
 from jsonargparse import ArgumentParser, Namespace
-from torch import Tensor
+from torch import Tensor, nn
 
+from disentangle.adapters import load_generator_from
 from disentangle.commands import pick_device, read_run
 from disentangle.data import scale_pixels
 from disentangle.data.images.decoding import Decoder
-from disentangle.models import Axis, Encoder, sefa_axes
+from disentangle.models import Axis, Encoder, Generator, sefa_axes
+from disentangle.models.devices import device_of
 from disentangle.training.run_folder import RunFolder
 from disentangle.traversal import invert, pick_axes, rank_axes
 
@@ -34,7 +35,7 @@ class View(NamedTuple):
             empty unless an image was given.
     """
 
-    model: ModelMixin
+    model: Generator
     axes: tuple[Axis, ...]
     latents: Tensor
     values: Tensor
@@ -48,6 +49,13 @@ def add_view_arguments(parser: ArgumentParser, *, samples: int) -> None:
         parser: The command's.
         samples: How many latents to start from unless told otherwise.
     """
+    parser.add_argument(
+        "--generator",
+        type=str,
+        metavar="FILE.py:NAME",
+        help="What has that name when this Python file has run, such as what "
+        "disentangle.adapters.adapt makes; in place of a run.",
+    )
     parser.add_argument(
         "--axes",
         type=str,
@@ -63,7 +71,11 @@ def add_view_arguments(parser: ArgumentParser, *, samples: int) -> None:
     )
     _add_start_arguments(parser, samples)
     _add_sefa_arguments(parser)
-    parser.add_argument("--device", type=str, help="Default: a GPU if there is one.")
+    parser.add_argument(
+        "--device",
+        type=str,
+        help="Default: a GPU if there is one; of --generator, where it is.",
+    )
 
 
 def _add_sefa_arguments(parser: ArgumentParser) -> None:
@@ -113,31 +125,64 @@ def _add_start_arguments(parser: ArgumentParser, samples: int) -> None:
     )
 
 
-def open_view(folder: RunFolder, options: Namespace, *, samples: int) -> View:
-    """What the options say is looked at of a run.
+def choose_sources(runs: Sequence[str], options: Namespace) -> list[RunFolder | str]:
+    """The run folders, and after them the generator that the options name, if they do.
+
+    Raises:
+        FileNotFoundError: If there is no such run.
+        ValueError: If there is neither a run nor a generator.
+    """
+    sources: list[RunFolder | str] = [RunFolder.open(path) for path in runs]
+    if options.generator is not None:
+        sources.append(options.generator)
+    if not sources:
+        raise ValueError("expected a run folder, or --generator FILE.py:NAME")
+    return sources
+
+
+def name_source(source: RunFolder | str) -> str:
+    """What a person reads above the pictures."""
+    return source if isinstance(source, str) else str(source.path)
+
+
+def open_view(source: RunFolder | str, options: Namespace, *, samples: int) -> View:
+    """What the options say is looked at of a run, or of a user's own generator.
 
     Args:
-        folder: The run's.
+        source: The run's folder; or FILE.py:NAME.
         options: Those of `add_view_arguments`.
         samples: As there.
 
     Raises:
-        FileNotFoundError: If the run has no model yet, or there is no such image.
+        FileNotFoundError: If the run has no model yet, or there is no such image or file.
         ValueError: If an option is out of range, has no meaning beside the others, or names
-            something that is not there.
+            something that is not there; or the file makes no generator.
     """
     check_options(options)
-    model = folder.load_generator().to(pick_device(options.device))
+    model = _load(source, options.device)
     axes = choose_axes(model, options)
     count = samples if options.samples is None else options.samples
+    folder = None if isinstance(source, str) else source
     latents, originals = choose_latents(model, folder, options, count)
     if options.sort:
         # as the metric wants them, whatever the latents to start from are
         generator = torch.Generator().manual_seed(options.seed)
-        draws = model.sample_latents(RANKING_LATENTS, generator).to(model.device)
+        draws = model.sample_latents(RANKING_LATENTS, generator).to(device_of(model))
         axes = rank_axes(model.decode, axes, draws)
     values = torch.linspace(-options.range, options.range, options.steps)
     return View(model, axes, latents, values, originals)
+
+
+def _load(source: RunFolder | str, device: str | None) -> Generator:
+    """The model of a run, on a GPU if there is one; a user's own generator, where it is."""
+    if not isinstance(source, str):
+        return source.load_generator().to(pick_device(device))
+    generator = load_generator_from(source)
+    if device is None:
+        return generator
+    if not isinstance(generator, nn.Module):
+        raise ValueError(f"--device needs a generator that is a module, which {source} is not")
+    return generator.to(pick_device(device))
 
 
 def check_options(options: Namespace) -> None:
@@ -158,7 +203,7 @@ def check_options(options: Namespace) -> None:
             raise FileNotFoundError(f"there is no image {options.image}")
 
 
-def choose_axes(model: ModelMixin, options: Namespace) -> tuple[Axis, ...]:
+def choose_axes(model: Any, options: Namespace) -> tuple[Axis, ...]:
     """The model's own axes, or those of SeFa, or some of them.
 
     Raises:
@@ -180,33 +225,36 @@ def choose_axes(model: ModelMixin, options: Namespace) -> tuple[Axis, ...]:
 
 
 def choose_latents(
-    model: ModelMixin, folder: RunFolder, options: Namespace, samples: int
+    model: Any, folder: RunFolder | None, options: Namespace, samples: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The latents `(S, D)` to start from, and the image they stand for beside what is made of it.
 
     They are the code of an image, codes of random images, or draws from the prior.
     """
     has_encoder = isinstance(model, Encoder)
-    around = options.around or ("images" if has_encoder or options.image else "prior")
+    has_images = has_encoder and folder is not None
+    around = options.around or ("images" if has_images or options.image else "prior")
     if around == "images" and options.truncation != 1:
         raise ValueError("--truncation has a meaning with draws of the prior only: --around prior")
     generator = torch.Generator().manual_seed(options.seed)
     if options.image is not None:
         return find_image(model, Path(options.image), generator)
     if around == "prior":
-        draws = model.sample_latents(samples, generator).to(model.device)
+        draws = model.sample_latents(samples, generator).to(device_of(model))
         return options.truncation * draws, {}
     if not has_encoder:
         raise ValueError("--around images needs a model with an encoder; use --around prior")
+    if folder is None:
+        raise ValueError("--around images needs the data set of a run; use --around prior")
     data = read_run(folder).build_data()
     random = np.random.default_rng(options.seed)
     indices = random.choice(len(data), samples, replace=samples > len(data))
     with torch.no_grad():
-        return model.encode(scale_pixels(data.__getitems__(indices).to(model.device))), {}
+        return model.encode(scale_pixels(data.__getitems__(indices).to(device_of(model)))), {}
 
 
 def find_image(
-    model: ModelMixin, file: Path, generator: torch.Generator
+    model: Any, file: Path, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The latent `(1, D)` of the image in a file, and the image beside its reconstruction.
 
@@ -215,9 +263,13 @@ def find_image(
         file: Cropped to its central square and resized to what the model makes.
         generator: Of the latents that an inversion starts from.
     """
-    config = model.config
-    decoder = Decoder(image_size=config.image_size, image_channels=config.image_channels)
-    image = scale_pixels(decoder.decode(file, file)).to(model.device)
+    draws = model.sample_latents(INVERSION_DRAWS, generator).to(device_of(model))
+    with torch.no_grad():
+        channels, height, width = model.decode(draws[:2]).shape[1:]
+    if height != width:
+        raise ValueError(f"--image needs a model of square images, got {height} × {width} pixels")
+    decoder = Decoder(image_size=height, image_channels=channels)
+    image = scale_pixels(decoder.decode(file, file)).to(device_of(model))
     has_encoder = isinstance(model, Encoder)
     if has_encoder:
         with torch.no_grad():
@@ -225,7 +277,6 @@ def find_image(
             made = model.decode(latents)
         error = (made - image).square().mean()
     else:
-        draws = model.sample_latents(INVERSION_DRAWS, generator).to(model.device)
         found = invert(model.decode, image[None], draws)
         latents, made, error = found.latents, found.images, found.errors[0]
     name = f"reconstruction (squared error {error:.2g})"

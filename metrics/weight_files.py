@@ -65,7 +65,9 @@ def read_state(file: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # each kind of damage raises its own
         raise ValueError(f"{file} must be a file of PyTorch tensors: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(x, Tensor) for key, x in state.items()
+    ):
         raise ValueError(f"{file} must hold a dictionary of tensors, got {type(state).__name__}")
     return state
 
@@ -78,5 +80,5 @@ def load_state(network: nn.Module, state: dict[str, Tensor], file: Path) -> None
     """
     try:
         network.load_state_dict(state)
-    except RuntimeError as error:
+    except Exception as error:  # tensors that are sparse, for example, raise others
         raise ValueError(f"{file} holds the weights of another network: {error}") from error

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import ModelMixin
-from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors import SafetensorError
+from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
 
 SMALL: dict[str, Any] = {
     "block_out_channels": [32, 64, 64],
@@ -77,11 +76,18 @@ def load_autoencoder(folder: str | Path) -> ModelMixin:
         config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         if config["_class_name"] != "AutoencoderKL":
             raise ValueError(f"its config.json names the class {config['_class_name']!r}")
+        # Either would have diffusers look for more than the two files.
+        if "quantization_config" in config or (Path(folder) / SAFE_WEIGHTS_INDEX_NAME).exists():
+            raise ValueError("its weights must be in one file and not quantised")
         # diffusers renames the weights of old files; a plain load_state_dict would refuse them.
         autoencoder, found = AutoencoderKL.from_pretrained(
-            folder, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
         )
-    except (ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError) as error:
+    except Exception as error:  # damaged files raise errors of many types
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder} does not hold a whole AutoencoderKL: {reason}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -113,5 +119,5 @@ def _new_autoencoder(arguments: dict[str, Any]) -> ModelMixin:
             "up_block_types": ["UpDecoderBlock2D"] * depth,
         }
         return AutoencoderKL(**blocks | arguments)
-    except (TypeError, ValueError, IndexError) as error:
+    except Exception as error:  # arguments of wrong kinds raise errors of many types
         raise ValueError(f"AutoencoderKL does not take these arguments: {error}") from error

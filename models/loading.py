@@ -1,12 +1,16 @@
 """Models from folders written by `save_pretrained`, every argument and weight accounted for."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from diffusers import ModelMixin
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import Tensor
 
 from disentangle.models.eigengan import EigenGAN, EigenGANDiscriminator
 from disentangle.models.latent_vae import LatentVAE
@@ -57,7 +61,7 @@ def load_model(folder: str | Path) -> ModelMixin:
             raise FileNotFoundError(f"no model in {folder}: expected a file {file.name} there")
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{config_file} is not JSON: {error}") from error
     name = config.get("_class_name") if isinstance(config, dict) else None
     if not isinstance(name, str) or name not in MODEL_CLASSES:
@@ -65,8 +69,36 @@ def load_model(folder: str | Path) -> ModelMixin:
         raise ValueError(f"{config_file} names the class {name!r}, expected one of {known}")
     arguments = {key: value for key, value in config.items() if not key.startswith("_")}
     try:
-        model = MODEL_CLASSES[name](**arguments)
+        model = _build(MODEL_CLASSES[name], arguments, _outline(weights_file))
         model.load_state_dict(load_file(weights_file))
-    except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    # Arguments of wrong kinds, and damaged weights, make for errors of many types.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ValueError(f"{folder} does not hold a whole {name}: {error}") from error
     return model.eval()
+
+
+def _outline(weights_file: Path) -> dict[str, Tensor]:
+    """The weights in a file by their shapes, without their values."""
+    with safe_open(weights_file, framework="pt") as weights:
+        shapes = {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
+    return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+
+
+def _build(
+    cls: type[ModelMixin], arguments: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> ModelMixin:
+    """The model of some arguments, if the outlined weights are those of such a model.
+
+    It is outlined too at first, since arguments of others can ask for any amount of memory.
+
+    Raises:
+        ValueError: If an argument would read further files.
+        RuntimeError: If a weight is missing, left over or of another shape.
+    """
+    if isinstance(arguments.get("autoencoder"), str):
+        raise ValueError("its autoencoder must be given by its arguments, got the name of a folder")
+    with torch.device("meta"):
+        cls(**arguments).load_state_dict(weights)
+    return cls(**arguments)

@@ -53,7 +53,10 @@ def load_torchvision_weights(
             f"{path} does not fit the network, whose modules can be left out by name: "
             + "; ".join(misfits)
         )
-    model.load_state_dict(state, strict=False)
+    try:
+        model.load_state_dict(state, strict=False)
+    except Exception as error:  # of tensors that are sparse, for example, or have no memory
+        raise ValueError(f"{path} must hold plain tensors: {error}") from error
 
 
 def _is_within(key: str, module: str) -> bool:
@@ -86,6 +89,8 @@ def _read_state(file: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # each kind of damage raises its own
         raise ValueError(f"{file} must be a file of PyTorch tensors: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(x, Tensor) for key, x in state.items()
+    ):
         raise ValueError(f"{file} must hold a dictionary of tensors, got {type(state).__name__}")
     return state

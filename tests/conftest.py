@@ -5,7 +5,22 @@ import os
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from hypothesis import HealthCheck, settings
 from torch.utils._python_dispatch import TorchDispatchMode
+
+# HYPOTHESIS_PROFILE=thorough looks for what breaks, `quick` whether something that held still does.
+settings.register_profile(
+    "quick",
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+settings.register_profile(
+    "thorough", settings.get_profile("quick"), max_examples=2000, derandomize=False, print_blob=True
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -129,5 +129,5 @@ def test_scream_refuses_wrong_pictures(file, tmp_path):
     with pytest.raises(ValueError, match=r"must be larger than 64 × 64 pixels, got 64 × 200"):
         ScreamDSprites(path=file, picture=tmp_path / "narrow.png")
     (tmp_path / "text.jpg").write_text("no picture")
-    with pytest.raises(ValueError, match=r"text\.jpg is not a picture: cannot identify"):
+    with pytest.raises(ValueError, match=r"text\.jpg is not a picture: it must be one of BMP"):
         ScreamDSprites(path=file, picture=tmp_path / "text.jpg")

@@ -511,7 +511,7 @@ def test_codes_without_a_test_split(arrays, tmp_path, capsys):
         ({"factors": np.zeros((300, 2))}, "factors must be integers, got float64"),
         ({"test_codes": np.zeros((100, 3))}, "the test split: training and test codes must have"),
         ({"factor_names": np.array(["one"])}, "factor_names must be 2 strings, got <U3"),
-        ({"codes": np.array([object()] * 300)}, "is no .npz file of plain arrays: Object arrays"),
+        ({"codes": np.array([object()] * 300)}, "is not an .npz file of plain arrays: codes must hold plain values"),
     ],
 )
 def test_bad_files_of_codes(arrays, tmp_path, capsys, change, message):
@@ -598,7 +598,7 @@ def test_files_that_hold_no_codes(tmp_path, capsys):
     for name, content in (("a.npz", b"text"), ("b.npz", b"")):
         (tmp_path / name).write_bytes(content)
         message = complaint(capsys, ["--codes", tmp_path / name])
-        assert "is no .npz file of plain arrays" in message
+        assert "is not an .npz file of plain arrays" in message
     np.save(tmp_path / "c.npy", np.zeros(3))
     assert "it holds a single array" in complaint(capsys, ["--codes", tmp_path / "c.npy"])
 
@@ -778,7 +778,10 @@ def test_two_processes_score_as_one(run):
 def test_infinity_and_what_is_not_defined_are_told_apart(tmp_path):
     file = tmp_path / "scores.json"
     details = {"matrix": np.array([[-inf, nan], [0.5, inf]]), "name": "x"}
-    scores = {"a": {"score": inf, "details": details}, "b": {"score": nan, "details": {}}}
+    scores = {
+        "a": {"score": inf, "protocol": {}, "details": details},
+        "b": {"score": nan, "protocol": {}, "details": {}},
+    }
     write_report(file, merge_report(None, 1, scores))
     assert '"score": "Infinity"' in file.read_text()
     found = read_report(file)["scores"]

@@ -167,7 +167,7 @@ def test_a_page_of_one_run_and_of_two(run, tmp_path, capsys):
     assert decode_picture(shown["strips"][1][0]).shape == (32, 96, 3)
     with pytest.raises(SystemExit):
         explore.main([str(run), *options])
-    assert "exists: add --overwrite" in capsys.readouterr().err
+    assert "is replaced only with overwrite" in capsys.readouterr().err
     assert explore.main([str(run), str(run), *options, "--overwrite"]) == 0
     assert len(read_data(out.read_text())["runs"]) == 2
 
@@ -183,7 +183,7 @@ def test_the_data_set_may_be_away(run, monkeypatch):
     ("options", "message"),
     [
         (["RUN", "RUN", "RUN"], "at most 2 runs can be shown here, got 3"),
-        (["RUN", "--out", "page.txt"], "--out must end in .html, got page.txt"),
+        (["RUN", "--out", "page.txt"], "the page must end in .html, got page.txt"),
         (["RUN", "--out", "nowhere/page.html"], "there is no folder nowhere"),
         (["RUN", "--port", "80"], "--port has a meaning with --serve only"),
         (["RUN", "RUN", "--serve"], "at most 1 runs can be shown here, got 2"),

@@ -103,7 +103,7 @@ def test_bad_options_get_one_line(options, message):
         ("trainings: {steps: 3}", "trainings"),
         ("model: {pre_svd_weight: spectral}", "model.pre_svd_weight is no option of a run: choose"),
         ("training: 3", "training must be a mapping of options, got 3"),
-        ("data: [1]", "data"),
+        ("data: [1]", "data must be a mapping of options, got [1]"),
         ("[1, 2]", "a.yaml must hold a mapping of options"),
         ("training: {steps: [", "a.yaml is not YAML"),
         ("\x00", "a.yaml is not YAML"),

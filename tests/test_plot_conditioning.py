@@ -12,7 +12,7 @@ from PIL import Image
 from disentangle import plot_conditioning, train
 from disentangle.conditioning import MEASURES, measure_name
 from disentangle.curves import group_runs, merge_runs
-from disentangle.figures import COLUMNS, Curve, draw_curves, encode_figure
+from disentangle.figures import COLUMNS, Curve, draw_bars, draw_curves, encode_figure
 from disentangle.parsing import parse_run
 from disentangle.plot_conditioning import main, read_run
 from disentangle.training.run_folder import RunFolder
@@ -267,6 +267,23 @@ def test_lines_of_one_label_look_alike_and_others_differ():
     assert looks[1] == looks[0][6:10]
 
 
+def test_looks_can_be_the_same_in_several_figures():
+    options = {"x_label": "x", "y_label": "y", "logarithmic": True, "order": ["a", "b"]}
+    colours = [
+        {
+            text.get_text(): line.get_color()
+            for figure in [draw_curves({"p": [make_curve(label) for label in labels]}, **options)]
+            for text, line in zip(
+                figure.legends[0].get_texts(), figure.legends[0].get_lines(), strict=True
+            )
+        }
+        for labels in ("ab", "b", "cb")
+    ]
+    assert [sorted(found) for found in colours] == [["a", "b"], ["b"], ["b", "c"]]
+    assert len({found["b"] for found in colours}) == 1
+    assert colours[2]["c"] not in colours[0].values()
+
+
 def test_a_point_between_gaps_is_a_dot():
     curve = make_curve(middle=[1.0, np.nan, 2.0, np.nan, 3.0, 4.0])
     line, dots = draw({"a": [curve]}).axes[0].lines
@@ -281,6 +298,56 @@ def test_noise_is_not_magnified():
     assert high / low == pytest.approx(3)
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels(which="both")]
     assert {"1", "2"} <= set(labels)
+
+
+def test_an_axis_ends_where_no_value_can_be():
+    curves = {"a": [make_curve(middle=[1.0, 1.2, 1.1])]}
+    figure = draw_curves(curves, x_label="x", y_label="y", logarithmic=True, least=1.0)
+    low, high = figure.axes[0].get_ylim()
+    assert 0.95 < low < 1
+    assert high / low == pytest.approx(3)
+    higher = {"a": [make_curve(middle=[50.0, 500.0, 5000.0])]}
+    figure = draw_curves(higher, x_label="x", y_label="y", logarithmic=True, least=1.0)
+    assert figure.axes[0].get_ylim()[0] > 10
+
+
+def test_panels_may_have_scales_of_their_own():
+    curves = {"a": [make_curve(middle=[1.0, 2.0])], "b": [make_curve(middle=[1e3, 9e5])]}
+    options = {"x_label": "x", "y_label": "y", "logarithmic": True}
+    limits = [axes.get_ylim() for axes in draw_curves(curves, **options, shared=False).axes]
+    assert limits[0][1] < 10
+    assert limits[1][0] > 100
+    limits = [axes.get_ylim() for axes in draw_curves(curves, **options).axes]
+    assert limits[0] == limits[1]
+
+
+def test_long_titles_do_not_run_into_each_other():
+    curves = [make_curve()]
+    figure = draw({"no technique: " + "/a/long/path" * 8 + str(i): curves for i in range(2)})
+    renderer = figure.canvas.get_renderer()
+    left, right = (axes.title.get_window_extent(renderer) for axes in figure.axes)
+    assert left.x1 < right.x0
+    assert max(left.y1, right.y1) <= figure.bbox.y1
+
+
+def test_bars_with_their_values():
+    values = np.array([0.5, 0.0, np.nan, 0.25])
+    names = ["a", "b", "c", "$d$" + 40 * "long"]
+    errors = np.array([0.1, 0.0, np.nan, np.nan])
+    figure = draw_bars(names, values, errors=errors, x_label="variance", largest=1.0)
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [0.5, 0, 0, 0.25]
+    assert [text.get_text() for text in axes.texts] == ["0.5", "0", "nan", "0.25"]
+    assert axes.get_xlim() == pytest.approx((0, 1.15))
+    assert axes.get_xlabel() == "variance"
+    renderer = figure.canvas.get_renderer()
+    for text in [*axes.texts, *axes.get_yticklabels()]:
+        box = text.get_window_extent(renderer)
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+    heights = [label.get_window_extent(renderer).y0 for label in axes.get_yticklabels()]
+    assert heights == sorted(heights, reverse=True)  # the first is at the top
 
 
 def test_scales_and_ticks():

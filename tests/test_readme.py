@@ -5,9 +5,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
-from disentangle import compare, evaluate, train, traverse
+from disentangle import compare, evaluate, explore, train, traverse
+from disentangle.adapters import eigengan_port
 from disentangle.commands import parse_arguments
+from disentangle.models import EigenGAN
 from disentangle.parsing import parse_run
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +33,16 @@ def quickstart(tmp_path, monkeypatch):
     assert train.main([*config, "--training.steps", "2", "--training.batch_size", "4"]) == 0
 
 
-@pytest.mark.usefixtures("quickstart")
+@pytest.fixture
+def port_checkpoint(quickstart):
+    """The file of another project that a snippet reads, in the folder of `quickstart`."""
+    model = EigenGAN(image_size=32, base_channels=2, noise_dim=4)
+    theirs = {eigengan_port.translate(key): x for key, x in model.state_dict().items()}
+    theirs[eigengan_port.TO_IMAGE] = eigengan_port.turn(theirs[eigengan_port.TO_IMAGE])
+    torch.save({"step": 500_000, "g": theirs, "g_ema": theirs}, "0500000.pt")
+
+
+@pytest.mark.usefixtures("port_checkpoint")
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
 def test_snippets(number, capsys):
     snippet = SNIPPETS[number]
@@ -48,8 +60,8 @@ def test_training_commands_parse(line, monkeypatch, tmp_path):
         parse_run(arguments)
 
 
-@pytest.mark.parametrize("module", [evaluate, compare])
-def test_scoring_commands_parse(module):
+@pytest.mark.parametrize("module", [evaluate, compare, explore, traverse])
+def test_other_commands_parse(module):
     name = module.__name__.rpartition(".")[2]
     lines = re.findall(rf"^.*\bdisentangle[ .]{name} (.*)$", SHELL, flags=re.M)
     assert lines

@@ -1,6 +1,7 @@
 import pytest
 
-from disentangle.training.run_folder import RunFolder, replace_files
+from disentangle.training.files import replace_files
+from disentangle.training.run_folder import RunFolder
 
 CONFIG = "{task: vae, model: {}, data: {}, output: run}"
 

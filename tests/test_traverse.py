@@ -7,7 +7,7 @@ from PIL import Image
 from disentangle import train, traverse, viewing
 from disentangle.models import sefa_axes
 from disentangle.training.run_folder import RunFolder
-from disentangle.traversal import invert
+from disentangle.traversal import drawing, invert
 
 NOISE = ("--sefa", "--sefa_layer", "noise_projection", "--sefa_offset", "0")
 
@@ -77,9 +77,9 @@ def drawn(monkeypatch):
         seen.update(options, frames=frames)
         return real_grid(frames, **options)
 
-    real_traverse, real_grid = traverse.traverse, traverse.traversal_grid
-    monkeypatch.setattr(traverse, "traverse", spy)
-    monkeypatch.setattr(traverse, "traversal_grid", grid_spy)
+    real_traverse, real_grid = drawing.traverse, drawing.traversal_grid
+    monkeypatch.setattr(drawing, "traverse", spy)
+    monkeypatch.setattr(drawing, "traversal_grid", grid_spy)
     return seen
 
 

@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from math import isfinite
 from typing import Any
 
 
 def check_positive(config: Any, *names: str) -> None:
-    """Whether the options of a section are positive.
+    """Whether the options of a section are positive numbers, not infinite.
 
     Raises:
         ValueError: If one is not.
     """
     for name in names:
+        _check_finite(config, name)
         if getattr(config, name) <= 0:
             raise ValueError(
                 f"{_section(config)}.{name} must be positive, got {getattr(config, name)}"
@@ -19,12 +21,13 @@ def check_positive(config: Any, *names: str) -> None:
 
 
 def check_not_negative(config: Any, *names: str) -> None:
-    """Whether the options of a section are 0, positive, or None.
+    """Whether the options of a section are 0, positive numbers that are not infinite, or None.
 
     Raises:
-        ValueError: If one is negative.
+        ValueError: If one is not.
     """
     for name in names:
+        _check_finite(config, name)
         if (getattr(config, name) or 0) < 0:
             raise ValueError(
                 f"{_section(config)}.{name} must not be negative, got {getattr(config, name)}"
@@ -50,6 +53,11 @@ def check_fit(config: Any, choice: str, choices_of: Mapping[str, tuple[str, ...]
                 f"{section}.{name} goes with {section}.{choice} {' or '.join(choices)}, "
                 f"got {chosen}"
             )
+
+
+def _check_finite(config: Any, name: str) -> None:
+    if not isfinite(getattr(config, name) or 0):
+        raise ValueError(f"{_section(config)}.{name} must be a number, got {getattr(config, name)}")
 
 
 def _section(config: Any) -> str:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class RunConfig:
                 "pre_svd_parameters cannot be chosen with ow or sn, which the model builds into "
                 f"its own Pre-SVD layers, got {list(self.pre_svd_parameters)}"
             )
-        if self.orthogonal_loss_weight < 0:
+        if not 0 <= self.orthogonal_loss_weight < inf:
             weight = self.orthogonal_loss_weight
             raise ValueError(f"orthogonal_loss_weight must not be negative, got {weight}")
 

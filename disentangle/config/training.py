@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from disentangle.config.checks import check_not_negative, check_positive
+from disentangle.config.checks import check_fit, check_not_negative, check_positive
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,9 @@ class TrainingConfig:
         batch_size: Images per step, over all processes and accumulation steps together.
         accumulation: Parts into which the batch of a process is divided to save memory.
         mixed_precision: Overrides what `accelerate launch` was told.
+        join_norms: Whether batch normalisation takes the images of all processes together, as
+            decorrelated batch normalisation and whitening always do. Without, each process has
+            statistics of its own, of which those of the first are kept, and is faster.
         channels_last: Keep images and convolutions in the memory order that they are fast in.
         compile: Compile the networks with `torch.compile`; penalties, which differentiate twice,
             and decorrelated batch normalisation run without.
@@ -26,6 +29,9 @@ class TrainingConfig:
         cpu_threads: Threads of each process for arithmetic on a CPU; 0 leaves them as they are,
             which after `accelerate launch` can mean one.
         workers: Processes that decode images, for each training process; 0 decodes in it.
+        on_nonfinite: What is done when a loss or a gradient is NaN or infinite. That step is not made
+            in any case; `stop` ends the run when the next line of the log is due, `skip` goes on.
+        max_skipped: With `skip`, how many steps in a row may be skipped; with more the run ends.
         ema_half_life: Images after which the weights of a step count half in their running
             average; 0 keeps none.
         log_every: Steps between two lines of `metrics.jsonl`.
@@ -43,6 +49,7 @@ class TrainingConfig:
     batch_size: int = 64
     accumulation: int = 1
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    join_norms: bool = True
     channels_last: bool = True
     compile: bool = False
     flip: bool = False
@@ -50,6 +57,8 @@ class TrainingConfig:
     crop_area: float = 1.0
     cpu_threads: int = 0
     workers: int = 0
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    max_skipped: int = 10
     ema_half_life: int = 0
     log_every: int = 100
     conditioning_every: int | None = None
@@ -63,6 +72,8 @@ class TrainingConfig:
         check_positive(self, "sample_every", "checkpoint_every", "keep_checkpoints")
         check_not_negative(self, "cpu_threads", "workers", "ema_half_life", "crop_padding")
         check_not_negative(self, "conditioning_every", "activeness_every")
+        check_positive(self, "max_skipped")
+        check_fit(self, "on_nonfinite", {"max_skipped": ("skip",)})
         if not 0 < self.crop_area <= 1:
             raise ValueError(f"training.crop_area must lie in (0, 1], got {self.crop_area}")
 

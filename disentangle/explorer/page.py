@@ -88,11 +88,16 @@ def build_page(runs: Sequence[PageRun], values: Sequence[str], middle: int) -> s
     )
     return Template(page).substitute(
         policy=policy,
-        title=html.escape(" and ".join(run.name for run in runs)),
+        title=_escape(" and ".join(run.name for run in runs)),
         style=style,
         script=script,
         data=_embed(content),
     )
+
+
+def _escape(text: str) -> str:
+    """Text for HTML; a file's name can hold bytes that are no text, which are shown as `?`."""
+    return html.escape(text).encode("utf-8", "replace").decode("utf-8")
 
 
 def _embed(content: object) -> str:

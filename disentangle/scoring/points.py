@@ -2,15 +2,18 @@
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from disentangle.data.ground_truth.npz import read_plain_array
+from disentangle.data.official import refuse_broken
 from disentangle.metrics.inputs import as_codes_and_factors, as_test_split
 
 REQUIRED, OPTIONAL = ("codes", "factors"), ("test_codes", "test_factors", "factor_names")
+LIMIT = 2**28  # bytes of an array: 33 million numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +53,6 @@ def read_points(path: str | Path) -> Points:
         ValueError: If it is another kind of file, or its arrays do not fit together.
     """
     arrays = _read_arrays(Path(path))
-    missing = [name for name in REQUIRED if name not in arrays]
-    unknown = sorted(arrays.keys() - {*REQUIRED, *OPTIONAL})
-    if missing or unknown:
-        wrong = f"lacks {missing[0]}" if missing else f"has an unknown array {unknown[0]}"
-        known = f"{', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}"
-        raise ValueError(f"{path} {wrong}; it must hold the arrays {known}")
-    if ("test_codes" in arrays) != ("test_factors" in arrays):
-        raise ValueError(f"{path} must hold both test_codes and test_factors or neither")
     try:
         return _check_arrays(arrays)
     except ValueError as error:
@@ -74,14 +69,22 @@ def identify_points(path: str | Path) -> dict[str, str]:
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of codes {path}")
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            raise ValueError("it holds a single array")
-        with content:
-            return {name: content[name] for name in content.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no .npz file of plain arrays: {error}") from error
+    with refuse_broken(path, "an .npz file of plain arrays"), zipfile.ZipFile(path) as archive:
+        names = {name.removesuffix(".npy") for name in archive.namelist()}
+    _check_names(path, names)
+    with refuse_broken(path, "an .npz file of plain arrays"), zipfile.ZipFile(path) as archive:
+        return {name: read_plain_array(archive, name, LIMIT) for name in sorted(names)}
+
+
+def _check_names(path: Path, names: Set[str]) -> None:
+    missing = [name for name in REQUIRED if name not in names]
+    unknown = sorted(names - {*REQUIRED, *OPTIONAL})
+    if missing or unknown:
+        wrong = f"lacks {missing[0]}" if missing else f"has an unknown array {unknown[0]}"
+        known = f"{', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}"
+        raise ValueError(f"{path} {wrong}; it must hold the arrays {known}")
+    if ("test_codes" in names) != ("test_factors" in names):
+        raise ValueError(f"{path} must hold both test_codes and test_factors or neither")
 
 
 def _check_arrays(arrays: Mapping[str, np.ndarray]) -> Points:

@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from disentangle.training.run_folder import replace_text
+from disentangle.scoring.heat_maps import MAPS
+from disentangle.scoring.registry import METRICS
+from disentangle.training.files import replace_text
 
 FIT = "fit_encoder"  # how the fit of an encoder is named among the scores
 FITTED = " (fitted encoder)"  # what it adds to the names of scores by that encoder
 INFINITE = ("-Infinity", "Infinity")
+DEEPEST = 10  # levels of a report; details have two or three of their own
+# Of codes and factors, which pictures show: the metrics and how their details call them.
+MATRICES = [place for _, places in MAPS.values() for place in places]
 LIBRARIES = ("disentangle", "torch", "numpy", "scipy", "scikit-learn")
 
 
@@ -33,16 +38,79 @@ def read_report(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"{file.parent} has no {file.name}: run `disentangle evaluate` first")
     try:
-        report = json.loads(file.read_text(encoding="utf-8"))
-        valid = "step" in report
+        report = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        _check_plain(report, DEEPEST)
         for entry in report["scores"].values():
             entry |= {key: _read_infinity(entry[key]) for key in ("score", "details")}
-            valid = valid and isinstance(entry["score"], float | int | None)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        valid = _is_report(report)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         valid = False
     if not valid:
         raise ValueError(f"{file} is not what `disentangle evaluate` writes: remove it")
     return report
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"numbers must be finite, got {name}")
+
+
+def _check_plain(value: Any, levels: int) -> None:
+    """Requires what can be shown: no deep nesting, names of a line, numbers that floats can be.
+
+    Raises:
+        ValueError: If there is something else.
+    """
+    if levels < 0:
+        raise ValueError(f"it must not be nested more than {DEEPEST} deep")
+    if isinstance(value, dict):
+        if not all(name.isprintable() for name in value):
+            raise ValueError("names must be of characters that can be printed")
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            _check_plain(item, levels - 1)
+    elif isinstance(value, str):
+        value.encode("utf-8")  # JSON can hold halves of characters
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError("integers must have 64 bits at most")
+
+
+def _is_report(report: Mapping[str, Any]) -> bool:
+    """Whether every part of a report is of its kind."""
+    codes = report.get("codes", {})
+    return (
+        (report["step"] is None or type(report["step"]) is int)
+        and isinstance(codes, dict)
+        and all(isinstance(value, str) for value in codes.values())
+        and all(_is_entry(name, entry) for name, entry in report["scores"].items())
+    )
+
+
+def _is_entry(name: str, entry: Mapping[str, Any]) -> bool:
+    """Whether a score, and what tables and pictures show of its details, are of their kinds."""
+    metric, details = name.partition(" (")[0], entry["details"]
+    shown = METRICS[metric].values if metric in METRICS else ()
+    matrices = [details[key] for place, key in MATRICES if place == metric and key in details]
+    return (
+        isinstance(details, dict)
+        and isinstance(entry["protocol"], dict)
+        and all(_is_number(value) for value in (entry["score"], *(details[k] for k in shown)))
+        and all(_is_matrix(matrix) for matrix in matrices)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float | int | None) and not isinstance(value, bool)
+
+
+def _is_matrix(rows: Any) -> bool:
+    """Whether these are rows of as many numbers each, and not none."""
+    return (
+        isinstance(rows, list)
+        and all(isinstance(row, list) and all(map(_is_number, row)) for row in rows)
+        and len({len(row) for row in rows}) == 1
+        and len(rows[0]) > 0
+    )
 
 
 def merge_report(
@@ -77,7 +145,7 @@ def merge_report(
 
 def _fit_of(entry: Mapping[str, Any] | None) -> tuple[Any, Any] | None:
     """What decides about the encoder that was fitted."""
-    return None if entry is None else (entry["seed"], _plain(entry["protocol"]))
+    return None if entry is None else (entry.get("seed"), _plain(entry["protocol"]))
 
 
 def write_report(file: Path, report: Mapping[str, Any]) -> None:

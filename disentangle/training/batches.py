@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from disentangle.config import RunConfig
 from disentangle.data import ImageData, LabelledImages, scale_pixels
 from disentangle.training import randomness
 from disentangle.training.randomness import Purpose
@@ -54,6 +55,11 @@ class Batch:
     def _draw(self, draw: Callable[..., Tensor], purpose: Purpose, dim: int) -> Tensor:
         numbers = draw(self.seed, purpose, self.step, self.samples, dim)
         return numbers.to(self.images.device, non_blocking=True)
+
+
+def images_at_once(run: RunConfig, processes: int) -> int:
+    """How many images a process looks at at once."""
+    return run.training.batch_size // (processes * run.training.accumulation)
 
 
 class StepSampler(Sampler[list[int]]):

@@ -9,12 +9,14 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from accelerate import Accelerator
-from safetensors import SafetensorError
 
-from disentangle.training.run_folder import flush
+from disentangle.training.files import filling, flush
+from disentangle.training.run_folder import read_step as read_step_file
 
 MANIFEST = "manifest.json"
 
@@ -23,16 +25,20 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int
     """Writes the checkpoint `folder/step-N` and removes all whole ones but the newest `keep`.
 
     Every process takes part; the first one writes what they share.
+
+    Raises:
+        OSError: If it cannot be written; the older ones are still there.
     """
     temporary = folder / f".step-{step}.tmp"
-    if accelerator.is_main_process:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(temporary))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        _publish(temporary, folder / f"step-{step}", step)
+    leads = accelerator.is_main_process
+    with filling(temporary) if leads else nullcontext():
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(temporary))
+        accelerator.wait_for_everyone()
+        if leads:
+            _seal(temporary, step)
+    if leads:
+        _publish(temporary, folder / f"step-{step}")
         whole = [s for s in sorted(_steps(folder)) if is_whole(folder / f"step-{s}")]
         for old in whole[:-keep]:
             shutil.rmtree(folder / f"step-{old}")
@@ -72,9 +78,30 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
         ValueError: If a file is damaged, or of other networks or optimizers.
     """
     try:
-        accelerator.load_state(str(checkpoint))
-    except (RuntimeError, ValueError, LookupError, OSError, EOFError, SafetensorError) as error:
-        raise ValueError(f"the checkpoint {checkpoint} cannot be loaded: {error}") from error
+        with _no_code():
+            accelerator.load_state(str(checkpoint))
+    except Exception as error:  # each kind of damage raises its own
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the checkpoint {checkpoint} cannot be loaded: {reason}") from error
+
+
+@contextmanager
+def _no_code() -> Iterator[None]:
+    """Lets torch unpickle nothing but tensors and plain values.
+
+    Accelerate asks for more where an object has registered for checkpoints, such as an average of
+    weights: the file could run anything.
+    """
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def later_checkpoints(folder: Path, step: int) -> list[int]:
@@ -84,32 +111,38 @@ def later_checkpoints(folder: Path, step: int) -> list[int]:
 
 
 def drop_checkpoints_after(folder: Path, step: int) -> None:
-    """Removes the checkpoints of steps that a resumed run will make again."""
+    """Removes the checkpoints of steps that a resumed run will make again, and unfinished ones."""
+    for unfinished in folder.glob(".step-*.tmp"):
+        shutil.rmtree(unfinished)
     for later in later_checkpoints(folder, step):
         shutil.rmtree(folder / f"step-{later}")
 
 
 def read_step(checkpoint: Path) -> int:
     """The optimizer step after which a checkpoint was written."""
-    return json.loads((checkpoint / MANIFEST).read_text())["step"]
+    return read_step_file(checkpoint / MANIFEST)
 
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint holds every file of its manifest, in full length."""
     try:
         sizes = json.loads((checkpoint / MANIFEST).read_text())["sizes"]
+        read_step(checkpoint)
         return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return False
 
 
-def _publish(temporary: Path, checkpoint: Path, step: int) -> None:
+def _seal(temporary: Path, step: int) -> None:
     files = sorted(file for file in temporary.rglob("*") if file.is_file())
     sizes = {str(file.relative_to(temporary)): file.stat().st_size for file in files}
     manifest = temporary / MANIFEST
     manifest.write_text(json.dumps({"step": step, "sizes": sizes}, indent=1))
     for file in [*files, manifest]:
         flush(file)
+
+
+def _publish(temporary: Path, checkpoint: Path) -> None:
     shutil.rmtree(checkpoint, ignore_errors=True)  # a torn one of the same step
     os.replace(temporary, checkpoint)
     flush(checkpoint.parent)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from disentangle.conditioning import ConditioningProbe
 from disentangle.config import OptimizerConfig, RunConfig
+from disentangle.models.layers.joint_batch_norm import join_batch_norms
 from disentangle.orthogonality import (
     OPTIMIZER_TECHNIQUES,
     attach,
@@ -17,6 +18,7 @@ from disentangle.orthogonality import (
     resolve_parameters,
 )
 from disentangle.training.batches import Batch
+from disentangle.training.finite import StepGuard, carry_into_gradient
 
 Terms = dict[str, Tensor]
 
@@ -31,7 +33,11 @@ def build_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.
         "fused": True,
     }
     if config.kind == "sgd":
-        return torch.optim.SGD(parameters, momentum=config.momentum, **options)
+        optimizer = torch.optim.SGD(parameters, momentum=config.momentum, **options)
+        for parameter in parameters if config.momentum else ():
+            # A first step that is not made would leave them as whatever was in memory.
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
     adam = torch.optim.AdamW if config.kind == "adamw" else torch.optim.Adam
     return adam(parameters, betas=config.betas, **options)
 
@@ -51,6 +57,7 @@ class Learner:
         pre_svd: The Pre-SVD parameters by name; under OW and SN, the free ones behind the weights.
         conditioning: What was measured of them in the last step, 0-d tensors by name; empty if no
             measurement was due.
+        guard: Keeps the optimizer from steps on gradients that are not finite.
 
     Raises:
         ValueError: If a Pre-SVD parameter is not found, or found twice.
@@ -67,6 +74,8 @@ class Learner:
         self.run, self.accelerator, self.raw = run, accelerator, network
         if run.training.channels_last:
             network.to(memory_format=torch.channels_last)
+        if run.training.join_norms and accelerator.num_processes > 1:
+            join_batch_norms(network)
         if run.training.compile:
             network.compile()
         optimizer = build_optimizer(run.optimizer, network)
@@ -90,11 +99,12 @@ class Learner:
             if "ol" in run.orthogonality:
                 self.orthogonal_loss_weight = run.orthogonal_loss_weight
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
+        self.guard = StepGuard(network, optimizer)
 
     def descend(
         self, parts: Sequence[Batch], compute_loss: Callable[[Batch], tuple[Tensor, Terms]]
     ) -> Terms:
-        """One step on the mean of a loss over the parts of a batch.
+        """One step on the mean of a loss over the parts of a batch, unless that is not finite.
 
         Args:
             parts: As many as Accelerate was told to accumulate.
@@ -103,9 +113,11 @@ class Learner:
         Returns:
             The mean of each term over the parts, detached.
         """
-        self._set_rate(parts[0].step)
+        step = parts[0].step
+        self._set_rate(step)
+        self.guard.keep_buffers()
         if self.probe is not None:
-            self.probe.step = parts[0].step
+            self.probe.step = step
         totals: Terms = {}
         for part in parts:
             with self.accelerator.accumulate(self.network):
@@ -113,17 +125,23 @@ class Learner:
                 if self.orthogonal_loss_weight:
                     terms["orthogonal"] = orthogonal_loss(list(self.pre_svd.values()))
                     loss = loss + self.orthogonal_loss_weight * terms["orthogonal"]
-                self.accelerator.backward(loss)
-                if self.accelerator.scaler is not None and self.accelerator.sync_gradients:
-                    # A fused optimizer would unscale only after NOG and OLR saw the gradient.
-                    self.accelerator.unscale_gradients(self.optimizer)
-                if self.probe is not None and self.accelerator.sync_gradients:
-                    self.conditioning = self.probe.record()
+                self.accelerator.backward(carry_into_gradient(loss))
+                if self.accelerator.sync_gradients:
+                    self._look_at_gradients(step)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0) + term.detach() / len(parts)
         return totals
+
+    def _look_at_gradients(self, step: int) -> None:
+        """What is done between the backward pass and the optimizer's step."""
+        if self.accelerator.scaler is not None:
+            # A fused optimizer would unscale only after NOG and OLR saw the gradient.
+            self.accelerator.unscale_gradients(self.optimizer)
+        self.guard.inspect(step, self.accelerator.scaler)
+        if self.probe is not None:
+            self.conditioning = self.probe.record()
 
     def _set_rate(self, step: int) -> None:
         """Sets the learning rate of a step: a function of the step, so there is nothing to save."""

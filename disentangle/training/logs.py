@@ -4,15 +4,33 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from disentangle.training.files import replace_text
+from disentangle.training.finite import StepGuard, describe
 from disentangle.training.learner import Terms
-from disentangle.training.run_folder import replace_text
+from disentangle.training.tally import Tally
+
+
+class Finding(NamedTuple):
+    """What was not finite since the last line, in any process.
+
+    Attributes:
+        firsts: The first step at which a term or a gradient was not finite, of those that were not.
+        streak: How many steps of a network in a row were not made, up to now.
+        skipped: How many steps of all networks were not made.
+    """
+
+    firsts: dict[str, float]
+    streak: float
+    skipped: float
 
 
 class MetricsLog:
@@ -26,14 +44,25 @@ class MetricsLog:
         first: The step after which training goes on, 0 for a fresh run.
         last: The last step.
         batch_size: Images per step, over all processes.
+        guards: Whose findings are read with each line.
+        max_skipped: How many steps in a row they may skip; `None` if the first one is to end the
+            run.
     """
 
     def __init__(
-        self, accelerator: Accelerator, file: Path, *, first: int, last: int, batch_size: int
+        self,
+        accelerator: Accelerator,
+        file: Path,
+        *,
+        first: int,
+        last: int,
+        batch_size: int,
+        guards: Sequence[StepGuard] = (),
+        max_skipped: int | None = None,
     ) -> None:
         self.accelerator, self.file, self.batch_size = accelerator, file, batch_size
-        self.totals: Terms = {}
-        self.counts: dict[str, int] = {}
+        self.guards, self.max_skipped = guards, max_skipped
+        self.tally = Tally()
         self.notes: list[tuple[int, Terms]] = []
         self.since = time.perf_counter()
         self.steps = 0
@@ -47,11 +76,9 @@ class MetricsLog:
             disable=not accelerator.is_main_process,
         )
 
-    def add(self, terms: Terms) -> None:
+    def add(self, step: int, terms: Terms) -> None:
         """Takes in the terms of one step, each a 0-d tensor."""
-        for name, term in terms.items():
-            self.totals[name] = self.totals.get(name, 0) + term
-            self.counts[name] = self.counts.get(name, 0) + 1
+        self.tally.add(step, terms)
         self.steps += 1
         self.bar.update()
 
@@ -66,36 +93,67 @@ class MetricsLog:
         Notes of earlier steps get a line of their own.
 
         Raises:
-            FloatingPointError: If a term is NaN or infinite; the line is written all the same.
+            FloatingPointError: If a term or a gradient was not finite, or that in too many steps in
+                a row; the line is written all the same. In every process alike.
         """
-        means = {name: total / self.counts[name] for name, total in self.totals.items()}
-        lines = self._fetch([*self.notes, (step, means)])
+        lines, finding = self._fetch([*self.notes, (step, self.tally.means())])
+        if self.max_skipped is None:
+            lines[step] |= dict.fromkeys(finding.firsts.keys() & lines[step].keys(), math.nan)
+        elif self.guards:
+            lines[step]["skipped_steps"] = finding.skipped
         seconds, self.since = time.perf_counter() - self.since, time.perf_counter()
         lines[step]["images_per_second"] = self.steps * self.batch_size / seconds
         for number, line in lines.items():
             self.accelerator.log(line, step=number)
         if self.accelerator.is_main_process:
             _append_lines(self.file, lines)
+        self._report(finding)
         line = lines[step]
-        wrong = [name for name in self.totals if not math.isfinite(line[name])]
-        if wrong:
-            since = step - self.steps + 1
-            raise FloatingPointError(f"{wrong[0]} is {line[wrong[0]]} in the steps {since}–{step}")
         shown = {name: f"{line[name]:.4g}" for name in line if name.startswith("loss")}
         self.bar.set_postfix(shown, refresh=False)
-        self.totals, self.counts, self.notes, self.steps = {}, {}, [], 0
+        self.tally, self.notes, self.steps = Tally(), [], 0
+        for guard in self.guards:
+            guard.forget()
 
-    def _fetch(self, rows: list[tuple[int, Terms]]) -> dict[int, dict[str, float]]:
-        """The values of each step as numbers, the mean over processes."""
-        stacked = torch.stack(
-            [value.detach().double() for _, row in rows for value in row.values()]
+    def _report(self, finding: Finding) -> None:
+        """Ends the run, or says what was skipped."""
+        if finding.firsts and self.max_skipped is None:
+            raise FloatingPointError(describe(finding.firsts))
+        if self.max_skipped is not None and finding.streak > self.max_skipped:
+            raise FloatingPointError(
+                f"{finding.streak:.0f} steps in a row were skipped, more than training.max_skipped "
+                f"{self.max_skipped}; {describe(finding.firsts)}"
+            )
+        if finding.firsts and self.accelerator.is_main_process:
+            count = f"skipped optimizer steps: {finding.skipped:.0f}"
+            self.bar.write(f"{count}; {describe(finding.firsts)}", file=sys.stderr)
+
+    def _fetch(self, rows: list[tuple[int, Terms]]) -> tuple[dict[int, dict[str, float]], Finding]:
+        """The values of each step as numbers, the mean over processes, and what went wrong."""
+        values = [value.detach().double() for _, row in rows for value in row.values()]
+        alarms = self.tally.firsts()
+        counts = [count for guard in self.guards for count in (guard.streak, guard.skipped)]
+        local = torch.cat(
+            [torch.stack([*values, *alarms.values(), *counts]), *(g.firsts for g in self.guards)]
         )
-        values = iter(self.accelerator.reduce(stacked, "mean").tolist())  # the one synchronisation
-        lines: dict[int, dict[str, float]] = {}
-        for step, row in rows:
-            numbers = dict(zip(row, values, strict=False))  # takes as many as the row has
-            lines[step] = numbers | lines.get(step, {})
-        return lines
+        # One row per process; the one synchronisation.
+        gathered = self.accelerator.gather(local).view(-1, len(local)).cpu()
+        found = iter(gathered[:, len(values) :].amin(0).tolist())
+        lines = _cut(rows, gathered[:, : len(values)].mean(0).tolist())
+        return lines, self._name(found, alarms)
+
+    def _name(self, found: Iterator[float], alarms: Iterable[str]) -> Finding:
+        """What the guards and the tally have found, by name."""
+        firsts = {name: next(found) for name in alarms}
+        counts = [(next(found), next(found)) for _ in self.guards]
+        for guard in self.guards:
+            network = type(guard.network).__name__
+            firsts |= {f"the gradient of {name!r} ({network})": next(found) for name in guard.names}
+        return Finding(
+            firsts={name: first for name, first in firsts.items() if math.isfinite(first)},
+            streak=max((streak for streak, _ in counts), default=0.0),
+            skipped=sum(skipped for _, skipped in counts),
+        )
 
     def close(self) -> None:
         """Ends the progress bar."""
@@ -108,15 +166,24 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError: If there is no such file.
     """
-    lines = map(_parse, file.read_text(encoding="utf-8").splitlines())
+    lines = map(_parse, file.read_text(encoding="utf-8", errors="replace").splitlines())
     return [line for line in lines if line is not None]
 
 
 def drop_lines_after(file: Path, step: int) -> None:
     """Removes the lines of steps that a resumed run will make, and write, again."""
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
-    kept = [line for line in lines if _step_of(line) <= step]
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    kept = [line for line in text.splitlines(keepends=True) if _step_of(line) <= step]
     replace_text(file, "".join(kept))
+
+
+def _cut(rows: list[tuple[int, Terms]], values: list[float]) -> dict[int, dict[str, float]]:
+    """The values, which are those of all rows in order, by step and name."""
+    remaining, lines = iter(values), dict[int, dict[str, float]]()
+    for step, row in rows:
+        numbers = dict(zip(row, remaining, strict=False))  # takes as many as the row has
+        lines[step] = numbers | lines.get(step, {})
+    return lines
 
 
 def _step_of(line: str) -> float:
@@ -129,9 +196,17 @@ def _parse(line: str) -> dict[str, Any] | None:
     """A line; `None` for one that is torn."""
     try:
         parsed = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return parsed if isinstance(parsed, dict) and isinstance(parsed.get("step"), int) else None
+    return parsed if isinstance(parsed, dict) and _is_line(parsed) else None
+
+
+def _is_line(parsed: dict[str, Any]) -> bool:
+    """Whether it has a step and, besides, nothing but numbers and null."""
+    integers = [value for value in parsed.values() if type(value) is int]
+    others = {type(value) for value in parsed.values()} - {int, float, NoneType}
+    whole = not others and all(abs(value) < 2**63 for value in integers)
+    return whole and type(step := parsed.get("step")) is int and step >= 0
 
 
 def _append_lines(file: Path, lines: dict[int, dict[str, float]]) -> None:

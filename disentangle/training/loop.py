@@ -2,6 +2,7 @@
 
 import math
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,15 @@ from disentangle.training.checkpoints import (
     save_checkpoint,
 )
 from disentangle.training.collapse import CollapseWatch
+from disentangle.training.files import replace_text
+from disentangle.training.finite import check_weights
 from disentangle.training.gan.task import GANTask
+from disentangle.training.launcher import check_launcher
 from disentangle.training.learner import Terms
 from disentangle.training.logs import MetricsLog, drop_lines_after, read_lines
 from disentangle.training.memory import keep_freed_memory
 from disentangle.training.recognition.task import RecognitionTask
-from disentangle.training.run_folder import RunFolder, replace_text
+from disentangle.training.run_folder import RunFolder
 from disentangle.training.signals import note_signals
 from disentangle.training.task import VALIDATION_SCORE, Task
 from disentangle.training.vae.task import VAETask
@@ -114,25 +118,24 @@ class Session:
             first=self.step,
             last=training.steps,
             batch_size=training.batch_size,
+            guards=[learner.guard for learner in self.task.learners],
+            max_skipped=training.max_skipped if training.on_nonfinite == "skip" else None,
         )
         watch = self._watch_for_collapse()
         self.best = self._recall_best()
         stop = False
-        with note_signals() as noted:
+        with closing(log), note_signals() as noted:
             for batch in batches:
-                log.add(self.task.step(augment(batch, training)))
+                log.add(batch.step, self.task.step(augment(batch, training)))
                 log.note(batch.step, self.task.learner.conditioning)
                 self.step = batch.step
                 if self.average is not None:
                     self.average.update(self.task.learner.raw, first=self.step == 1)
-                if watch is not None:
-                    log.note(batch.step, watch.measure(batch.step, self._averaged_model()))
-                log.note(batch.step, self._validate())
+                self._measure(log, watch)
                 stop = self._asked_to_stop(noted)
                 self._write_what_is_due(log, last=stop or self.step == training.steps)
                 if stop:
                     break
-        log.close()
         self.accelerator.end_training()
         return noted[0] if stop and noted else None
 
@@ -178,6 +181,16 @@ class Session:
         scores = (line.get(VALIDATION_SCORE) for line in read_lines(self.folder.metrics))
         return max((score for score in scores if score is not None), default=-math.inf)
 
+    def _measure(self, log: MetricsLog, watch: CollapseWatch | None) -> None:
+        """Takes what is due to be measured of the model into the log."""
+        try:
+            if watch is not None:
+                log.note(self.step, watch.measure(self.step, self._averaged_model()))
+            log.note(self.step, self._validate())
+        except FloatingPointError:
+            log.write(self.step)  # it knows more, if a loss or a gradient was to blame
+            raise
+
     def _validate(self) -> Terms:
         """Scores of the model if they are due; the best model is written at once."""
         model = self._averaged_model()
@@ -202,7 +215,10 @@ class Session:
         save = last or self.step % training.checkpoint_every == 0
         if save or self.step % training.log_every == 0:  # a loss that is not finite is not saved
             log.write(self.step)
-        if self._generates and (last or self.step % training.sample_every == 0):
+        sheet = self._generates and (last or self.step % training.sample_every == 0)
+        if save or sheet:
+            check_weights(self.accelerator, self._models(), self.step)
+        if sheet:
             self._write_sheet()
         if save:
             self._write_models()
@@ -223,10 +239,13 @@ class Session:
     def _write_models(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        for name, model in self.task.exports.items():
+        for name, model in self._models().items():
             self.folder.export(name, model, self.step)
-        if self.average is not None:
-            self.folder.export("ema", self.average.module, self.step)
+
+    def _models(self) -> dict[str, ModelMixin]:
+        """What is written beside a checkpoint, by the name of its folder."""
+        average = {} if self.average is None else {"ema": self.average.module}
+        return self.task.exports | average
 
     def _asked_to_stop(self, noted: list[int]) -> bool:
         """Whether any process noted a signal; several ask each other only when a line is due."""
@@ -239,7 +258,12 @@ class Session:
 
 
 def build_accelerator(run: RunConfig) -> Accelerator:
-    """Accelerate, set up from the run and from what `accelerate launch` says."""
+    """Accelerate, set up from the run and from what `accelerate launch` says.
+
+    Raises:
+        ValueError: If it says something that cannot work.
+    """
+    check_launcher()
     keep_freed_memory()
     if run.training.cpu_threads:
         torch.set_num_threads(run.training.cpu_threads)

@@ -3,16 +3,17 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from diffusers import ModelMixin
 
+from disentangle.config.yaml_files import read_yaml
 from disentangle.models import load_model
+from disentangle.training.files import replace_files
 
 STEP_FILE = "training.json"  # beside the weights of a model
+SECTIONS = ("model", "data", "discriminator", "objective", "optimizer", "training")
 CONTENTS = (
     "config.yaml",
     "metrics.jsonl",
@@ -78,10 +79,10 @@ class RunFolder:
         if not self.config.is_file():
             raise ValueError(f"{self.path} is not a run folder: it holds no config.yaml")
         try:
-            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):
-            config = None
-        if not isinstance(config, dict) or not config.keys() >= {"task", "model", "data", "output"}:
+            config = read_yaml(self.config)
+        except ValueError:
+            config = {}
+        if not _is_run(config):
             raise ValueError(
                 f"{self.path} is not a run folder: its config.yaml is not that of a run"
             )
@@ -106,6 +107,17 @@ class RunFolder:
                 f"{self.path} already holds a run: add --resume to go on with it, --overwrite to "
                 "replace it, or choose another --output"
             )
+        if resume:
+            self._check_kinds()
+
+    def _check_kinds(self) -> None:
+        """Whether files are files and folders folders, which would be found hours later."""
+        for entry in (self.path / name for name in CONTENTS):
+            is_right, kind = (
+                (entry.is_file(), "file") if entry.suffix else (entry.is_dir(), "folder")
+            )
+            if os.path.lexists(entry) and not is_right:
+                raise ValueError(f"nothing can be resumed while {entry} is no {kind}")
 
     def _check_empty(self) -> None:
         """Whether there is nothing here, or an empty folder, and a folder can be made."""
@@ -171,36 +183,34 @@ class RunFolder:
         replace_files(self.path / name, write)
 
     def read_step(self) -> int:
-        """The step after which the model that counts was written."""
-        return json.loads((self.final / STEP_FILE).read_text(encoding="utf-8"))["step"]
+        """The step after which the model that counts was written; errors as in `read_step`."""
+        return read_step(self.final / STEP_FILE)
 
 
-def replace_files(folder: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a temporary folder, then moves each file to its place atomically."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    write(temporary)
-    folder.mkdir(exist_ok=True)
-    for file in temporary.iterdir():
-        flush(file)
-        os.replace(file, folder / file.name)
-    temporary.rmdir()
-    flush(folder)
+def read_step(file: Path) -> int:
+    """The `step` that a file of JSON holds.
 
-
-def replace_text(file: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    flush(temporary)
-    os.replace(temporary, file)
-
-
-def flush(path: Path) -> None:
-    """Returns when the file, or the folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no step.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        step = json.loads(file.read_text(encoding="utf-8"))["step"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        step = None
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**63:
+        raise ValueError(f"{file} must hold the step after which it was written")
+    return step
+
+
+def _is_run(config: dict[str, Any]) -> bool:
+    """Whether a configuration has the parts of a run, each of its kind."""
+    mappings = (config.get(name, {}) for name in SECTIONS)
+    techniques = config.get("orthogonality", [])
+    return (
+        config.keys() >= {"task", "model", "data", "output"}
+        and isinstance(config["task"], str)
+        and all(isinstance(value, dict) for value in mappings)
+        and isinstance(techniques, list)
+        and all(isinstance(name, str) for name in techniques)
+    )

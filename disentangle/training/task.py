@@ -37,6 +37,11 @@ class Task(ABC):
     def __init__(self, run: RunConfig, accelerator: Accelerator, data: ImageData) -> None: ...
 
     @property
+    def learners(self) -> list[Learner]:
+        """Of everything that is trained."""
+        return [self.learner]
+
+    @property
     @abstractmethod
     def exports(self) -> dict[str, ModelMixin]:
         """The models to save, by the name of their folder."""

@@ -3,6 +3,7 @@
 from disentangle.traversal.animation import check_animation, save_animation
 from disentangle.traversal.changes import measure_changes
 from disentangle.traversal.choice import pick_axes, rank_axes
+from disentangle.traversal.drawing import draw_traversals
 from disentangle.traversal.frames import DEFAULT_VALUES, TraversalAxis, traverse, value_labels
 from disentangle.traversal.grid import traversal_grid
 from disentangle.traversal.inversion import Inversion, invert
@@ -13,6 +14,7 @@ __all__ = [
     "Inversion",
     "TraversalAxis",
     "check_animation",
+    "draw_traversals",
     "image_grid",
     "invert",
     "measure_changes",

@@ -130,13 +130,15 @@ class Whitening(BatchWhitening):
 
     `Σ` has `eps` added to its diagonal, so that a batch of no more codes than dimensions, whose
     covariance is singular, is whitened in the directions that it has and small in the others.
-    Several processes, and several parts of a batch, are whitened each by itself.
+    Several processes are whitened together, several parts of a batch each by itself.
 
     Args:
         dim: Dimension `C` of the codes.
         eps: What is added to the variance in every direction.
         momentum: Weight of the new batch in the running averages.
         method: Of the inverse square root, see `matrix_inverse_sqrt`.
+        synchronise: Whether statistics are those of the codes of all processes. Every process must
+            then take part in each pass, and the gradient is that of the sum of all losses.
 
     Raises:
         ValueError: If `dim` or `eps` is not positive, `momentum` is not in `[0, 1]`, or `method` is
@@ -156,9 +158,10 @@ class Whitening(BatchWhitening):
         eps: float = 1e-5,
         momentum: float = 0.1,
         method: SquareRootMethod = "auto",
+        synchronise: bool = True,
     ) -> None:
         check_positive(dim=dim)
-        super().__init__(dim, eps=eps, momentum=momentum, method=method)
+        super().__init__(dim, eps=eps, momentum=momentum, method=method, synchronise=synchronise)
 
     def forward(self, codes: Tensor) -> Tensor:
         """The whitened codes `(N, C)`, in the dtype of `codes`.

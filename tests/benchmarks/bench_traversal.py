@@ -13,6 +13,7 @@ from disentangle.viewing import View
 from .timing import median_seconds_each, print_table
 
 SAMPLES, VALUES, BATCH = 8, 9, 64
+SAME = {"sefa": False, "sort": False, "run": None, "out": None, "overwrite": True}
 CHOICES = {
     "grids": {"animation": "none", "differences": False},
     "grids with differences": {"animation": "none", "differences": True},
@@ -34,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
 
         def draw_as(choice: dict[str, object]) -> None:
-            draw(view, Path(name), Namespace(sefa=False, sort=False, **choice))
+            draw(view, Path(name), Namespace(SAME | choice))
 
         bare, *others = median_seconds_each(
             [

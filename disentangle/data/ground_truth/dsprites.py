@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from disentangle.data.base import GroundTruthData, Integers
-from disentangle.data.ground_truth.npz import open_member, read_header
+from disentangle.data.ground_truth.npz import open_member, read_header, read_plain_array
 from disentangle.data.ground_truth.sprites import FACTOR_NAMES
 from disentangle.data.official import OfficialFile, refuse_broken
 
@@ -23,7 +23,9 @@ OFFICIAL = OfficialFile(
     checksum="md5:7da33b31b13a06f4b04a70402ce90c2e",
 )
 OFFICIAL_SIZES = (3, 6, 40, 32, 32)
+OFFICIAL_SIZE = 64  # pixels
 CHUNK = 4096  # images read at a time: 16 MB
+CLASSES_LIMIT = 2**26  # bytes of the classes, of which the official file has 35 MB
 
 
 class DSprites(GroundTruthData):
@@ -76,11 +78,12 @@ class DSprites(GroundTruthData):
 
 
 def _read_factor_sizes(archive: zipfile.ZipFile) -> tuple[int, ...]:
-    with open_member(archive, "latents_classes") as member:
-        classes = np.lib.format.read_array(member, allow_pickle=False)
+    classes = read_plain_array(archive, "latents_classes", CLASSES_LIMIT)
     columns = 1 + len(FACTOR_NAMES)
     if classes.ndim != 2 or classes.shape[1] != columns or not len(classes):
         raise ValueError(f"latents_classes must have shape (N, {columns}), got {classes.shape}")
+    if len(classes) > (most := math.prod(OFFICIAL_SIZES)):
+        raise ValueError(f"latents_classes must have {most} rows at most, got {len(classes)}")
     if classes.dtype.kind not in "iu":
         raise ValueError(f"latents_classes must be integers, got {classes.dtype}")
     sizes = tuple(int(largest) + 1 for largest in classes.max(axis=0))
@@ -129,6 +132,8 @@ def _read_image_size(member: IO[bytes], count: int) -> int:
     shape = read_header(member, "imgs")
     if len(shape) != 3 or shape[0] != count or shape[1] != shape[2] or not shape[1]:
         raise ValueError(f"imgs must have shape ({count}, size, size), got {shape}")
+    if shape[1] > OFFICIAL_SIZE:
+        raise ValueError(f"imgs must have {OFFICIAL_SIZE} pixels a side at most, got {shape[1]}")
     return shape[1]
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from disentangle.data.base import Integers, checked_integer
 from disentangle.data.ground_truth.dsprites import DSprites
+from disentangle.data.images.decoding import open_image
 from disentangle.data.official import refuse_broken
 
 THUMBNAIL = (350, 274)  # the published width and height of the Scream, at most
@@ -100,8 +100,8 @@ class ScreamDSprites(_SeededDSprites):
 
     Args:
         path: The npz file of dSprites, or the folder where it lies under its official name.
-        picture: The file of the picture, which is shrunk to 350 × 274 pixels at most; any that PIL
-            reads and that is then larger than an image both ways.
+        picture: The file of the picture, which is shrunk to 350 × 274 pixels at most; a PNG, JPEG
+            or the like that is then larger than an image both ways.
         verify: Compare dSprites with its published checksum, as in `DSprites`.
         seed: Of the crops and colours, from 0 to 2**63 - 1.
 
@@ -158,6 +158,6 @@ def _read_picture(path: Path) -> NDArray[np.uint8]:
     """The picture uint8 `(H, W, 3)`, within the published size."""
     if not path.is_file():
         raise FileNotFoundError(f"no picture at {path}")
-    with refuse_broken(path, "a picture"), Image.open(path) as image:
+    with refuse_broken(path, "a picture"), open_image(path) as image:
         image.thumbnail(THUMBNAIL)
         return np.array(image.convert("RGB"))

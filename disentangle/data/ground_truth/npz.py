@@ -4,9 +4,10 @@ import math
 import struct
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from disentangle.data.official import MappedArray
 
@@ -17,9 +18,42 @@ def open_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
     """The npy file of an array, at its start.
 
     Raises:
-        ValueError: If the archive has no such array.
+        ValueError: If the archive has no such array, or packs it as NumPy does not.
     """
-    return archive.open(_find_member(archive, name))
+    member = _find_member(archive, name)
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} must be stored or deflated (np.savez, np.savez_compressed)")
+    return archive.open(member)
+
+
+def read_plain_array(archive: zipfile.ZipFile, name: str, limit: int) -> NDArray[Any]:
+    """An array of an archive, of which no element is a Python object.
+
+    Its size is looked at first: a small file can unpack to any amount, and a header can say
+    anything.
+
+    Args:
+        archive: The npz file.
+        name: The array's.
+        limit: How many bytes it may have.
+
+    Raises:
+        ValueError: If there is no such array, or if it is larger than that or not as long as its
+            header says.
+    """
+    with open_member(archive, name) as member:
+        shape, _, dtype = _read_any_header(member, name)
+        start = member.tell()
+        stored = archive.getinfo(f"{name}.npy").file_size - start
+    expected = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject:
+        raise ValueError(f"{name} must hold plain values, got {dtype}")
+    if not 0 <= expected <= limit:
+        raise ValueError(f"{name} must have {limit} bytes at most, got {expected}")
+    if stored != expected:
+        raise ValueError(f"{name} must have {start + expected} bytes, got {start + stored}")
+    with open_member(archive, name) as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def read_header(file: IO[bytes], name: str) -> tuple[int, ...]:
@@ -28,6 +62,15 @@ def read_header(file: IO[bytes], name: str) -> tuple[int, ...]:
     Raises:
         ValueError: If the array is not uint8 and row-major, or the npy version not 1.0 or 2.0.
     """
+    shape, column_major, dtype = _read_any_header(file, name)
+    if dtype != np.uint8 or column_major:
+        order = "column-major" if column_major else "row-major"
+        raise ValueError(f"{name} must be row-major uint8, got {order} {dtype}")
+    return shape
+
+
+def _read_any_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The shape of the array in an npy file, whether it is column-major, and its type."""
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -36,10 +79,9 @@ def read_header(file: IO[bytes], name: str) -> tuple[int, ...]:
     if version not in readers:
         raise ValueError(f"{name} must have npy version 1.0 or 2.0, got {version}")
     shape, column_major, dtype = readers[version](file)
-    if dtype != np.uint8 or column_major:
-        order = "column-major" if column_major else "row-major"
-        raise ValueError(f"{name} must be row-major uint8, got {order} {dtype}")
-    return shape
+    if any(size < 0 for size in shape):
+        raise ValueError(f"{name} must have no negative dimension, got {shape}")
+    return shape, column_major, dtype
 
 
 def map_member(file: Path, name: str) -> MappedArray:

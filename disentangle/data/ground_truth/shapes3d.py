@@ -135,9 +135,14 @@ def _find_images(content: Any, count: int) -> Any:
 
 
 def _find(content: Any, name: str) -> Any:
-    found = content.get(name)
-    if not isinstance(found, _import_h5py().Dataset):
+    h5py = _import_h5py()
+    # A link, an external and a virtual array would be read from other files, of anyone's choice.
+    here = isinstance(content.get(name, getlink=True), h5py.HardLink)
+    found = content.get(name) if here else None
+    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
         raise ValueError(f"it must contain the array {name}, got {', '.join(sorted(content))}")
+    if math.prod(found.chunks or ()) * found.dtype.itemsize > BLOCK_LIMIT:
+        raise ValueError(f"{name} must be in chunks of {BLOCK_LIMIT} bytes, got {found.chunks}")
     return found
 
 

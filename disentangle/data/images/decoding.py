@@ -1,17 +1,22 @@
 """From an encoded image to pixels of one size."""
 
+import re
+import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from disentangle.data.base import checked_integer
 
 MODES = {1: "L", 3: "RGB"}
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+OPENING = threading.Lock()  # the warnings filter, which threads share, is changed meanwhile
 
 
 class UndecodableImageError(OSError, ValueError):
@@ -22,8 +27,8 @@ class Decoder:
     """Decodes images, crops them to their central square and resizes it (Lanczos).
 
     An image is turned as its EXIF tag says, laid on white where it is transparent and converted to
-    RGB or grey; a square smaller than `image_size` is enlarged. PIL's limit on the number of pixels
-    holds: an image beyond it counts as corrupt.
+    RGB or grey; a square smaller than `image_size` is enlarged. One of more pixels than
+    `PIL.Image.MAX_IMAGE_PIXELS` (89 million) counts as corrupt.
 
     Args:
         image_size: Height and width to bring the images to, in pixels.
@@ -68,7 +73,7 @@ class Decoder:
             ValueError: If it cannot be decoded or is smaller than `crop`.
         """
         try:
-            with Image.open(source) as image:
+            with open_image(source) as image:
                 pixels = self._prepare(image)
         # Decoders raise errors of many types on damaged files, SyntaxError among them.
         except Exception as error:
@@ -115,6 +120,27 @@ class Decoder:
             return image.crop((0, 0, width, height))
         left, top = (width - side) // 2, (height - side) // 2
         return image.crop((left, top, left + side, top + side))
+
+
+def open_image(source: Path | BinaryIO) -> Image.Image:
+    """An image whose header has been read, and found to be of a known format and of bounded size.
+
+    Raises:
+        ValueError: If it has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, or is of another format
+            than those in `FORMATS`; PIL knows some whose decoders run programs.
+        Exception: Of many kinds, if it is damaged.
+    """
+    # Above the limit PIL warns, and raises only above twice the limit.
+    with OPENING, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            return Image.open(source, formats=FORMATS)
+        except UnidentifiedImageError as error:
+            raise ValueError(f"it must be one of {', '.join(FORMATS)}") from error
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            limit, found = Image.MAX_IMAGE_PIXELS, re.search(r"\d+", str(error))
+            got = f", got {int(found[0]):,}" if found else ""
+            raise ValueError(f"it must have {limit:,} pixels at most{got}: shrink it") from error
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:

@@ -24,8 +24,8 @@ class ImageFolder(ImageData):
     resized (Lanczos); an image smaller than `image_size` is enlarged.
 
     Every file is decoded once at construction, in full, since only that finds a truncated one;
-    `check` turns that off. PIL's limit on the number of pixels holds: an image beyond it counts as
-    corrupt. Files are only ever read.
+    `check` turns that off. An image of more pixels than `PIL.Image.MAX_IMAGE_PIXELS` (89 million)
+    counts as corrupt. Files are only ever read.
 
     The splits `train` and `test` share the images out by a hash of each one's name, with the
     folders up to `path`: an image stays where it is when others are added, and on every machine.

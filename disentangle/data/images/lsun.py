@@ -1,5 +1,6 @@
 """The official LSUN folders."""
 
+import struct
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ from disentangle.data.images.checking import find_decodable
 from disentangle.data.images.decoding import Decoder
 from disentangle.data.official import OfficialFile, refuse_broken
 
+META = struct.Struct("<40xI92xQQ")  # of a page that describes the file
 OFFICIAL = OfficialFile(name="data.mdb", project="LSUN by Yu et al. (fyu/lsun on GitHub), unpacked")
 
 
@@ -23,7 +25,9 @@ class LSUN(ImageData):
     split. The order is that of its keys. Images are read as in `ImageFolder`: their shorter side
     has 256 pixels as published, and by default the largest central square is kept.
 
-    Only the keys are held in memory; nothing is written into the folder.
+    Only the keys are held in memory; nothing is written into the folder. A file that was cut is
+    refused, but lmdb follows what is written in the pages that are there: one that was made to
+    mislead it can end the process.
 
     Source: Yu et al., 2015, https://arxiv.org/abs/1506.03365. It needs lmdb:
     `pip install 'disentangle[data]'`.
@@ -68,8 +72,10 @@ class LSUN(ImageData):
         self._folder = Path(path)
         OFFICIAL.locate(self._folder / OFFICIAL.name)
         _import_lmdb()  # so that it is not the folder that is said to be wrong without it
-        with refuse_broken(self._folder, "an lmdb folder"), _open(self._folder) as content:
-            keys = _read_keys(content)
+        with refuse_broken(self._folder, "an lmdb folder"):
+            _check_length(self._folder / OFFICIAL.name)
+            with _open(self._folder) as content:
+                keys = _read_keys(content)
         with _open(self._folder) as content:
             kept = find_decodable(
                 lambda index: self._problem(content, keys[index]),
@@ -109,6 +115,28 @@ def _open(folder: Path) -> Any:
     return _import_lmdb().open(
         str(folder), readonly=True, lock=False, create=False, readahead=False, meminit=False
     )
+
+
+def _check_length(file: Path) -> None:
+    """Looks whether the file has all its pages: lmdb would end the process for want of one.
+
+    Two pages tell: at bytes 40, 136 and 144 of each stand the size of a page, the last page that is
+    used and the number of the transaction that wrote this. The later one counts.
+
+    Raises:
+        ValueError: If pages are missing.
+    """
+    with file.open("rb") as content:
+        first = content.read(META.size)
+        page = META.unpack(first)[0] if len(first) == META.size else 0
+        content.seek(page)
+        second = content.read(META.size)
+    if len(second) < META.size:
+        raise ValueError(f"{file.name} must have two pages at least")
+    _, last, _ = max((META.unpack(each) for each in (first, second)), key=lambda meta: meta[2])
+    found = file.stat().st_size
+    if found < (last + 1) * page:
+        raise ValueError(f"{file.name} must have {(last + 1) * page} bytes, got {found}")
 
 
 def _import_lmdb() -> ModuleType:

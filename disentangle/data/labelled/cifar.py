@@ -54,7 +54,7 @@ class _CIFAR(LabelledArray):
             meta["filename"],
             meta["md5"],
             verify,
-            lambda content: _get(content, meta["key"]),
+            lambda content: _unpack_names(content, meta["key"]),
         )
         super().__init__(
             torch.from_numpy(np.concatenate(pixels)),
@@ -142,6 +142,14 @@ def _unpack(batch: Any, label_key: str) -> tuple[NDArray[np.uint8], NDArray[Any]
     if pixels.dtype != np.uint8 or pixels.shape != expected:
         raise ValueError(f"data must be uint8 {expected}, got {pixels.dtype} {pixels.shape}")
     return pixels.reshape(-1, *SHAPE), labels  # (N, 3072) → (N, 3, 32, 32)
+
+
+def _unpack_names(content: Any, key: str) -> list[str]:
+    """The names of the classes in a file."""
+    names = _get(content, key)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{key} must be a list of names, got {type(names).__name__}")
+    return names
 
 
 def _get(content: Any, key: str) -> Any:

@@ -1,5 +1,6 @@
 """The official Stanford Cars files."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from disentangle.data.official import OfficialFile, check_inside, locate_folder,
 
 SPLITS = {"train": "cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}
 META = "cars_meta.mat"
+LIMIT = 100_000  # entries of a list
 PROJECT = (
     "3D Object Representations for Fine-Grained Categorization by Krause et al., and unpack it"
 )
@@ -80,11 +82,15 @@ class StanfordCars(LabelledFiles):
 
 def _read(devkit: Path, name: str, key: str) -> np.ndarray:
     """An array `(N,)` of a mat file."""
-    from scipy.io import loadmat  # late, since it slows every command down
+    from scipy.io import loadmat, whosmat  # late, since it slows every command down
 
     file = OfficialFile(name=name, project=PROJECT).locate(devkit / name)
     with refuse_broken(file, "a list of Stanford Cars"):
-        content: dict[str, Any] = loadmat(file, variable_names=[key], squeeze_me=True)
-        if key not in content:
+        # The header first, so that no array of another size is unpacked.
+        shapes = {name: shape for name, shape, _ in whosmat(file)}
+        if key not in shapes:
             raise ValueError(f"it must contain {key}")
+        if not 0 < math.prod(shapes[key]) <= LIMIT:
+            raise ValueError(f"{key} must have 1 to {LIMIT} entries, got {shapes[key]}")
+        content: dict[str, Any] = loadmat(file, variable_names=[key], squeeze_me=True)
         return np.atleast_1d(content[key])

@@ -36,6 +36,11 @@ class Regulariser(ABC):
         """Trains what there is beside the generator, once its step is made."""
         return {}
 
+    @property
+    def learners(self) -> list[Learner]:
+        """Of what is trained beside the generator."""
+        return []
+
 
 class DerivativeRegulariser(Regulariser):
     """The Hessian Penalty or OroJaR, along the generator's axes.
@@ -100,6 +105,11 @@ class VariationRegulariser(Regulariser):
         terms = self.learner.descend(parts, self._loss)
         self.seen.clear()
         return terms
+
+    @property
+    def learners(self) -> list[Learner]:
+        """Of the recogniser."""
+        return [self.learner]
 
     def _loss(self, part: Batch) -> tuple[Tensor, Terms]:
         loss = variation_loss(self.learner.network, *self.seen[part.samples])

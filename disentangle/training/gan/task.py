@@ -47,6 +47,12 @@ class GANTask(Task):
         self.regulariser = build_regulariser(run, accelerator, generator)
 
     @property
+    def learners(self) -> list[Learner]:
+        """Of the generator, the discriminator and what a regulariser trains."""
+        more = [] if self.regulariser is None else self.regulariser.learners
+        return [self.learner, self.critic, *more]
+
+    @property
     def exports(self) -> dict[str, ModelMixin]:
         """The generator and the discriminator."""
         return {"model": self.learner.raw, "discriminator": self.critic.raw}

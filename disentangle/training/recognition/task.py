@@ -11,7 +11,7 @@ from disentangle.config import RecognitionObjective, RunConfig
 from disentangle.data import ImageData, LabelledImages, hold_out
 from disentangle.metrics import accuracy
 from disentangle.models import load_torchvision_weights
-from disentangle.training.batches import Batch
+from disentangle.training.batches import Batch, images_at_once
 from disentangle.training.learner import Learner, Terms
 from disentangle.training.recognition.classify import classify
 from disentangle.training.recognition.mixup import mix
@@ -32,6 +32,11 @@ class RecognitionTask(Task):
         self.parts = run.training.accumulation
         self.data, self.held_out = divide(run, check_classes(run, data))
         check_test_images(run)
+        if images_at_once(run, accelerator.num_processes) < 2:
+            raise ValueError(
+                "batch normalisation needs at least 2 images at once, got 1: raise "
+                "training.batch_size"
+            )
         model = run.build_model().to(accelerator.device)
         self.learner = Learner(run, accelerator, model, treated=True)
 

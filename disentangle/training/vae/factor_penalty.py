@@ -71,6 +71,11 @@ class FactorPenalty(Penalty):
         self.permuted = dict(zip(samples, own.split(len(codes[0])), strict=True))
         return self.critic.descend(parts, self._discriminator_loss)
 
+    @property
+    def learners(self) -> list[Learner]:
+        """Of the discriminator."""
+        return [self.critic]
+
     def _discriminator_loss(self, part: Batch) -> tuple[Tensor, Terms]:
         codes = torch.cat([self.seen.pop(part.samples), self.permuted.pop(part.samples)])
         # One call, not two: a distributed wrapper allows one forward per backward.

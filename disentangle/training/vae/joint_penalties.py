@@ -13,7 +13,7 @@ from disentangle.training.vae.capacity import annealed_capacity
 from disentangle.training.vae.dip import code_covariance, covariance_penalty
 from disentangle.training.vae.joint_batch import join_processes, share_loss
 from disentangle.training.vae.penalty import Penalty, Posterior
-from disentangle.training.vae.total_correlation import total_correlation
+from disentangle.training.vae.total_correlation import stratified_weights, total_correlation
 
 
 class JointPenalty(Penalty):
@@ -25,7 +25,7 @@ class JointPenalty(Penalty):
         data_size: Images of the data set.
 
     Raises:
-        ValueError: If the batch comes in parts.
+        ValueError: If the batch comes in parts, or is too small.
     """
 
     def __init__(self, run: RunConfig, accelerator: Accelerator, data_size: int) -> None:
@@ -63,6 +63,11 @@ class CapacityPenalty(JointPenalty):
 
 class TotalCorrelationPenalty(JointPenalty):
     """`KL + (β − 1) TC` with an estimate of TC from the batch: β-TCVAE with `α = γ = 1`."""
+
+    def __init__(self, run: RunConfig, accelerator: Accelerator, data_size: int) -> None:
+        super().__init__(run, accelerator, data_size)
+        if self.objective.total_correlation_estimator == "stratified":
+            stratified_weights(run.training.batch_size, data_size)  # raises
 
     def compute(self, posterior: Posterior, step: int) -> tuple[Tensor, Terms]:
         """The divergence with the total correlation, one of its parts, weighted."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from disentangle.training.batches import Batch
-from disentangle.training.learner import Terms
+from disentangle.training.learner import Learner, Terms
 from disentangle.training.vae.losses import gaussian_divergence
 
 
@@ -38,3 +38,8 @@ class Penalty(ABC):
     def step(self, parts: list[Batch]) -> Terms:
         """Trains what there is beside the VAE, once its step is made."""
         return {}
+
+    @property
+    def learners(self) -> list[Learner]:
+        """Of what is trained beside the VAE."""
+        return []

@@ -11,7 +11,7 @@ from disentangle.data import ImageData, scale_pixels
 from disentangle.models.latent_vae import LatentVAE, LatentVAEOutput
 from disentangle.models.modes import evaluation_mode
 from disentangle.models.subspace_vae import VAEOutput, sample_posterior
-from disentangle.training.batches import Batch
+from disentangle.training.batches import Batch, images_at_once
 from disentangle.training.learner import Learner, Terms
 from disentangle.training.randomness import Purpose
 from disentangle.training.task import Task
@@ -40,8 +40,18 @@ class VAETask(Task):
         self.inferred: list[tuple[Tensor, Tensor]] = []
         model = run.build_model().to(accelerator.device)
         check_likelihood(model, run.objective.likelihood)
+        if run.model.get("whiten_codes") and images_at_once(run, accelerator.num_processes) < 2:
+            raise ValueError(
+                "model.whiten_codes needs at least 2 images in each part of a batch, got 1: raise "
+                "training.batch_size"
+            )
         self.learner = Learner(run, accelerator, model, treated=True)
         self.penalty = build_penalty(run, accelerator, model.latent_dim, len(data))
+
+    @property
+    def learners(self) -> list[Learner]:
+        """Of the VAE and of what its penalty trains."""
+        return [self.learner, *self.penalty.learners]
 
     @property
     def exports(self) -> dict[str, ModelMixin]:

@@ -1,0 +1,119 @@
+"""What a foreign decoder returns, read as images in `[-1, 1]`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+SLACK = 1e-3  # share of the range that rounding may exceed it by
+SAMENESS = 0.1  # of 2: kernels for other batch sizes differ by less, even in half precision
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """How images are found in what a decoder returns.
+
+    Attributes:
+        output: Which part of it: an index, a key or the name of an attribute; None for all of it.
+        image_range: The values of black and white.
+        clamp: Whether values beyond them are cut off.
+    """
+
+    output: int | str | None = None
+    image_range: tuple[float, float] = (-1.0, 1.0)
+    clamp: bool = False
+
+    def __post_init__(self) -> None:
+        low, high = self.image_range
+        if not low < high:
+            raise ValueError(f"image_range must go from low to high, got {self.image_range}")
+
+    def read(self, returned: Any, count: int) -> Tensor:
+        """The images `(N, C, H, W)` with black at −1 and white at 1, not looked into.
+
+        Args:
+            returned: What the decoder gave for `count` latents.
+            count: `N`.
+
+        Raises:
+            ValueError: If there is no such part, or it has not the shape of images.
+
+        Examples:
+            >>> import torch
+            >>> OutputFormat(0, (0.0, 1.0)).read((torch.ones(1, 1, 1, 2), None), 1).tolist()
+            [[[[1.0, 1.0]]]]
+        """
+        images = self._pick(returned)
+        if not isinstance(images, Tensor):
+            raise ValueError(
+                f"decode must give a tensor of images, got {_describe(images)}: say by output "
+                "which part of it is the images"
+            )
+        check_shape(images, count)
+        low, high = self.image_range
+        if self.clamp:
+            images = images.clamp(low, high)
+        return images if (low, high) == (-1, 1) else (images - low) * (2 / (high - low)) - 1
+
+    def check_values(self, images: Tensor) -> None:
+        """Raises `ValueError` unless the images that `read` gave are finite and in their range."""
+        if not images.isfinite().all():
+            raise ValueError("decode must give finite images, got NaN or infinity")
+        low, high = self.image_range
+        least, most = (float(x + 1) / 2 * (high - low) + low for x in images.aminmax())
+        slack = SLACK * (high - low)
+        if least < low - slack or most > high + slack:
+            raise ValueError(
+                f"decode must give values within image_range {self.image_range}, got {least:.4g} "
+                f"to {most:.4g}: say another image_range, or clamp=True to cut off what is beyond"
+            )
+
+    def _pick(self, returned: Any) -> Any:
+        if self.output is None:
+            return returned
+        try:
+            if isinstance(self.output, int) or isinstance(returned, Mapping):
+                return returned[self.output]
+            return getattr(returned, self.output)
+        except (AttributeError, LookupError, TypeError) as error:
+            raise ValueError(
+                f"decode gave {_describe(returned)}, which has no output {self.output!r}"
+            ) from error
+
+
+def check_shape(images: Tensor, count: int) -> None:
+    """Raises `ValueError` unless these are `count` floating-point images, grey or in colour."""
+    shape = tuple(images.shape)
+    if images.ndim == 4 and len(images) == count and shape[1] in (1, 3):
+        if not images.is_floating_point():
+            raise ValueError(f"decode must give floating-point images, got {images.dtype}")
+        return
+    last = images.ndim == 4 and shape[3] in (1, 3)
+    hint = ": put the channels first, as in images.movedim(3, 1)" if last else ""
+    raise ValueError(
+        f"decode must give images of shape ({count}, C, H, W) with one or three channels, got "
+        f"{shape}{hint}"
+    )
+
+
+def check_same(images: Tensor, others: Tensor) -> None:
+    """Raises `ValueError` unless images of the same latents, made in two batches, are the same."""
+    difference = float((images - others).abs().max())
+    if difference > SAMENESS:
+        raise ValueError(
+            "decode must make the same image of the same latent, whatever else is in the batch, "
+            f"got a difference of {difference:.3g} (black to white is 2): fix its noise and the "
+            "statistics of its normalisations"
+        )
+
+
+def _describe(returned: Any) -> str:
+    if isinstance(returned, Tensor):
+        return f"a tensor of shape {tuple(returned.shape)}"
+    kind = type(returned).__name__
+    if isinstance(returned, Mapping):
+        return f"a {kind} with {', '.join(map(repr, returned))}"
+    if isinstance(returned, list | tuple):
+        return f"a {kind} of {len(returned)}"
+    return f"a {kind}"

@@ -1,0 +1,16 @@
+"""Curves of runs over steps: what the commands that plot them share."""
+
+from disentangle.curves.merging import group_runs, merge_runs, name_curve
+from disentangle.curves.output import add_output_arguments, choose_file, write_picture
+from disentangle.curves.reading import collect_values, read_metrics
+
+__all__ = [
+    "add_output_arguments",
+    "choose_file",
+    "collect_values",
+    "group_runs",
+    "merge_runs",
+    "name_curve",
+    "read_metrics",
+    "write_picture",
+]

@@ -1,0 +1,106 @@
+"""How well conditioned the layers of runs were, step by step.
+
+The figure of Song, Sebe and Wang, TPAMI 2022, https://arxiv.org/abs/2212.05599: condition number
+over steps, one line for each choice of techniques.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from disentangle.conditioning import split_measure_name
+from disentangle.curves.merging import merge_runs
+from disentangle.curves.reading import collect_values
+from disentangle.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from disentangle.figures import Curve
+
+MEASURE_LABELS = {
+    "condition": r"condition number $\lambda_\max/\lambda_\min$",
+    "nonnull_condition": r"$\lambda_\max/\lambda_\min$ without the null space",
+    "effective_rank": "effective rank",
+    "orthogonality_error": "orthogonality error",
+}
+QUANTITY_LABELS = {
+    "weight": "weight's Gram matrix",
+    "gradient": "gradient's Gram matrix",
+    "covariance": "covariance",
+}
+LINEAR = {"effective_rank"}
+LEAST = {"condition": 1.0, "nonnull_condition": 1.0}  # there is no smaller ratio
+
+
+class ConditionedRun(NamedTuple):
+    """What one run has of one measure of one quantity.
+
+    Attributes:
+        folder: The run's.
+        config: The run's configuration, as it stands in the file.
+        layers: For each layer the values by step; not a number where they were not finite.
+    """
+
+    folder: RunFolder
+    config: dict[str, Any]
+    layers: dict[str, dict[int, float]]
+
+
+def read_layers(
+    lines: Iterable[Mapping[str, Any]], quantity: str, measure: str
+) -> dict[str, dict[int, float]]:
+    """The values of one measure of one quantity in the log of a run, for each layer by step.
+
+    Examples:
+        >>> lines = [{"step": 10, "conditioning/U/weight/condition": 2.0}]
+        >>> read_layers(lines, "weight", "condition")
+        {'U': {10: 2.0}}
+    """
+
+    def name_layer(name: str) -> str | None:
+        layer, *kind = split_measure_name(name) or [""]
+        return layer if kind == [quantity, measure] else None
+
+    return collect_values(lines, name_layer)
+
+
+def gather_layers(
+    groups: Mapping[str, Sequence[ConditionedRun]], layers: Iterable[str], measure: str
+) -> dict[str, list["Curve"]]:
+    """The curves of each layer, one for each experiment that has records of it.
+
+    Args:
+        groups: The runs of each experiment, by the label of its curves.
+        layers: To be drawn.
+        measure: That the runs have.
+    """
+    curves: dict[str, list[Curve]] = {layer: [] for layer in layers}
+    for layer in curves:
+        for label, group in groups.items():
+            values = [run.layers[layer] for run in group if layer in run.layers]
+            if values:
+                curves[layer].append(merge_runs(label, values, logarithmic=measure not in LINEAR))
+    return curves
+
+
+def draw_conditioning(
+    panels: Mapping[str, Sequence["Curve"]], quantity: str, measure: str, **options: Any
+) -> "Figure":
+    """A panel for each layer.
+
+    Args:
+        panels: As from `gather_layers`.
+        quantity: That was measured.
+        measure: Of it.
+        **options: Further ones of `disentangle.figures.draw_curves`.
+    """
+    from disentangle.figures import draw_curves  # matplotlib takes a moment
+
+    return draw_curves(
+        panels,
+        x_label="optimizer step",
+        y_label=f"{MEASURE_LABELS[measure]}\nof the {QUANTITY_LABELS[quantity]}",
+        logarithmic=measure not in LINEAR,
+        least=LEAST.get(measure),
+        **options,
+    )

@@ -1,0 +1,145 @@
+"""The page of a generator, in a file."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from disentangle.explorer.page import HeatMap, PageRun, build_page
+from disentangle.explorer.strips import encode_images, encode_strips
+from disentangle.models import Axis, Generator
+from disentangle.traversal import DEFAULT_VALUES, traverse, value_labels
+from disentangle.traversal.starts import being_looked_at, choose_starts
+
+
+def write_explorer(
+    generator: Generator,
+    file: str | Path,
+    *,
+    name: str | None = None,
+    axes: Sequence[Axis] | None = None,
+    latents: Tensor | None = None,
+    samples: int = 4,
+    seed: int = 0,
+    values: Sequence[float] | Tensor = DEFAULT_VALUES,
+    originals: Mapping[str, Tensor] | None = None,
+    scores: Mapping[str, float] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a page with a slider for every axis of a generator.
+
+    The page is a single file that needs neither a network nor a server.
+
+    Args:
+        generator: Any, see `disentangle.adapters.adapt` for one from elsewhere.
+        file: The page; ends in `.html`.
+        name: Above everything; by default the name of the file without its ending.
+        axes: That get a slider; by default all that the generator has.
+        latents: To start from, `(S, D)`; by default draws from the prior.
+        samples: How many draws.
+        seed: Of the draws.
+        values: Positions along each axis, in its standard deviations.
+        originals: Images `(C, H, W)` in `[-1, 1]` that are shown beside the start, by their names.
+        scores: Numbers that are shown, by their names; NaN and infinity as not defined.
+        overwrite: Whether a file that is there is replaced.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileExistsError: If the file is there and not to be replaced.
+        ValueError: If the file has another ending or no folder, or as `traverse` and
+            `encode_strips`.
+
+    Examples:
+        >>> import tempfile
+        >>> from disentangle.models import SubspaceVAE
+        >>> model = SubspaceVAE(image_size=32, code_dim=3, base_channels=4)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_explorer(model, f"{folder}/page.html", values=[-2, 0, 2]).name
+        'page.html'
+    """
+    file = Path(file)
+    check_page(file, overwrite=overwrite)
+    with being_looked_at(generator):
+        run = picture_run(
+            file.stem if name is None else name,
+            generator.decode,
+            choose_starts(generator, latents, samples=samples, seed=seed),
+            generator.axes if axes is None else axes,
+            values=values,
+            originals=originals or {},
+            scores=[(k, v if isfinite(v) else None) for k, v in (scores or {}).items()],
+        )
+    write_page([run], file, values=values, overwrite=overwrite)
+    return file
+
+
+def picture_run(
+    name: str,
+    decode: Callable[[Tensor], Tensor],
+    latents: Tensor,
+    axes: Sequence[Axis],
+    *,
+    values: Sequence[float] | Tensor,
+    originals: Mapping[str, Tensor],
+    scores: Sequence[tuple[str, float | None]] = (),
+    maps: Sequence[HeatMap] = (),
+) -> PageRun:
+    """What the page shows of a generator.
+
+    Args:
+        name: Above everything.
+        decode: Gives images `(N, C, H, W)` in `[-1, 1]` of latents `(N, D)`.
+        latents: To start from, `(S, D)`, on the device of the decoder.
+        axes: That get a slider.
+        values: Positions along each axis, in its standard deviations.
+        originals: Images `(C, H, W)` that are shown beside the start, by their names.
+        scores: Names and values; None is a score that is not defined.
+        maps: Heat maps.
+    """
+    frames = traverse(decode, latents, axes, values=values)
+    with torch.no_grad():
+        starts = torch.cat([decode(z[None]) for z in latents])
+    return PageRun(
+        name=name,
+        width=frames.shape[5],
+        height=frames.shape[4],
+        axes=[{"group": axis.group, "name": axis.name} for axis in axes],
+        strips=encode_strips(frames),
+        starts=encode_images(starts),
+        originals=[(name, encode_images(image[None])[0]) for name, image in originals.items()],
+        scores=scores,
+        maps=maps,
+    )
+
+
+def write_page(
+    runs: Sequence[PageRun],
+    file: Path,
+    *,
+    values: Sequence[float] | Tensor,
+    overwrite: bool,
+) -> None:
+    """Writes the page of one run or more that share the values of their sliders."""
+    middle = int(torch.as_tensor(values).abs().argmin())
+    page = build_page(runs, value_labels(values), middle)
+    with file.open("w" if overwrite else "x", encoding="utf-8") as stream:
+        stream.write(page)
+
+
+def check_page(file: Path, *, overwrite: bool) -> None:
+    """Looks ahead, since decoding takes a while.
+
+    Raises:
+        FileExistsError: If the page is there and not to be replaced.
+        ValueError: If it cannot be written.
+    """
+    if file.suffix != ".html":
+        raise ValueError(f"the page must end in .html, got {file}")
+    if not file.parent.is_dir():
+        raise ValueError(f"{file} cannot be written: there is no folder {file.parent}")
+    if file.exists() and not overwrite:
+        raise FileExistsError(f"{file} exists, and is replaced only with overwrite")

@@ -1,0 +1,120 @@
+"""`disentangle report RUN…`: one file about runs that can be sent to somebody else.
+
+Configuration, scores over seeds, losses, conditioning, activeness, samples and traversals, as an
+HTML page that needs no network, or as Markdown with its pictures in a folder beside it.
+"""
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+from disentangle.commands import bad_input_exits, parse_arguments, pick_device
+from disentangle.parsing import new_parser
+from disentangle.reporting.build import build_report
+from disentangle.reporting.markdown import build_markdown, picture_files
+from disentangle.reporting.page import build_page
+from disentangle.reporting.runs import read_runs
+from disentangle.training.run_folder import RunFolder
+
+ENDINGS = {"html": ".html", "markdown": ".md"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the report; returns the exit status."""
+    with bad_input_exits("report"):
+        options = parse_arguments(build_parser(), arguments)
+        file = choose_file(options)
+        paths = {Path(path).resolve(): path for path in options.run}  # each run once
+        runs = read_runs([RunFolder.open(path) for path in paths.values()])
+        document = build_report(
+            runs,
+            title=options.title,
+            traversals=options.traversals,
+            seed=options.seed,
+            device=pick_device(options.device),
+            time=datetime.now().astimezone(),
+        )
+    if file.suffix == ENDINGS["html"]:
+        files = {file: build_page(document).encode()}
+    else:
+        folder = pictures_beside(file)
+        files = {folder / name: content for name, content in picture_files(document).items()}
+        files[file] = build_markdown(document, folder.name).encode()
+    with bad_input_exits("report"):  # a folder may be there and not be ours to write in
+        write_files(files, overwrite=options.overwrite)
+    size = sum(map(len, files.values()))
+    print(f"report: {file} ({size / 1000:,.0f} kB)")
+    return 0
+
+
+def build_parser() -> ArgumentParser:
+    """The options of the command."""
+    parser = new_parser("report")
+    parser.add_argument("run", type=str, nargs="+", help="Run folders.")
+    parser.add_argument(
+        "--out",
+        type=str,
+        help="The file: .html, or .md with its pictures in a folder of that name and `_files`; "
+        "default: `report` with the ending of the format.",
+    )
+    parser.add_argument(
+        "--format", type=Literal[tuple(ENDINGS)], help="Default: by the ending, or html."
+    )
+    parser.add_argument("--title", type=str, help="Above the report.")
+    parser.add_argument(
+        "--traversals", type=int, default=1, help="Latents to start from; 0: none are drawn."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Of these latents.")
+    parser.add_argument("--device", type=str, help="Default: a GPU if there is one.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace what is there.")
+    return parser
+
+
+def choose_file(options: Namespace) -> Path:
+    """Where to write, looked at ahead, since decoding takes a while.
+
+    Raises:
+        ValueError: If the report cannot or may not be written there, or a number is out of range.
+    """
+    if options.traversals < 0:
+        raise ValueError(f"--traversals must be at least 0, got {options.traversals}")
+    file = Path(options.out or f"report{ENDINGS[options.format or 'html']}")
+    expected = [ENDINGS[options.format]] if options.format else list(ENDINGS.values())
+    if file.suffix not in expected:
+        raise ValueError(f"--out must end in {' or '.join(expected)}, got {file}")
+    if not file.parent.is_dir():
+        raise ValueError(f"{file} cannot be written: there is no folder {file.parent}")
+    folder = pictures_beside(file)
+    if file.is_dir() or (folder.exists() and not folder.is_dir()):
+        wrong = "it is a folder" if file.is_dir() else f"{folder} is a file"
+        raise ValueError(f"{file} cannot be written: {wrong}")
+    needed = [file, folder] if file.suffix == ENDINGS["markdown"] else [file]
+    for path in needed:
+        if path.exists() and not options.overwrite:
+            raise ValueError(f"{path} exists: add --overwrite to replace it, or choose --out")
+    return file
+
+
+def pictures_beside(file: Path) -> Path:
+    """The folder with the pictures of a report in Markdown."""
+    return file.with_name(f"{file.stem}_files")
+
+
+def write_files(files: dict[Path, bytes], *, overwrite: bool) -> None:
+    """Writes files, and nothing else.
+
+    Raises:
+        OSError: If one cannot be written, or is there and was not to be replaced.
+    """
+    for file, content in files.items():
+        file.parent.mkdir(exist_ok=True)
+        with file.open("wb" if overwrite else "xb") as stream:
+            stream.write(content)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

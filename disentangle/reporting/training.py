@@ -1,0 +1,80 @@
+"""Losses and accuracies of the runs of a report, step by step."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from disentangle.curves import collect_values, merge_runs, name_curve
+from disentangle.reporting.document import Block, Points, Section, Text
+from disentangle.reporting.pictures import COLUMNS, picture_of_figure
+from disentangle.reporting.runs import Groups, name_curves
+
+if TYPE_CHECKING:
+    from disentangle.figures import Curve
+
+TITLE = "Training"
+
+
+def draw_training(groups: Groups) -> Section:
+    """The losses, each on a scale of its own, and the accuracies of classifiers."""
+    from disentangle.figures import draw_curves  # matplotlib takes a moment
+
+    blocks: list[Block] = []
+    for name, wanted, label in (
+        ("loss", _is_loss, "loss"),
+        ("accuracy", _is_accuracy, "share of the images that are right"),
+    ):
+        panels, logarithmic = gather_terms(groups, wanted)
+        if panels:
+            figure = draw_curves(
+                panels,
+                x_label="optimizer step",
+                y_label=label,
+                logarithmic=logarithmic and name == "loss",
+                shared=name == "accuracy",
+                columns=COLUMNS,
+                order=name_curves(groups),
+            )
+            words = f"{name.capitalize()} over the steps of training: {', '.join(panels)}."
+            since = "Terms of the loss are means over the steps since the line before in the log."
+            caption = f"{words} {since}" if name == "loss" else words
+            blocks.append(picture_of_figure(figure, f"training-{name}", words, caption))
+    untrained = [run.name for runs in groups.values() for run in runs if not run.lines]
+    if untrained:
+        blocks.append(Points([f"{name} has no log: it has not been trained" for name in untrained]))
+    return Section(TITLE, blocks or [Text("No loss was logged.")])
+
+
+def gather_terms(
+    groups: Groups, wanted: Callable[[str], bool]
+) -> tuple[dict[str, list["Curve"]], bool]:
+    """The curves of each term, one for each experiment, and whether a logarithmic axis shows all.
+
+    Args:
+        groups: The runs of each experiment.
+        wanted: Tells a term by its name in the log.
+    """
+    values = {
+        run.folder.path: collect_values(run.lines, lambda name: name if wanted(name) else None)
+        for runs in groups.values()
+        for run in runs
+    }
+    terms = dict.fromkeys(term for found in values.values() for term in found)
+    numbers = (v for found in values.values() for steps in found.values() for v in steps.values())
+    positive = all(not number <= 0 for number in numbers)
+    merge = partial(merge_runs, logarithmic=positive)
+    panels: dict[str, list[Curve]] = {term: [] for term in terms}
+    for label, runs in groups.items():
+        for term in terms:
+            found = [values[run.folder.path] for run in runs]
+            if having := [terms_of[term] for terms_of in found if term in terms_of]:
+                panels[term].append(merge(name_curve(label, len(runs)), having))
+    return panels, positive
+
+
+def _is_loss(name: str) -> bool:
+    return name in ("loss", "validation/loss") or name.startswith("loss/")
+
+
+def _is_accuracy(name: str) -> bool:
+    return name.endswith(("/top_1", "/top_5"))

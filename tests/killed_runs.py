@@ -1,0 +1,319 @@
+"""Runs that are killed and gone on with, in children of this process.
+
+A script, since forking is safe only where nothing else has started threads: `test_faults.py` runs
+`python tests/killed_runs.py SCENARIO FOLDER` and looks at the exit status. Forking spares each run
+the imports.
+"""
+
+import json
+import os
+import random
+import resource
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from disentangle.train import main as train
+from disentangle.training.checkpoints import find_checkpoint, read_step
+
+KILLS = 20
+COMMON = "--training.batch_size 8 --training.log_every 2 --training.checkpoint_every 3"
+RUNS = {
+    "gan": """
+        --task gan --data.name sprites --model.name eigengan --model.image_size 32
+        --model.image_channels 1 --model.noise_dim 8 --model.base_channels 4
+        --discriminator.base_channels 4 --objective.r1_every 2
+        --objective.regulariser variation_predictability --orthogonality '[nog, olr, ol]'
+        --optimizer.schedule cosine --training.ema_half_life 100
+        --training.activeness_every 10 --training.sample_every 7
+    """,
+    "vae": """
+        --task vae --data.name sprites --model.name subspace_vae --model.image_size 32
+        --model.base_channels 4 --model.hidden_dim 32
+        --objective.kind factor --orthogonality '[nog, ow]'
+    """,
+    "recognition": """
+        --task recognition --data.name digits --model.name resnet --model.depth 10
+        --model.base_channels 4 --model.image_size 8 --model.image_channels 1
+        --model.meta_layer decorrelated_batch_norm --orthogonality '[nog, olr]'
+        --objective.mixup 0.2 --objective.validate_every 5
+        --optimizer.kind sgd --optimizer.lr 0.05 --optimizer.warmup 5
+        --training.crop_padding 1 --training.workers 2
+    """,
+}
+
+
+def start(arguments: list[str], prepare: Callable[[], object] = lambda: None) -> int:
+    """Trains in a child that leads a process group of its own; returns its number."""
+    pid = os.fork()
+    if pid:
+        return pid
+    os.setpgid(0, 0)
+    status = 70
+    try:
+        with open("train.log", "a") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        prepare()
+        status = train(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def wait(pid: int) -> int:
+    """The exit status of a child, or minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def run_whole(arguments: list[str], *, expected: int = 0) -> None:
+    status = wait(start(arguments))
+    assert status == expected, f"{arguments[-3:]}: status {status}: {last_line()}"
+
+
+def last_line() -> str:
+    return Path("train.log").read_text().rstrip().rpartition("\n")[2]
+
+
+def options(task: str, output: str, steps: int) -> list[str]:
+    return [*shlex.split(RUNS[task] + COMMON), "--output", output, "--training.steps", str(steps)]
+
+
+def resuming(arguments: list[str]) -> list[str]:
+    """How a run is gone on with that may have been killed before its first checkpoint."""
+    folder = Path(arguments[arguments.index("--output") + 1]) / "checkpoints"
+    begun = any(not entry.name.startswith(".") for entry in folder.glob("*"))
+    return [*arguments, "--resume"] if begun else [*arguments, "--overwrite"]
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has computed so far; its wall-clock time depends on other load."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def kill_after(pid: int, seconds: float) -> bool:
+    """Kills a child once it has computed so long; whether it was still running."""
+    while not has_ended(pid) and processor_seconds(pid) < seconds:
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    return wait(pid) == -signal.SIGKILL
+
+
+def group_is_empty(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def check_nothing_is_left(group: int) -> None:
+    """Workers that load data must end with the run they work for."""
+    deadline = time.monotonic() + 30
+    while not group_is_empty(group):
+        assert time.monotonic() < deadline, f"processes of the group {group} go on"
+        time.sleep(0.05)
+
+
+def compare(run: str, other: str) -> None:
+    """Whether two runs ended bit for bit alike."""
+    names = [sorted(str(f.relative_to(r)) for f in Path(r).rglob("*.*")) for r in (run, other)]
+    kept = [[n for n in found if not n.startswith("logs")] for found in names]
+    assert kept[0] == kept[1], f"files differ: {set(kept[0]) ^ set(kept[1])}"
+    for name in kept[0]:
+        first, second = Path(run, name), Path(other, name)
+        if name.endswith(".jsonl"):
+            assert read_log(first) == read_log(second), name
+        elif name.endswith(".bin"):
+            values = [torch.load(file, weights_only=True) for file in (first, second)]
+            assert repr(flatten(values[0])) == repr(flatten(values[1])), name
+        elif name.endswith((".safetensors", ".png", "training.json", "model/config.json")):
+            assert first.read_bytes() == second.read_bytes(), name
+
+
+def flatten(value: object) -> object:
+    """A state with its tensors as bytes."""
+    if isinstance(value, torch.Tensor):
+        return value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: flatten(item) for key, item in value.items()}
+    return [flatten(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def read_log(file: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def killed_at_random(task: str, steps: int = 90) -> None:
+    """Killed twenty times in a row at a random moment, a run ends as if it never had been."""
+    whole, killed = options(task, "whole", steps), options(task, "killed", steps)
+    run_whole(whole)
+    seconds = os.times().children_user + os.times().children_system
+    moments, kills = random.Random(f"{task}"), 0
+    for _ in range(KILLS):
+        pid = start(resuming(killed))
+        if not kill_after(pid, moments.uniform(0, seconds / 4)):
+            break  # it was over
+        check_nothing_is_left(pid)
+        kills += 1
+    assert kills > KILLS / 2, f"killed {kills} times only"
+    if kills == KILLS:
+        run_whole(resuming(killed))
+    compare("whole", "killed")
+    print(f"{task}: killed {kills} times, {seconds:.1f} s uninterrupted")
+
+
+def join(rank: int, port: int) -> None:
+    """Makes this process one of two."""
+    os.environ |= {
+        "ACCELERATE_USE_CPU": "true",
+        "WORLD_SIZE": "2",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def start_both(arguments: list[str]) -> list[int]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [start(arguments, partial(join, rank, port)) for rank in (0, 1)]
+
+
+def both_killed_at_random(task: str, steps: int = 40) -> None:
+    """The same of a run on two processes."""
+    whole, killed = options(task, "whole", steps), options(task, "killed", steps)
+    assert [wait(pid) for pid in start_both(whole)] == [0, 0], last_line()
+    seconds = (os.times().children_user + os.times().children_system) / 2
+    moments = random.Random(task)
+    for _ in range(5):
+        first, second = start_both(resuming(killed))
+        kill_after(first, moments.uniform(0, seconds / 2))
+        os.kill(second, signal.SIGKILL)
+        wait(second)
+    final = [wait(pid) for pid in start_both(resuming(killed))]
+    assert final == [0, 0], f"{final}: {last_line()}"
+    compare("whole", "killed")
+
+
+WRITES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
+
+
+def die_at_write(number: int) -> None:
+    """Kills this process when it is about to change the disk for the `number`-th time."""
+    count = 0
+
+    def watch(event: str, arguments: tuple) -> None:
+        nonlocal count
+        if event not in WRITES:
+            return
+        if event == "open":
+            path, _, flags = arguments
+            writes = flags & (os.O_WRONLY | os.O_RDWR) if isinstance(flags, int) else True
+            if not writes or str(path) == os.devnull:
+                return
+        count += 1
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+def killed_at_each_write(stride: int = 1) -> None:
+    """Killed at any change to the disk, a run still has its last whole checkpoint."""
+    run_whole(options("vae", "begun", 3))
+    shutil.copytree("begun", "whole")
+    run_whole([*options("vae", "whole", 9), "--resume"])
+    number, died = 1, True
+    while died:
+        shutil.rmtree("killed", ignore_errors=True)
+        shutil.copytree("begun", "killed")
+        arguments = [*options("vae", "killed", 9), "--resume"]
+        status = wait(start(arguments, partial(die_at_write, number)))
+        died = status == -signal.SIGKILL
+        assert died or status == 0, f"write {number}: status {status}: {last_line()}"
+        reached = read_step(find_checkpoint(Path("killed/checkpoints"), "latest"))
+        assert reached >= 3, f"write {number}: the checkpoint is of step {reached}"
+        if died and reached < 9:
+            run_whole(arguments)
+        if reached < 9 or not died:
+            compare("whole", "killed")
+        number += stride
+    print(f"killed at {number // stride} of {number} writes")
+
+
+def limit_files(size: int) -> None:
+    """Lets this process write no file beyond a size, as a quota does."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def largest_file(folder: str) -> int:
+    return max(file.stat().st_size for file in Path(folder).rglob("*.bin"))
+
+
+def full_disk() -> None:
+    """Where a checkpoint cannot be written, the one before stays and the run says so."""
+    run_whole(options("vae", "run", 3))
+    arguments = [*options("vae", "run", 9), "--resume"]
+    limit = largest_file("run/checkpoints/step-3") - 1
+    check_refusal(
+        wait(start(arguments, partial(limit_files, limit))), "cannot be written to, with "
+    )
+    run_whole(arguments)  # once there is room
+    assert read_step(find_checkpoint(Path("run/checkpoints"), "latest")) == 9
+
+
+def small_disk() -> None:
+    """The same on a disk that is full, and on one that may not be written to; needs root."""
+    run_whole(options("vae", "run", 3))
+    Path("disk").mkdir()
+    size = sum(file.stat().st_size for file in Path("run").rglob("*")) + 50_000
+    mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", "disk")
+    try:
+        shutil.copytree("run", "disk/run")
+        arguments = [*options("vae", "disk/run", 9), "--resume"]
+        check_refusal(wait(start(arguments)), "No space left on device")
+        mount("-o", "remount,ro", "disk")
+        check_refusal(wait(start(arguments)), "Read-only file system")
+    finally:
+        subprocess.run(["umount", "--lazy", "disk"], check=True)
+
+
+def mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def check_refusal(status: int, reason: str) -> None:
+    line = last_line()
+    assert status == 1, f"status {status}: {line}"
+    assert line.startswith("disentangle train: error: "), line
+    assert reason in line, line
+    assert "the last good checkpoint is step-3" in line, line
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    scenario, folder = sys.argv[1:3]
+    os.chdir(folder)
+    globals()[scenario](*(int(a) if a.isdigit() else a for a in sys.argv[3:]))

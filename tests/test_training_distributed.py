@@ -1,0 +1,266 @@
+"""Whole runs on two processes: they end as on one with the joint batch, and they end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.state import AcceleratorState, GradientState
+from torch import distributed, multiprocessing
+
+from disentangle.parsing import parse_run
+from disentangle.train import main
+from disentangle.training import batches, randomness
+from disentangle.training.loop import Session
+from disentangle.training.recognition import classify as classify_module
+from disentangle.training.recognition.classify import classify
+from disentangle.training.vae import task as vae_module
+
+PROCESSES = 2
+COMMON = [
+    *("--training.steps", "20", "--training.log_every", "10", "--training.batch_size", "8"),
+    *("--training.sample_every", "1000", "--training.ema_half_life", "50"),
+    *("--orthogonality", "[nog, olr]", "--optimizer.lr", "1e-3"),
+]
+VAE = [
+    *("--task", "vae", "--model.name", "subspace_vae", "--data.name", "sprites"),
+    *("--model.image_size", "32", "--model.base_channels", "4", "--model.hidden_dim", "32"),
+]
+GAN = [
+    *("--task", "gan", "--model.name", "eigengan", "--data.name", "sprites"),
+    *("--model.image_size", "32", "--model.image_channels", "1", "--model.noise_dim", "8"),
+    *("--model.base_channels", "4", "--discriminator.base_channels", "4"),
+    *("--objective.r1_every", "2", "--objective.augment_probability", "0.6"),
+]
+CLASSIFIER = [
+    *("--task", "recognition", "--model.name", "resnet", "--data.name", "digits"),
+    *("--model.depth", "10", "--model.image_size", "8", "--model.image_channels", "1"),
+    *("--model.base_channels", "4", "--model.meta_layer", "decorrelated_batch_norm"),
+    *("--optimizer.kind", "sgd", "--training.crop_padding", "1", "--training.flip", "true"),
+    *("--objective.validate_every", "10"),
+]
+PENALTY = "--objective.regulariser"
+# A penalty of the usual weight would not show in the weights.
+HEAVY = ["--objective.regulariser_weight", "0.1"]
+CASES = {
+    "vae": [*VAE, "--training.flip", "true"],
+    "whitened vae": [*VAE, "--model.whiten_codes", "true"],
+    "factor vae": [*VAE, "--objective.kind", "factor", "--training.accumulation", "2"],
+    "total correlation": [*VAE, "--objective.kind", "beta_tc"],
+    "gan": [*GAN, "--objective.gradient_penalty_weight", "1", "--orthogonality", "[nog, olr, ol]"],
+    "hessian penalty": [*GAN, PENALTY, "hessian_penalty", *HEAVY],
+    "orojar": [*GAN, PENALTY, "orojar", *HEAVY],
+    "variation": [*GAN, PENALTY, "variation_predictability", *HEAVY],
+    "classifier": CLASSIFIER,
+    "pooled classifier": [*CLASSIFIER, "--model.meta_layer", "covariance_pooling"],
+    "norms apart": [*CLASSIFIER, "--training.join_norms", "false"],
+}
+ALIKE = [case for case in CASES if case != "norms apart"]
+
+
+def in_double(function):
+    return lambda *arguments: function(*arguments).double()
+
+
+@pytest.fixture
+def _double(monkeypatch):
+    """Networks, images and random numbers in float64."""
+    use_double(monkeypatch.setattr)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def use_double(replace):
+    torch.set_default_dtype(torch.float64)
+    for module in (batches, classify_module, vae_module):
+        replace(module, "scale_pixels", in_double(module.scale_pixels))
+    for name in ("normal", "uniform"):
+        replace(randomness, name, in_double(getattr(randomness, name)))
+
+
+def train(case, folder):
+    """Weights and buffers of every network, and of the average, and the last line of the log."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    output = ["--output", f"{folder}/{case}"]
+    session = Session(parse_run([*COMMON, *CASES[case], *output])[0])
+    session.accelerator.end_training = lambda: None  # it would end the process group
+    session.train()
+    networks = {str(i): learner.raw for i, learner in enumerate(session.task.learners)}
+    networks["average"] = session.average.module
+    result = {name: network.state_dict() for name, network in networks.items()}
+    if session.run.task == "recognition":
+        # 179 images: the parts of two processes are of different number and size.
+        result["logits"] = {
+            str(size): classify(
+                session.average.module, session.task.held_out, session.accelerator, batch_size=size
+            )
+            for size in (4, 64)
+        }
+        result["images"] = len(session.task.held_out)
+    assert session.accelerator.num_processes == int(os.environ.get("WORLD_SIZE", 1))
+    return result
+
+
+def work(rank, folder):
+    """What one of the processes does."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(PROCESSES)}
+    # Accelerate asks for an address, but takes the process group that there is.
+    os.environ |= {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "none", "MASTER_PORT": "0"}
+    use_double(setattr)
+    results = {}
+    for case in CASES:
+        store = f"file://{folder}/{case}.store"
+        distributed.init_process_group("gloo", store, rank=rank, world_size=PROCESSES)
+        results[case] = train(case, folder)
+        distributed.destroy_process_group()
+    torch.save(results, f"{folder}/{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Of each process. All cases in one go, since processes take long to start."""
+    folder = tmp_path_factory.mktemp("processes")
+    multiprocessing.spawn(work, (str(folder),), nprocs=PROCESSES)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)]
+
+
+@pytest.mark.usefixtures("_double")
+@pytest.mark.parametrize("case", ALIKE)
+def test_two_processes_end_as_one(results, case, tmp_path):
+    alone = train(case, tmp_path)
+    for result in results:
+        assert result[case].keys() == alone.keys()
+        torch.testing.assert_close(result[case], alone, atol=1e-8, rtol=0)
+    assert all(x.dtype == torch.float64 for x in alone["average"].values() if x.ndim)
+
+
+def test_what_join_norms_is_for(results):
+    """Without it, running statistics are of each process's own images."""
+    names = [name for name in results[0]["norms apart"]["0"] if name.endswith("1.running_mean")]
+    for name in names:
+        one, other = (result["norms apart"]["0"][name] for result in results)
+        assert (one - other).abs().max() > 1e-3, name
+    name = "bn1.running_mean"  # of decorrelated batch normalisation
+    one, other = (result["norms apart"]["0"][name] for result in results)
+    torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+
+
+def test_validation_images_that_processes_cannot_share_equally(results):
+    for result in results:
+        assert result["classifier"]["images"] % 2 == 1
+        logits = result["classifier"]["logits"]
+        torch.testing.assert_close(logits["4"], logits["64"], atol=1e-5, rtol=0)
+
+
+# How runs end
+
+
+LAUNCH = [
+    *(sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu"),
+    *("--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "disentangle.train"),
+]
+ON_CPU = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+
+
+def children(pid):
+    """The processes that a process has started."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(child) for child in found.stdout.split()]
+
+
+def launch(options):
+    return subprocess.Popen(
+        [*LAUNCH, *options], env=ON_CPU, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def end(process, seconds):
+    """What the launcher says at its end, which must come by itself and leave no process behind."""
+    workers = children(process.pid)
+    try:
+        _, errors = process.communicate(timeout=seconds)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode != 0
+    assert not any(Path(f"/proc/{worker}/cmdline").exists() for worker in workers)
+    return errors
+
+
+def test_a_process_that_is_killed_ends_the_run(tmp_path):
+    output = ["--output", str(tmp_path / "run"), "--training.log_every", "2"]
+    process = launch([*COMMON, *VAE, *output, "--training.steps", "100000"])
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_text()):
+        time.sleep(0.1)
+    os.kill(children(process.pid)[1], signal.SIGKILL)
+    assert "Signal 9 (SIGKILL) received" in end(process, seconds=60)
+
+
+def test_an_image_that_one_process_cannot_read_ends_the_run(tmp_path):
+    from PIL import Image
+
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(9):
+        Image.new("L", (40, 40), i * 20).save(images / f"{i}.png")
+    (images / "8.png").write_bytes(b"no image")
+    output = ["--output", str(tmp_path / "run"), "--training.steps", "100000"]
+    data = ["--data.name", "folder", "--data.path", str(images), "--data.check", "false"]
+    process = launch([*COMMON, *VAE, *output, *data])
+    errors = end(process, seconds=120)
+    assert "disentangle train: error: " in errors
+    assert "8.png" in errors
+
+
+# What it is launched with
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [
+        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
+        ("ACCELERATE_USE_FSDP", "FullyShardedDataParallel"),
+        ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
+    ],
+)
+def test_what_divides_parameters_is_refused_at_the_start(
+    monkeypatch, capsys, tmp_path, variable, name
+):
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(SystemExit) as exited:
+        main([*COMMON, *VAE, "--output", str(tmp_path / "run")])
+    assert exited.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"error: {name} divides or flattens the parameters" in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "machines", "processes"),
+    [("one_gpu", 1, 1), ("eight_gpus", 1, 8), ("two_by_eight", 2, 16)],
+)
+def test_configurations_of_accelerate(file, machines, processes):
+    path = f"configs/accelerate/{file}.yaml"
+    loaded = load_config_from_file(path)
+    assert (loaded.num_machines, loaded.num_processes) == (machines, processes)
+    address = ["--main_process_ip", "10.0.0.1", "--machine_rank", "0"] if machines > 1 else []
+    command = ["--config_file", path, *address, "-m", "disentangle.train"]
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(command))
+    assert (arguments.num_machines, arguments.num_processes) == (machines, processes)
+    assert arguments.multi_gpu == (processes > 1)
+    assert not any((arguments.use_fsdp, arguments.use_deepspeed, arguments.use_cpu))
+
+
+def test_every_configuration_of_accelerate_is_known():
+    files = {file.stem for file in Path("configs/accelerate").iterdir()}
+    assert files == {"one_gpu", "eight_gpus", "two_by_eight"}
