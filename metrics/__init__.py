@@ -6,14 +6,16 @@ from disentangle.metrics.beta_vae import BetaVaeResult, beta_vae_score
 from disentangle.metrics.dci import DciResult, dci, histogram_dci
 from disentangle.metrics.explicitness import ExplicitnessResult, explicitness
 from disentangle.metrics.factor_vae import FactorVaeResult, factor_vae_score
-from disentangle.metrics.features import (
-    Features,
-    extract_features,
+from disentangle.metrics.feature_networks import (
     load_fid_inception,
     load_lpips,
     load_torchvision_features,
     random_features,
     squared_feature_distance,
+)
+from disentangle.metrics.features import (
+    Features,
+    extract_features,
 )
 from disentangle.metrics.frechet_inception_distance import (
     FeatureMoments,

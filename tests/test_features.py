@@ -9,8 +9,15 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-from disentangle.metrics import features as module
+from disentangle.metrics import feature_networks as module
 from disentangle.metrics import fid_inception
+from disentangle.metrics.feature_networks import (
+    load_fid_inception,
+    load_lpips,
+    load_torchvision_features,
+    random_features,
+    squared_feature_distance,
+)
 from disentangle.metrics.features import (
     FeatureNetwork,
     FeatureOrigin,
@@ -19,11 +26,6 @@ from disentangle.metrics.features import (
     as_rgb,
     describe,
     extract_features,
-    load_fid_inception,
-    load_lpips,
-    load_torchvision_features,
-    random_features,
-    squared_feature_distance,
 )
 from disentangle.metrics.fid_inception import FID_INCEPTION_WEIGHTS, build_fid_inception
 from disentangle.metrics.weight_files import PublishedWeights

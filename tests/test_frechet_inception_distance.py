@@ -6,11 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from disentangle.metrics.feature_networks import (
+    random_features,
+)
 from disentangle.metrics.features import (
     FeatureOrigin,
     Features,
     extract_features,
-    random_features,
 )
 from disentangle.metrics.frechet_inception_distance import (
     FeatureMoments,

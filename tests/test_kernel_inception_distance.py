@@ -5,7 +5,14 @@ import pytest
 import torch
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from disentangle.metrics.features import FeatureOrigin, Features, extract_features, random_features
+from disentangle.metrics.feature_networks import (
+    random_features,
+)
+from disentangle.metrics.features import (
+    FeatureOrigin,
+    Features,
+    extract_features,
+)
 from disentangle.metrics.kernel_inception_distance import kernel_inception_distance, squared_mmd
 
 

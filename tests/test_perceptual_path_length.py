@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from torchmetrics.functional.image import perceptual_path_length as torchmetrics_ppl
 
-from disentangle.metrics.features import random_features, squared_feature_distance
+from disentangle.metrics.feature_networks import (
+    random_features,
+    squared_feature_distance,
+)
 from disentangle.metrics.latent_pairs import as_coordinates
 from disentangle.metrics.perceptual_path_length import (
     Path,

@@ -46,7 +46,7 @@ class FeatureOptions:
 
 @functools.cache
 def load_network(options: FeatureOptions) -> FeatureNetwork:
-    """The network for FID and KID; errors as those of `disentangle.metrics.features`."""
+    """The network for FID and KID; errors as those of `disentangle.metrics.feature_networks`."""
     if options.network == "random":
         return random_features()
     with _hint("network", "path"):
@@ -57,7 +57,7 @@ def load_network(options: FeatureOptions) -> FeatureNetwork:
 
 @functools.cache
 def load_distance(options: FeatureOptions) -> PerceptualDistance:
-    """The distance for path lengths; errors as those of `disentangle.metrics.features`."""
+    """The distance for path lengths; errors as those of `disentangle.metrics.feature_networks`."""
     if options.distance == "random":
         return squared_feature_distance(random_features())
     with _hint("distance", "distance_path"):

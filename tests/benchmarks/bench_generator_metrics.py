@@ -7,7 +7,9 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from disentangle.metrics.features import random_features
+from disentangle.metrics.feature_networks import (
+    random_features,
+)
 from disentangle.metrics.frechet_inception_distance import (
     FeatureMoments,
     frechet_inception_distance,
