@@ -1,4 +1,4 @@
-"""Sums over all processes of a distributed run, with their gradient."""
+"""Sums and maxima over all processes of a distributed run, with their gradient."""
 
 import torch
 from torch import Tensor, distributed
@@ -27,6 +27,21 @@ def sum_over_processes(x: Tensor) -> Tensor:
     return x if count_processes() == 1 else _Sum.apply(x)
 
 
+def max_over_processes(x: Tensor) -> Tensor:
+    """The maximum of each element of a tensor over all processes, the same in each of them.
+
+    The gradient is as that of `sum_over_processes`; it goes to the process that has the maximum.
+
+    Args:
+        x: Of this process; in all of one shape, dtype and kind of device.
+
+    Examples:
+        >>> max_over_processes(torch.ones(2))
+        tensor([1., 1.])
+    """
+    return x if count_processes() == 1 else _Max.apply(x)
+
+
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
@@ -37,3 +52,18 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx, G: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         return _Sum.apply(G)
+
+
+class _Max(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        largest = x.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+        has_it = (x == largest).to(x)
+        ctx.save_for_backward(has_it / _Sum.apply(has_it))
+        return largest
+
+    @staticmethod
+    def backward(ctx, G: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        (share,) = ctx.saved_tensors
+        return share * _Sum.apply(G)

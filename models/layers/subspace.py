@@ -52,7 +52,7 @@ class SubspaceLayer(nn.Module):
             importances = [3.0 * i for i in range(basis_dim, 0, -1)]
         if len(importances) != basis_dim:
             raise ValueError(f"expected {basis_dim} importances, got {len(importances)}")
-        self.L = nn.Parameter(torch.tensor(importances, dtype=torch.float32))
+        self.L = nn.Parameter(torch.tensor(importances, dtype=torch.get_default_dtype()))
         self.mu = nn.Parameter(torch.zeros(feature_dim))
         constrain_weight(self, "U", weight)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from disentangle.models.layers.process_sum import max_over_processes
 from disentangle.training.gan.forward_mode import derive
 
 Decode = Callable[[Tensor], Tensor | Sequence[Tensor]]
@@ -145,14 +146,18 @@ def second_derivatives(
 def sum_of_layers(variances: Iterable[Tensor], reduction: Reduction) -> Tensor:
     """The loss: the maximum or the mean over each layer's variances, summed over the layers.
 
+    The maximum is over the samples of all processes, each of which must then take part. The mean is
+    over those of this one: what a distributed wrapper averages.
+
     Raises:
         ValueError: If `reduction` is unknown.
     """
     if reduction not in get_args(Reduction):
         choices = " or ".join(get_args(Reduction))
         raise ValueError(f"reduction must be {choices}, got {reduction!r}")
-    reduced = [layer.max() if reduction == "max" else layer.mean() for layer in variances]
-    return torch.stack(reduced).sum()
+    if reduction == "mean":
+        return torch.stack([layer.mean() for layer in variances]).sum()
+    return max_over_processes(torch.stack([layer.max() for layer in variances])).sum()
 
 
 def _second_difference(output: Tensor, k: int) -> Tensor:

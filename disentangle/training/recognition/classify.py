@@ -55,7 +55,8 @@ def classify(
         num_workers=workers,
         worker_init_fn=ignore_signals,
     )
-    whole = torch.zeros(len(data), model.config.classes, device=model.device)
+    shape = len(data), model.config.classes
+    whole = torch.zeros(shape, dtype=torch.float32, device=model.device)
     with accelerator.autocast():
         for indices, pixels in zip(own, loader, strict=True):
             whole[indices] = classify_images(model, pixels)
