@@ -211,7 +211,7 @@ def choose_axes(model: Any, options: Namespace) -> tuple[Axis, ...]:
             option has no meaning.
     """
     if options.sefa:
-        axes = sefa_axes(model, options.sefa_layer, offset=options.sefa_offset)
+        axes = _find_sefa_axes(model, options)
         count = min(SEFA_AXES, len(axes)) if options.sefa_count is None else options.sefa_count
         if not 1 <= count <= len(axes):
             raise ValueError(f"--sefa_count must be between 1 and {len(axes)}, got {count}")
@@ -222,6 +222,13 @@ def choose_axes(model: Any, options: Namespace) -> tuple[Axis, ...]:
                 raise ValueError(f"--{name} has a meaning with --sefa only")
         axes = model.axes
     return axes if options.axes is None else pick_axes(axes, options.axes)
+
+
+def _find_sefa_axes(model: Any, options: Namespace) -> tuple[Axis, ...]:
+    try:
+        return sefa_axes(model, options.sefa_layer, offset=options.sefa_offset)
+    except ValueError as error:  # it names the arguments of the function
+        raise ValueError(f"{error} (options --sefa_layer, --sefa_offset)") from error
 
 
 def choose_latents(

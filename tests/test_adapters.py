@@ -1,3 +1,4 @@
+import math
 from functools import partial
 from types import SimpleNamespace
 
@@ -168,6 +169,8 @@ def test_other_axes():
         ([], "at least one axis, got none"),
         (torch.ones(1, 4), "length 2"),
         ([Axis("a", "b", torch.ones(1))], r"shape \(4,\) and length 1, got that of 'a'"),
+        ([Axis("a", "b", torch.eye(4)[0], math.nan)], "std of 'a' must be finite, got nan"),
+        ([torch.eye(4)[0]], r"Axis objects or a tensor .* got a Tensor among them"),
     ]:
         with pytest.raises(ValueError, match=message):
             generator.with_axes(axes)
@@ -177,11 +180,17 @@ def test_other_axes():
     ("decode", "options", "message"),
     [
         ("G", {}, "must be a module or a function, got str"),
-        (tiny_network(), {"latent_dim": 0}, "latent_dim must be at least 1, got 0"),
+        (tiny_network(), {"latent_dim": 0}, "latent_dim must be a whole number from 1, got 0"),
+        (tiny_network(), {"latent_dim": 4.0}, "latent_dim must be a whole number from 1, got 4.0"),
         (tiny_network(), {"latent_shape": (5, 1, 1)}, r"hold latent_dim = 4 numbers, got \(5"),
         (tiny_network(), {"latent_shape": None}, r"latents of shape \(2, 4\) on cpu, but raised"),
         (tiny_network(), {"uniform": (1, 0)}, "uniform must go from low to high"),
+        (tiny_network(), {"uniform": (-math.inf, 0)}, "uniform must go .* both finite"),
         (tiny_network(), {"image_range": (1, 1)}, "image_range must go from low to high"),
+        (tiny_network(), {"image_range": (0, math.inf)}, "image_range must go .* both finite"),
+        (tiny_network(), {"image_range": (0, 1, 2)}, r"image_range must go .* got \(0, 1, 2\)"),
+        (tiny_network(), {"latent_shape": (-4, -1, 1)}, r"4 numbers, got \(-4, -1, 1\)"),
+        (tiny_network(), {"sample_latents": lambda n: torch.zeros(n, 4)}, "a torch generator, but"),
         (
             tiny_network(),
             {"uniform": (0, 1), "sample_latents": torch.randn},

@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import warnings
 from collections import OrderedDict
 from itertools import pairwise
 
@@ -278,13 +279,18 @@ def test_damage(load, file, tmp_path):
         load(file)
     for content in (b"", b"hello", b"PK\x03\x04", b"\x80\x02"):
         file.write_bytes(content)
-        with pytest.raises(ValueError, match="must be a file of PyTorch or safetensors"):
+        with pytest.raises(ValueError, match="must be a file of PyTorch or safetensors") as raised:
             load(file)
+        assert "weights_only" not in str(raised.value)  # no advice to run what is in it
         other = tmp_path / "a.safetensors"
         other.write_bytes(content)
         with pytest.raises(ValueError, match="is not a file of safetensors"):
             load(other)
     state = LOADERS[load]().state_dict()
+    last = list(state)[-1]
+    torch.save(state | {last: state[last].to_sparse()}, file)
+    with warnings.catch_warnings(action="ignore"), pytest.raises(ValueError, match="dense tensor"):
+        load(file)
     torch.save(state, file)
     with pytest.raises(ValueError, match="holds one state dict, without a part 'g'"):
         load(file, part="g")

@@ -154,7 +154,7 @@ def test_sefa_of_styles():
     [
         ({"space": "w+"}, "space must be z or w, got 'w\\+'"),
         ({"truncation": 1.5}, "truncation must be between 0 and 1, got 1.5"),
-        ({"draws": 0}, "draws must be at least 1, got 0"),
+        ({"draws": 1}, "draws must be at least 2, got 1"),
         ({"num_ws": 3}, r"w of shape \(2, 2, 5\), but num_ws is 3"),
         ({"latent_dim": 4}, r"mapping must take latents of shape \(2, 4\), but raised"),
         ({"clamp": False, "image_range": (-0.01, 0.01)}, "say another image_range"),

@@ -308,6 +308,34 @@ def test_classifiers_have_accuracies_and_no_axes(tmp_path):
     assert names == ["training-loss", "training-accuracy"]
 
 
+def test_what_a_mean_leaves_out_is_said(tmp_path, undrawn):
+    lines = make_lines()
+    diverged = [lines[0], lines[1] | {"loss": None, "loss/part": None}]
+    folders = [
+        make_run(tmp_path / "a", lines=lines),
+        make_run(tmp_path / "b", lines=diverged, seed=1),
+        make_run(tmp_path / "c", lines=lines[:1], seed=2),
+    ]
+    assert remarks(section(build(*folders), "Training")) == [
+        "b: loss, loss/part not finite in 1 of 2 lines of the log, first at step 20: left out of "
+        "the curves",
+        "no technique: the runs end at steps 10, 20, and a mean is over those that got so far",
+    ]
+    assert remarks(section(build(folders[0]), "Training")) == []
+
+
+def test_further_values_that_no_run_has_are_left_out(tmp_path):
+    def scores(std):
+        return {"variation_predictability": {"score": 0.5, "details": {"std": std}}}
+
+    folders = [make_run(tmp_path / "a", scores=scores(None))]
+    table, *_ = section(build(*folders), "Scores")
+    assert [row[0] for row in table.rows] == ["variation_predictability"]
+    folders.append(make_run(tmp_path / "b", scores=scores(0.25), techniques=["nog"]))
+    table, *_ = section(build(*folders), "Scores")
+    assert table.rows[1] == ["variation_predictability, std", "nan", "0.2500"]
+
+
 def test_what_a_run_lacks_is_said(tmp_path):
     folder = make_run(tmp_path / "a")
     document = build(folder)

@@ -131,20 +131,23 @@ def test_a_run_s_pictures_can_go_elsewhere(tiny_vae, tmp_path, capsys):
         (["--generator", "FILE:generator", "--around", "images"], "needs a model with an encoder"),
         (["--generator", "FILE:with_encoder", "--around", "images"], "needs the data set of a run"),
         (["--generator", "FILE:plain", "--device", "cpu"], "needs a generator that is a module"),
+        (["--generator", "ends.py:G"], "ends.py ends the program: keep what it does as a program"),
         (["--generator", "FILE:generator", "--sefa"], "first_layer must name the layer"),
+        (["--generator", "FILE:generator", "--sefa"], "(options --sefa_layer, --sefa_offset)"),
     ],
 )
 @pytest.mark.parametrize("command", [traverse, explore])
 def test_bad_generators(source, tmp_path, capsys, command, options, message):
     (tmp_path / "here" / "bad.py").write_text("1 / 0")
     (tmp_path / "here" / "worse.py").write_text("def")
+    (tmp_path / "here" / "ends.py").write_text("raise SystemExit(0)")
     with pytest.raises(SystemExit) as exited:
         command.main([word.replace("FILE", source) for word in options])
     assert exited.value.code == 2
     printed = capsys.readouterr().err
     assert message in printed
     assert printed.count("\n") == 1
-    assert list_here(tmp_path) == ["bad.py", "worse.py"]
+    assert list_here(tmp_path) == ["bad.py", "ends.py", "worse.py"]
 
 
 def test_a_run_and_a_generator_are_two(source, tiny_vae, tmp_path, capsys):

@@ -152,8 +152,16 @@ def _read(file: Path) -> Any:
                 f"{file} can only be read by running code, that of {code[1]}, which is refused: a "
                 "file from elsewhere could run anything. Save its state_dict() where you trust it"
             ) from error
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{file} must be a file of PyTorch or safetensors: {reason}") from error
+        raise ValueError(
+            f"{file} must be a file of PyTorch or safetensors: {_shorten(str(error))}"
+        ) from error
+
+
+def _shorten(reason: str) -> str:
+    """Without the advice of PyTorch, which is to let the file run code."""
+    if reason.startswith("Weights only load failed"):
+        return "it is damaged, or of another kind"
+    return reason.partition("\n")[0]
 
 
 def _unwrap(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -183,6 +191,8 @@ def _find_misfit(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size]) 
         x = state[name]
         if x.shape != shape:
             return f"{name} must have the shape {tuple(shape)}, got {tuple(x.shape)}"
+        if x.layout != torch.strided:
+            return f"{name} must be a dense tensor, got {x.layout}"
         if not (x.is_floating_point() and x.isfinite().all()):
             return f"{name} must hold finite floating-point numbers, got others"
     return ""

@@ -1,5 +1,6 @@
 """Any function from latents to images, as a generator."""
 
+import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
@@ -7,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from disentangle.adapters.outputs import OutputFormat, check_same
+from disentangle.adapters.outputs import OutputFormat, check_range, check_same
 from disentangle.adapters.priors import normal_to_uniform
 from disentangle.models import Axis
 from disentangle.models.devices import device_of
 from disentangle.models.protocol import StandardNormalPrior, coordinate_axes
-from disentangle.models.shapes import check_latents, check_positive
+from disentangle.models.shapes import check_latents
 
 TRIED = 2  # latents that are decoded to see whether it can be done
 MEASURED = 4096  # draws that the spread of an unknown prior is measured on
@@ -112,7 +113,7 @@ class AdaptedGenerator(StandardNormalPrior, nn.Module):
     @torch.no_grad()
     def _try(self) -> tuple[int, ...]:
         """The shape of the images, after a look at the first ones."""
-        z = self.sample_latents(TRIED, torch.Generator().manual_seed(0)).to(self.device)
+        z = self._try_prior().to(self.device)
         try:
             returned = self._call(z)
         except Exception as error:  # a foreign function may raise anything
@@ -125,6 +126,15 @@ class AdaptedGenerator(StandardNormalPrior, nn.Module):
         images = self.decode(z)
         check_same(images[:1], self.decode(z[:1]))
         return tuple(images.shape[1:])
+
+    def _try_prior(self) -> Tensor:
+        """The latents to look at the first images of."""
+        try:
+            return self.sample_latents(TRIED, torch.Generator().manual_seed(0))
+        except TypeError as error:  # a function of other arguments
+            raise ValueError(
+                f"sample_latents must take a number and a torch generator, but raised {error}"
+            ) from error
 
 
 class AdaptedAutoencoder(AdaptedGenerator):
@@ -205,7 +215,6 @@ def adapt(
         >>> len(generator.axes)
         8
     """
-    check_positive(latent_dim=latent_dim)
     _check_arguments(decode, latent_dim, latent_shape, uniform, sample_latents)
     network = _find_network(decode) if network is None else network
     if network is not None:
@@ -238,6 +247,13 @@ def as_axes(axes: Sequence[Axis] | Tensor, latent_dim: int) -> tuple[Axis, ...]:
     if not axes:
         raise ValueError("expected at least one axis, got none")
     for axis in axes:
+        if not isinstance(axis, Axis):
+            raise ValueError(
+                f"axes must be Axis objects or a tensor of directions (A, D), got a "
+                f"{type(axis).__name__} among them"
+            )
+        if not 0 <= axis.std < math.inf:
+            raise ValueError(f"the std of {axis.name!r} must be finite, got {axis.std}")
         shape, length = tuple(axis.direction.shape), float(axis.direction.norm())
         if shape != (latent_dim,) or not abs(length - 1) < 1e-3:
             raise ValueError(
@@ -274,13 +290,14 @@ def _check_arguments(
     uniform: tuple[float, float] | None,
     sample_latents: Sample | None,
 ) -> None:
+    if not isinstance(latent_dim, int) or latent_dim < 1:
+        raise ValueError(f"latent_dim must be a whole number from 1, got {latent_dim!r}")
     if not callable(decode):
         raise ValueError(f"decode must be a module or a function, got {type(decode).__name__}")
-    if latent_shape is not None and torch.Size(latent_shape).numel() != latent_dim:
-        raise ValueError(
-            f"latent_shape must hold latent_dim = {latent_dim} numbers, got {tuple(latent_shape)}"
-        )
-    if uniform is not None and not uniform[0] < uniform[1]:
-        raise ValueError(f"uniform must go from low to high, got {uniform}")
+    sides = (latent_dim,) if latent_shape is None else tuple(latent_shape)
+    if math.prod(sides) != latent_dim or any(side < 1 for side in sides):
+        raise ValueError(f"latent_shape must hold latent_dim = {latent_dim} numbers, got {sides}")
+    if uniform is not None:
+        check_range("uniform", uniform)
     if uniform is not None and sample_latents is not None:
         raise ValueError("expected uniform or sample_latents, got two priors")

@@ -1,6 +1,7 @@
 """What a foreign decoder returns, read as images in `[-1, 1]`."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +26,7 @@ class OutputFormat:
     clamp: bool = False
 
     def __post_init__(self) -> None:
-        low, high = self.image_range
-        if not low < high:
-            raise ValueError(f"image_range must go from low to high, got {self.image_range}")
+        check_range("image_range", self.image_range)
 
     def read(self, returned: Any, count: int) -> Tensor:
         """The images `(N, C, H, W)` with black at −1 and white at 1, not looked into.
@@ -80,6 +79,12 @@ class OutputFormat:
             raise ValueError(
                 f"decode gave {_describe(returned)}, which has no output {self.output!r}"
             ) from error
+
+
+def check_range(name: str, limits: Sequence[float]) -> None:
+    """Raises `ValueError` unless these are two finite numbers, the lower one first."""
+    if len(limits) != 2 or not -math.inf < limits[0] < limits[1] < math.inf:
+        raise ValueError(f"{name} must go from low to high, both finite, got {limits}")
 
 
 def check_shape(images: Tensor, count: int) -> None:

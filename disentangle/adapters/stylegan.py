@@ -167,9 +167,11 @@ def adapt_stylegan(
         >>> generator.latent_dim, generator.axes[0].group
         (16, 'principal axes of w')
     """
-    check_positive(latent_dim=latent_dim, draws=draws, num_ws=1 if num_ws is None else num_ws)
+    check_positive(latent_dim=latent_dim, num_ws=1 if num_ws is None else num_ws)
     if space not in get_args(Space):
         raise ValueError(f"space must be z or w, got {space!r}")
+    if draws < 2:
+        raise ValueError(f"draws must be at least 2, got {draws}")
     if not 0 <= truncation <= 1:
         raise ValueError(f"truncation must be between 0 and 1, got {truncation}")
     for part in (mapping, synthesis, network):

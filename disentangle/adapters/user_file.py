@@ -55,6 +55,11 @@ def _run(file: Path) -> dict[str, object]:
     sys.path.insert(0, beside)
     try:
         return run_path(str(file), run_name=file.stem)
+    except SystemExit as error:
+        raise ValueError(
+            f"{file} ends the program: keep what it does as a program under "
+            'if __name__ == "__main__"'
+        ) from error
     except Exception as error:  # a user's code may raise anything
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} fails with {type(error).__name__}: {reason}") from error

@@ -79,7 +79,7 @@ def _draw(panels: Panels, quantity: str, measure: str, order: Sequence[str]) -> 
     figure = draw_conditioning(panels, quantity, measure, columns=COLUMNS, order=order)
     words = f"{MEASURES[measure]} of the {_name(quantity)} over the steps"
     gaps = sum(np.isnan(curve.middle).sum() for curves in panels.values() for curve in curves)
-    caption = f"{words}: 1 is the best." + (" Gaps: singular matrices." if gaps else "")
+    caption = f"{words}: 1 is the best." + (" Gaps: singular or not finite." if gaps else "")
     return picture_of_figure(figure, f"conditioning-{quantity}", f"{words}.", caption)
 
 

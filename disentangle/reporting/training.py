@@ -1,13 +1,16 @@
 """Losses and accuracies of the runs of a report, step by step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from disentangle.curves import collect_values, merge_runs, name_curve
 from disentangle.reporting.document import Block, Points, Section, Text
 from disentangle.reporting.pictures import COLUMNS, picture_of_figure
-from disentangle.reporting.runs import Groups, name_curves
+from disentangle.reporting.runs import Groups, ReportedRun, name_curves
 
 if TYPE_CHECKING:
     from disentangle.figures import Curve
@@ -39,10 +42,42 @@ def draw_training(groups: Groups) -> Section:
             since = "Terms of the loss are means over the steps since the line before in the log."
             caption = f"{words} {since}" if name == "loss" else words
             blocks.append(picture_of_figure(figure, f"training-{name}", words, caption))
-    untrained = [run.name for runs in groups.values() for run in runs if not run.lines]
-    if untrained:
-        blocks.append(Points([f"{name} has no log: it has not been trained" for name in untrained]))
+    every = list(chain.from_iterable(groups.values()))
+    remarks = [f"{r.name} has no log: it has not been trained" for r in every if not r.lines]
+    remarks += [remark for run in every if (remark := find_divergence(run))]
+    remarks += [remark for label, runs in groups.items() if (remark := _compare_ends(label, runs))]
+    if remarks:
+        blocks.append(Points(remarks))
     return Section(TITLE, blocks or [Text("No loss was logged.")])
+
+
+def find_divergence(run: ReportedRun) -> str:
+    """Since when a loss of a run is not finite; empty if all of them always are.
+
+    Curves leave such values out, and a mean over runs would hide it.
+    """
+    found = {
+        name: [step for step, value in values.items() if not np.isfinite(value)]
+        for name, values in collect_values(run.lines, _name_loss).items()
+    }
+    if not (bad := {name: steps for name, steps in found.items() if steps}):
+        return ""
+    first, lines = min(map(min, bad.values())), max(map(len, bad.values()))
+    return (
+        f"{run.name}: {', '.join(bad)} not finite in {lines} of {len(run.lines)} lines of the log, "
+        f"first at step {first}: left out of the curves"
+    )
+
+
+def _compare_ends(label: str, runs: Sequence[ReportedRun]) -> str:
+    """That the runs of an experiment are not equally far, if so."""
+    ends = sorted({run.lines[-1]["step"] for run in runs if run.lines})
+    if len(ends) < 2:
+        return ""
+    return (
+        f"{label}: the runs end at steps {', '.join(map(str, ends))}, and a mean is over those "
+        "that got so far"
+    )
 
 
 def gather_terms(
@@ -70,6 +105,10 @@ def gather_terms(
             if having := [terms_of[term] for terms_of in found if term in terms_of]:
                 panels[term].append(merge(name_curve(label, len(runs)), having))
     return panels, positive
+
+
+def _name_loss(name: str) -> str | None:
+    return name if _is_loss(name) else None
 
 
 def _is_loss(name: str) -> bool:

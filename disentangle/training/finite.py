@@ -88,7 +88,9 @@ class StepGuard:
             self.optimizer.found_inf = found.float()  # type: ignore[attr-defined]
             noted = found
         else:
-            noted = found & (scaler._get_scale_async() < SMALLEST_SCALE)
+            scale = scaler._get_scale_async()
+            assert scale is not None  # it has scaled the loss
+            noted = found & (scale < SMALLEST_SCALE)
         self.firsts = torch.where(finite | ~noted, self.firsts, self.firsts.clamp(max=step))
         self.skipped += noted
         self.streak.add_(noted).mul_(noted)

@@ -43,11 +43,12 @@ class JointBatchNorm2d(nn.BatchNorm2d):
             return
         assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
-        momentum = self.momentum
-        if momentum is None:
-            momentum = 1 / self.num_batches_tracked.to(mean)
+        if self.momentum is None:  # the average over all batches
+            momentum = self.num_batches_tracked.to(mean).reciprocal()
+        else:
+            momentum = torch.full_like(mean[0], self.momentum)
         for running, new in ((self.running_mean, mean), (self.running_var, variance)):
-            running.lerp_(new.to(running), momentum)
+            running.lerp_(new.to(running), momentum.to(running))
 
 
 def joint_variance(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
