@@ -63,8 +63,12 @@ def tiny_gan(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerate():
-    """Accelerate keeps its state for the life of a process; a test may want another precision."""
+    """Accelerate keeps its state for the life of a process, and some of it in the environment."""
+    environment = dict(os.environ)
     yield
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
 

@@ -544,7 +544,9 @@ def test_optimizers_use_the_rate_that_they_are_given(make_optimizer, dtype):
         p.grad = treated.grad.clone()
     plain.step()
     torch.testing.assert_close(weights_of(network), weights_of(twin))
-    assert not any(map(torch.equal, before, weights_of(network)))
+    still = list(map(torch.equal, before, weights_of(network)))
+    # in bfloat16 a step may be too small for a weight
+    assert not (all if dtype is torch.bfloat16 else any)(still)
 
 
 @pytest.mark.parametrize("techniques", [["nog"], ["olr"], ["nog", "olr"]])

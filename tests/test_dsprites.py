@@ -151,7 +151,10 @@ IMAGES = official_arrays()["imgs"]
             {"latents_classes": CLASSES[np.r_[0, 2, 1, 3:192]]},
             r"official order, with \[0, 0, 0, 0, 0, 1\] in row 1, got \[0, 0, 0, 0, 0, 2\]",
         ),
-        ({"latents_classes": np.array([{}], dtype=object)}, "latents_classes must hold plain values, got object"),
+        (
+            {"latents_classes": np.array([{}], dtype=object)},
+            "latents_classes must hold plain values, got object",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

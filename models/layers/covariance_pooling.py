@@ -90,18 +90,19 @@ class CovarianceRoot(nn.Module):
                 f"got {tuple(features.shape)}"
             )
         x = features.to(torch.promote_types(features.dtype, torch.float32))
-        with without_autocast(x):
-            _, covariance = moments(x.flatten(2).mT)  # (N, C, H, W) -> (N, HW, C)
-            root = self._root(covariance + self.eps * identity_like(covariance))
+        root = self._root(x.flatten(2).mT)  # (N, C, H, W) -> (N, HW, C) -> (N, C, C)
         C = root.shape[-1]
         rows, columns = torch.triu_indices(C, C, device=root.device)
         # (N, C, C) -> (N, C²) -> (N, C(C+1)/2)
         return root.flatten(1).index_select(1, C * rows + columns).to(features.dtype)
 
-    def _root(self, covariance: Tensor) -> Tensor:
-        if self.method == "isqrt_cov":
-            return isqrt_cov(covariance)
-        return matrix_sqrt(covariance, self.method)
+    def _root(self, points: Tensor) -> Tensor:
+        with without_autocast(points):
+            _, covariance = moments(points)
+            covariance = covariance + self.eps * identity_like(covariance)
+            if self.method == "isqrt_cov":
+                return isqrt_cov(covariance)
+            return matrix_sqrt(covariance, self.method)
 
     def extra_repr(self) -> str:
         """What `print` shows of the layer."""
