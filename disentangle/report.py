@@ -20,6 +20,7 @@ from disentangle.reporting.page import build_page
 from disentangle.reporting.runs import read_runs
 from disentangle.training.run_folder import RunFolder
 
+MOST_TRAVERSALS = 100  # latents side by side: a grid of more is beyond all screens
 ENDINGS = {"html": ".html", "markdown": ".md"}
 
 
@@ -80,8 +81,10 @@ def choose_file(options: Namespace) -> Path:
     Raises:
         ValueError: If the report cannot or may not be written there, or a number is out of range.
     """
-    if options.traversals < 0:
-        raise ValueError(f"--traversals must be at least 0, got {options.traversals}")
+    if not 0 <= options.traversals <= MOST_TRAVERSALS:
+        raise ValueError(
+            f"--traversals must be between 0 and {MOST_TRAVERSALS}, got {options.traversals}"
+        )
     file = Path(options.out or f"report{ENDINGS[options.format or 'html']}")
     expected = [ENDINGS[options.format]] if options.format else list(ENDINGS.values())
     if file.suffix not in expected:

@@ -1,5 +1,6 @@
 """What is looked at of a generator: what the commands that draw its axes share."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,6 +20,7 @@ from disentangle.training.run_folder import RunFolder
 from disentangle.traversal import invert, pick_axes, rank_axes
 
 SEFA_AXES = 10  # that are drawn unless told otherwise
+MOST = 1000  # steps or samples: a picture of more cannot be looked at
 RANKING_LATENTS = 64  # whose images rank the axes
 INVERSION_DRAWS = 512  # that an inversion chooses its starts from
 
@@ -188,10 +190,10 @@ def _load(source: RunFolder | str, device: str | None) -> Generator:
 def check_options(options: Namespace) -> None:
     """Raises `ValueError` if a number is out of its range, or an option has no meaning."""
     for name, least in (("steps", 2), ("samples", 1)):
-        if options[name] is not None and options[name] < least:
-            raise ValueError(f"--{name} must be at least {least}, got {options[name]}")
-    if options.range <= 0:
-        raise ValueError(f"--range must be positive, got {options.range}")
+        if options[name] is not None and not least <= options[name] <= MOST:
+            raise ValueError(f"--{name} must be between {least} and {MOST}, got {options[name]}")
+    if not 0 < options.range < math.inf:
+        raise ValueError(f"--range must be positive and finite, got {options.range}")
     if not 0 <= options.truncation <= 1:
         raise ValueError(f"--truncation must be between 0 and 1, got {options.truncation}")
     if options.image is not None:

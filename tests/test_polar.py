@@ -314,6 +314,9 @@ def test_autocast_does_not_lower_the_precision():
     assert torch.equal(factor, polar_factor(matrix))
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.8."), reason="PyTorch 2.8 cannot compile its gradient"
+)
 def test_polar_factor_compiles():
     compiled = torch.compile(polar_factor, fullgraph=True, backend="aot_eager")
     matrix, twin = (torch.randn(6, 50).requires_grad_() for _ in range(2))

@@ -29,8 +29,9 @@ class TrainingConfig:
         cpu_threads: Threads of each process for arithmetic on a CPU; 0 leaves them as they are,
             which after `accelerate launch` can mean one.
         workers: Processes that decode images, for each training process; 0 decodes in it.
-        on_nonfinite: What is done when a loss or a gradient is NaN or infinite. That step is not made
-            in any case; `stop` ends the run when the next line of the log is due, `skip` goes on.
+        on_nonfinite: What is done when a loss or a gradient is NaN or infinite. That step is not
+            made in any case; `stop` ends the run when the next line of the log is due, `skip` goes
+            on.
         max_skipped: With `skip`, how many steps in a row may be skipped; with more the run ends.
         ema_half_life: Images after which the weights of a step count half in their running
             average; 0 keeps none.

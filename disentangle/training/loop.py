@@ -3,11 +3,8 @@
 import math
 import sys
 from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers import ModelMixin
@@ -16,14 +13,12 @@ from tqdm import tqdm
 
 from disentangle.config import RunConfig
 from disentangle.models import Generator
-from disentangle.orthogonality import WEIGHT_TECHNIQUES
 from disentangle.training.augmentation import augment
 from disentangle.training.average import RunningAverage
 from disentangle.training.batches import StepSampler, load_batches
 from disentangle.training.checkpoints import (
     drop_checkpoints_after,
     find_checkpoint,
-    later_checkpoints,
     load_checkpoint,
     read_step,
     save_checkpoint,
@@ -37,6 +32,7 @@ from disentangle.training.learner import Terms
 from disentangle.training.logs import MetricsLog, drop_lines_after, read_lines
 from disentangle.training.memory import keep_freed_memory
 from disentangle.training.recognition.task import RecognitionTask
+from disentangle.training.resuming import check_architecture, check_future
 from disentangle.training.run_folder import RunFolder
 from disentangle.training.signals import note_signals
 from disentangle.training.task import VALIDATION_SCORE, Task
@@ -302,66 +298,3 @@ def build_average(model: nn.Module, run: RunConfig) -> RunningAverage | None:
     if not half_life:
         return None
     return RunningAverage(model, decay=0.5 ** (run.training.batch_size / half_life))
-
-
-def check_architecture(run: RunConfig, folder: RunFolder) -> None:
-    """Whether the checkpoints of a saved run are of what this one trains.
-
-    Raises:
-        ValueError: With the first option that differs, and its two values.
-    """
-    then, now = _state_options(folder.read_config()), _state_options(yaml.safe_load(run.dump()))
-    for option in sorted(then.keys() | now.keys()):
-        old, new = then.get(option), now.get(option)
-        if old != new:
-            raise ValueError(
-                f"the checkpoints in {folder.path} are of another run, which this one cannot go on "
-                f"from: {option} is {old} there and {new} here"
-            )
-
-
-def _state_options(config: dict[str, Any]) -> dict[str, Any]:
-    """The options that decide what a checkpoint holds and what that means, by dotted name."""
-    options = {"task": config["task"]}
-    for section in ("model", "discriminator"):
-        values = config.get(section) or {}
-        options |= {f"{section}.{key}": value for key, value in values.items()}
-    techniques = config.get("orthogonality") or ()
-    options |= {f"{name} in orthogonality": name in techniques for name in WEIGHT_TECHNIQUES}
-    divided = "olr" in techniques  # into a parameter group for each
-    options["olr in orthogonality"] = divided
-    options["optimizer.kind"] = (config.get("optimizer") or {}).get("kind", "adam")
-    options["pre_svd_parameters"] = config.get("pre_svd_parameters") if divided else None
-    average = (config.get("training") or {}).get("ema_half_life", 0)
-    objective = config.get("objective") or {}
-    factor = objective.get("kind") == "factor"
-    for name in ("discriminator_dim", "discriminator_depth"):
-        options[f"objective.{name}"] = objective.get(name) if factor else None
-    regulariser = objective.get("regulariser")
-    if config["task"] == "recognition":  # other images would be held out, or trained on
-        options |= {f"data.{key}": value for key, value in config["data"].items()}
-        options["objective.validation"] = objective.get("validation")
-    return options | {
-        "an average of the weights": bool(average),
-        "a recogniser of the regulariser": regulariser == "variation_predictability",
-        "a discriminator of codes": factor,
-    }
-
-
-def check_future(run: RunConfig, checkpoint: Path, *, overwrite: bool) -> None:
-    """Whether there are steps left after a checkpoint, and none already made that would be lost.
-
-    Raises:
-        ValueError: If the run is over, or a later checkpoint would be dropped unasked.
-    """
-    step = read_step(checkpoint)
-    if step >= run.training.steps:
-        raise ValueError(
-            f"nothing to resume: {checkpoint} is after step {step} of {run.training.steps}; "
-            "a larger --training.steps goes on"
-        )
-    if (later := later_checkpoints(checkpoint.parent, step)) and not overwrite:
-        raise ValueError(
-            f"going on from step-{step} would drop the checkpoint step-{later[-1]}: add "
-            "--overwrite to drop it, or copy the run folder"
-        )
