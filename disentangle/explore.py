@@ -21,7 +21,14 @@ from disentangle.explorer.writing import check_page, picture_run, write_page
 from disentangle.parsing import new_parser
 from disentangle.scoring.report import read_report
 from disentangle.training.run_folder import RunFolder
-from disentangle.viewing import View, add_view_arguments, choose_sources, name_source, open_view
+from disentangle.viewing import (
+    View,
+    add_view_arguments,
+    check_frames,
+    choose_sources,
+    name_source,
+    open_view,
+)
 
 SAMPLES = 4  # unless told otherwise
 MOST_RUNS = 2
@@ -41,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
                 view.model.decode, view.latents, view.axes, name=name, limit=options.range
             )
         else:
+            for view in views:
+                check_frames(view)
             runs = [gather(*pair) for pair in zip(sources, views, strict=True)]
             file = Path(options.out)
             write_page(runs, file, values=views[0].values, overwrite=options.overwrite)

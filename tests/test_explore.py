@@ -188,7 +188,7 @@ def test_the_data_set_may_be_away(run, monkeypatch):
         (["RUN", "--port", "80"], "--port has a meaning with --serve only"),
         (["RUN", "RUN", "--serve"], "at most 1 runs can be shown here, got 2"),
         (["RUN", "--serve"], "--serve needs gradio: pip install 'disentangle[ui]'"),
-        (["RUN", "--steps", "1"], "--steps must be at least 2, got 1"),
+        (["RUN", "--steps", "1"], "--steps must be between 2 and 1000, got 1"),
         (["RUN/nothing"], "there is no run folder"),
     ],
 )

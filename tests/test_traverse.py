@@ -197,8 +197,10 @@ def test_bad_choices_of_directions(tiny_gan, tmp_path, capsys, options, message)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--steps", "1"], "--steps must be at least 2, got 1"),
-        (["--samples", "0"], "--samples must be at least 1, got 0"),
+        (["--steps", "1"], "--steps must be between 2 and 1000, got 1"),
+        (["--steps", "1000000000000"], "--steps must be between 2 and 1000, got 1000000000000"),
+        (["--samples", "0"], "--samples must be between 1 and 1000, got 0"),
+        (["--samples", "1001"], "--samples must be between 1 and 1000, got 1001"),
         (["--truncation", "1.5"], "--truncation must be between 0 and 1, got 1.5"),
         (["--axes", "nose"], "no axis 'nose': expected an index from 0 to"),
         (["--image", "nowhere.png"], "there is no image nowhere.png"),

@@ -150,6 +150,17 @@ def test_bad_generators(source, tmp_path, capsys, command, options, message):
     assert list_here(tmp_path) == ["bad.py", "ends.py", "worse.py"]
 
 
+@pytest.mark.parametrize("command", [traverse, explore])
+def test_more_than_memory_should_hold_is_refused(source, monkeypatch, capsys, tmp_path, command):
+    monkeypatch.setattr(viewing, "MOST_GIB", 1e-6)
+    with pytest.raises(SystemExit):
+        command.main(["--generator", f"{source}:generator", "--steps", "3", "--samples", "2"])
+    printed = capsys.readouterr().err
+    assert "axes × 2 samples × 3 steps of images of shape (" in printed
+    assert "at most 1e-06 are held: choose fewer with --axes, --samples or --steps" in printed
+    assert list_here(tmp_path) == []
+
+
 def test_a_run_and_a_generator_are_two(source, tiny_vae, tmp_path, capsys):
     assert train.main([*tiny_vae, "--training.steps", "1"]) == 0
     run = str(tmp_path / "run")

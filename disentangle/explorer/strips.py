@@ -34,11 +34,7 @@ def encode_strips(frames: Tensor) -> list[list[str]]:
             f"frames must have the shape (A, S, V, C, H, W), got {tuple(frames.shape)}"
         )
     values, width = frames.shape[2], frames.shape[5]
-    if values * width > LARGEST_WEBP:
-        raise ValueError(
-            f"a strip has at most {LARGEST_WEBP} pixels along a side, got {values} images of "
-            f"{width}: choose fewer steps"
-        )
+    check_strip(values, width)
     pixels = to_pixels(frames)
     options = LOSSLESS if frames.shape[3] == 1 else LOSSY
     # (A, S, V, H, W, 3) -> (S, A, H, V, W, 3) -> (S, A, H, V·W, 3)
@@ -47,6 +43,15 @@ def encode_strips(frames: Tensor) -> list[list[str]]:
     )
     with ThreadPoolExecutor() as pool:
         return [list(pool.map(lambda strip: _encode(strip, options), sample)) for sample in strips]
+
+
+def check_strip(values: int, width: int) -> None:
+    """Raises `ValueError` if so many images of a width in pixels are too wide for a WebP."""
+    if values * width > LARGEST_WEBP:
+        raise ValueError(
+            f"a strip has at most {LARGEST_WEBP} pixels along a side, got {values} images of "
+            f"{width}: choose fewer steps"
+        )
 
 
 def encode_images(images: Tensor) -> list[str]:

@@ -100,9 +100,10 @@ def picture_run(
         scores: Names and values; None is a score that is not defined.
         maps: Heat maps.
     """
-    frames = traverse(decode, latents, axes, values=values)
     with torch.no_grad():
         starts = torch.cat([decode(z[None]) for z in latents])
+    check_strip(len(values), starts.shape[-1])  # before the work of a traversal is lost
+    frames = traverse(decode, latents, axes, values=values)
     return PageRun(
         name=name,
         width=frames.shape[5],
