@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 
 from disentangle import explore, train
+from disentangle.adapters import adapt
 from disentangle.explorer.live import build_app, draw_at, read_positions
 from disentangle.explorer.numbers import list_maps, list_scores
 from disentangle.explorer.page import PageRun, build_page
 from disentangle.explorer.strips import encode_images, encode_strips
+from disentangle.explorer.writing import write_explorer
 from disentangle.models import Axis
 
 HOSTILE = """</script><script>alert("a")</script><img src=x onerror=alert(1)>$data & 'b'"""
@@ -69,6 +71,13 @@ def make_run(name="a", samples=1):
     pixel = encode_images(torch.zeros(1, 1, 8, 8))[0]
     axes = [{"group": name, "name": name}]
     return PageRun(name, 8, 8, axes, [[pixel]] * samples, [pixel] * samples)
+
+
+def test_strips_too_wide_are_refused_before_anything_is_moved(monkeypatch, tmp_path):
+    monkeypatch.setattr("disentangle.explorer.writing.traverse", pytest.fail)
+    generator = adapt(lambda z: z[:, :1, None, None].tanh().expand(-1, 1, 8, 32), latent_dim=2)
+    with pytest.raises(ValueError, match="got 512 images of 32: choose fewer steps"):
+        write_explorer(generator, tmp_path / "page.html", values=torch.linspace(-1, 1, 512))
 
 
 def test_names_cannot_leave_their_place():

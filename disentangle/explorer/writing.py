@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from disentangle.explorer.page import HeatMap, PageRun, build_page
-from disentangle.explorer.strips import encode_images, encode_strips
+from disentangle.explorer.strips import check_strip, encode_images, encode_strips
 from disentangle.models import Axis, Generator
 from disentangle.traversal import DEFAULT_VALUES, traverse, value_labels
 from disentangle.traversal.starts import being_looked_at, choose_starts
@@ -102,7 +102,8 @@ def picture_run(
     """
     with torch.no_grad():
         starts = torch.cat([decode(z[None]) for z in latents])
-    check_strip(len(values), starts.shape[-1])  # before the work of a traversal is lost
+    # before the work of a traversal is lost
+    check_strip(torch.as_tensor(values).numel(), starts.shape[-1])
     frames = traverse(decode, latents, axes, values=values)
     return PageRun(
         name=name,

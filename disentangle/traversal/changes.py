@@ -9,7 +9,7 @@ from torch import Tensor
 
 from disentangle.traversal.parts import TEXT_GAP, beside, text
 
-BAR = (160, 12)  # px, of the key to the colours
+BAR = (11, 6 / 7)  # width and height of the key to the colours, in sizes of the text beside it
 
 
 def measure_changes(frames: Tensor, values: Sequence[float] | Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def colour(changes: Tensor, largest: float) -> np.ndarray:
 
 def draw_key(largest: float, size: int) -> Image.Image:
     """What the colours mean: a bar from no change to the largest."""
-    width, height = BAR
+    width, height = (round(side * size) for side in BAR)
     ramp = torch.linspace(0, 1, width).expand(height, width)
     bar = Image.fromarray(np.ascontiguousarray(colour(ramp, 1.0)))
     start, end = text("change: 0", size), text(f"{largest:.2g} (1 from black to white)", size)

@@ -11,14 +11,20 @@ from itertools import groupby
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-TEXT_SIZES = (14, 28)  # px: smallest and largest
+TEXT_SIZES = (14, 28)  # px: of small tiles and of those of 200 to 250 px
+LARGE = 9  # of larger tiles the share, or a sheet on a screen would have illegible labels
 GAP, TEXT_GAP, SECTION_GAP = 2, 6, 12  # px: between tiles; headings; sections and samples
 
 
 def text_size(tile_width: int) -> int:
-    """The size of the text that suits tiles of a width, both in pixels."""
-    smallest, largest = TEXT_SIZES
-    return min(max(tile_width // 7, smallest), largest)
+    """The size of the text that suits tiles of a width, both in pixels.
+
+    Examples:
+        >>> [text_size(width) for width in (32, 128, 256, 1024)]
+        [14, 18, 28, 113]
+    """
+    smallest, usual = TEXT_SIZES
+    return max(smallest, min(tile_width // 7, usual), tile_width // LARGE)
 
 
 def text(line: str, size: int) -> Image.Image:
