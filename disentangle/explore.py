@@ -24,7 +24,6 @@ from disentangle.training.run_folder import RunFolder
 from disentangle.viewing import (
     View,
     add_view_arguments,
-    check_frames,
     choose_sources,
     name_source,
     open_view,
@@ -48,8 +47,6 @@ def main(arguments: Sequence[str]) -> int:
                 view.model.decode, view.latents, view.axes, name=name, limit=options.range
             )
         else:
-            for view in views:
-                check_frames(view)
             runs = [gather(*pair) for pair in zip(sources, views, strict=True)]
             file = Path(options.out)
             write_page(runs, file, values=views[0].values, overwrite=options.overwrite)

@@ -16,7 +16,7 @@ from disentangle.parsing import new_parser
 from disentangle.training.run_folder import RunFolder
 from disentangle.traversal import check_animation
 from disentangle.traversal.drawing import Animation, check_free, draw_sheets, name_sheets
-from disentangle.viewing import View, add_view_arguments, check_frames, choose_sources, open_view
+from disentangle.viewing import View, add_view_arguments, choose_sources, open_view
 
 SAMPLES = 1  # unless told otherwise
 
@@ -32,7 +32,6 @@ def main(arguments: Sequence[str]) -> int:
             check_animation(f"traversal.{options.animation}")
         folder = choose_folder(sources[0], options)
         view = open_view(sources[0], options, samples=SAMPLES)
-        check_frames(view)
         files = draw(view, folder, options)
     for file in files:
         print(f"{'grid:     ' if file.suffix == '.png' else 'animation:'} {file}")

@@ -1,7 +1,6 @@
 """What is looked at of a generator: what the commands that draw its axes share."""
 
 from collections.abc import Mapping, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +20,6 @@ from disentangle.traversal import invert, pick_axes, rank_axes
 
 SEFA_AXES = 10  # that are drawn unless told otherwise
 MOST = 1000  # steps or samples: a picture of more cannot be looked at
-MOST_GIB = 8.0  # of images that are held in memory, as single-precision numbers
 RANKING_LATENTS = 64  # whose images rank the axes
 INVERSION_DRAWS = 512  # that an inversion chooses its starts from
 
@@ -186,20 +184,6 @@ def _load(source: RunFolder | str, device: str | None) -> Generator:
     if not isinstance(generator, nn.Module):
         raise ValueError(f"--device needs a generator that is a module, which {source} is not")
     return generator.to(pick_device(device))
-
-
-def check_frames(view: View) -> None:
-    """Raises `ValueError` if the images of all axes are more than memory should hold."""
-    with torch.no_grad():
-        shape = tuple(view.model.decode(view.latents[:1]).shape[1:])
-    counts = len(view.axes), len(view.latents), len(view.values)
-    size = 4 * prod(counts) * prod(shape) / 2**30
-    if size > MOST_GIB:
-        raise ValueError(
-            f"{counts[0]} axes × {counts[1]} samples × {counts[2]} steps of images of shape "
-            f"{shape} take {size:.3g} GiB, at most {MOST_GIB:g} are held: choose fewer with "
-            "--axes, --samples or --steps"
-        )
 
 
 def check_options(options: Namespace) -> None:

@@ -176,7 +176,7 @@ def test_a_page_of_one_run_and_of_two(run, tmp_path, capsys):
     assert decode_picture(shown["strips"][1][0]).shape == (32, 96, 3)
     with pytest.raises(SystemExit):
         explore.main([str(run), *options])
-    assert "is replaced only with overwrite" in capsys.readouterr().err
+    assert "is replaced on request only (overwrite)" in capsys.readouterr().err
     assert explore.main([str(run), str(run), *options, "--overwrite"]) == 0
     assert len(read_data(out.read_text())["runs"]) == 2
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from disentangle import explore, train, traverse, viewing
 from disentangle.adapters import load_generator_from
-from disentangle.traversal import invert
+from disentangle.traversal import frames, invert
 
 FILE = """
 from dataclasses import dataclass
@@ -75,7 +75,10 @@ def test_traverse(source, tmp_path, capsys, name):
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == files
     with pytest.raises(SystemExit):
         traverse.main(options)
-    assert "traversal.png exists, and is replaced only with overwrite" in capsys.readouterr().err
+    assert (
+        "traversal.png exists, and is replaced on request only (overwrite)"
+        in capsys.readouterr().err
+    )
     assert traverse.main([*options, "--overwrite"]) == 0
     assert traverse.main([*options, "--out", "other", "--animation", "none"]) == 0
     assert list_here(tmp_path) == ["other/traversal.png", *files]
@@ -113,7 +116,7 @@ def test_a_run_s_pictures_can_go_elsewhere(tiny_vae, tmp_path, capsys):
     assert not (tmp_path / "run" / "traversals").exists()
     with pytest.raises(SystemExit):
         traverse.main(options)
-    assert "is replaced only with overwrite" in capsys.readouterr().err
+    assert "is replaced on request only (overwrite)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -152,12 +155,12 @@ def test_bad_generators(source, tmp_path, capsys, command, options, message):
 
 @pytest.mark.parametrize("command", [traverse, explore])
 def test_more_than_memory_should_hold_is_refused(source, monkeypatch, capsys, tmp_path, command):
-    monkeypatch.setattr(viewing, "MOST_GIB", 1e-6)
+    monkeypatch.setattr(frames, "MOST_GIB", 1e-6)
     with pytest.raises(SystemExit):
         command.main(["--generator", f"{source}:generator", "--steps", "3", "--samples", "2"])
     printed = capsys.readouterr().err
-    assert "axes × 2 samples × 3 steps of images of shape (" in printed
-    assert "at most 1e-06 are held: choose fewer with --axes, --samples or --steps" in printed
+    assert "images of shape (" in printed
+    assert "at most 1e-06 are held: choose fewer axes, samples or steps" in printed
     assert list_here(tmp_path) == []
 
 

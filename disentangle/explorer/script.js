@@ -89,7 +89,9 @@ function format(value) {
 
 function makeScores() {
   const names = new Set(data.runs.flatMap((run) => run.scores.map(([name]) => name)));
-  if (!names.size) return make("p", { class: "note" }, "No scores: disentangle evaluate computes them.");
+  if (!names.size) {
+    return make("p", { class: "note" }, "No scores: disentangle evaluate computes those of a run.");
+  }
   const head = make("tr", {}, make("th", { scope: "col" }, "metric"));
   for (const run of data.runs) {
     head.append(make("th", { scope: "col" }, data.runs.length > 1 ? run.name : "score"));

@@ -144,4 +144,4 @@ def check_page(file: Path, *, overwrite: bool) -> None:
     if not file.parent.is_dir():
         raise ValueError(f"{file} cannot be written: there is no folder {file.parent}")
     if file.exists() and not overwrite:
-        raise FileExistsError(f"{file} exists, and is replaced only with overwrite")
+        raise FileExistsError(f"{file} exists, and is replaced on request only (overwrite)")

@@ -172,7 +172,7 @@ def check_free(
     endings = ("png",) if animation == "none" else ("png", animation)
     for file in (folder / f"{name}.{ending}" for name in sheets for ending in endings):
         if file.exists() and not overwrite:
-            raise FileExistsError(f"{file} exists, and is replaced only with overwrite")
+            raise FileExistsError(f"{file} exists, and is replaced on request only (overwrite)")
 
 
 def _save_grid(frames: Tensor, file: Path, **options: Any) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 DEFAULT_VALUES = (-3.0, -2.25, -1.5, -0.75, 0.0, 0.75, 1.5, 2.25, 3.0)
+MOST_GIB = 8.0  # of images that are held in memory, as single-precision numbers
 
 
 class TraversalAxis(Protocol):
@@ -47,7 +48,7 @@ def traverse(
 
     Raises:
         ValueError: If there is nothing to traverse, a direction does not fit the latents or is not
-            of length 1, or the images are no finite images.
+            of length 1, the images are no finite images, or they would take more than 8 GiB.
 
     Examples:
         >>> from types import SimpleNamespace
@@ -72,8 +73,7 @@ def traverse(
     base = z[:, None]  # (S, 1, D)
     component = (base * d).sum(dim=-1, keepdim=True)  # (A, S, 1, 1)
     moved = base - component * d + amounts[:, None] * std * d  # (A, S, V, D)
-    batches = moved.flatten(0, 2).split(batch_size)
-    images = torch.cat([_decode(decode, batch) for batch in batches])  # (A·S·V, C, H, W)
+    images = _decode_all(decode, moved.flatten(0, 2), batch_size)  # (A·S·V, C, H, W)
     return images.unflatten(0, moved.shape[:3])
 
 
@@ -104,6 +104,23 @@ def stack_directions(axes: Sequence[TraversalAxis], z: Tensor) -> Tensor:
     if not ((lengths - 1).abs() < 1e-3).all():
         raise ValueError(f"directions must have length 1, got lengths {lengths.tolist()}")
     return directions
+
+
+def _decode_all(decode: Callable[[Tensor], Tensor], z: Tensor, batch_size: int) -> Tensor:
+    """The images of all latents, unless memory should not hold so many."""
+    batches = z.split(batch_size)
+    first = _decode(decode, batches[0])
+    size = 4 * len(z) * first[0].numel() / 2**30
+    if size > MOST_GIB:
+        raise ValueError(
+            f"{len(z)} images of shape {tuple(first.shape[1:])} take {size:.3g} GiB, at most "
+            f"{MOST_GIB:g} are held: choose fewer axes, samples or steps"
+        )
+    images = first.new_empty(len(z), *first.shape[1:])
+    images[: len(first)] = first
+    for i, batch in enumerate(batches[1:], start=1):
+        images[i * batch_size :][: len(batch)] = _decode(decode, batch)
+    return images
 
 
 def _decode(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
