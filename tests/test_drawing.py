@@ -109,7 +109,7 @@ def test_files_are_replaced_only_if_asked(tmp_path):
     (tmp_path / "traversal.webp").write_text("mine")
     page = tmp_path / "page.html"
     page.write_text("mine")
-    with pytest.raises(FileExistsError, match=r"traversal\.webp exists, .* overwrite"):
+    with pytest.raises(FileExistsError, match=r"traversal\.webp exists, .*overwrite"):
         draw_traversals(Plain(), tmp_path, **THREE)
     with pytest.raises(FileExistsError, match=r"page\.html exists, and is replaced only with"):
         write_explorer(Plain(), page, **THREE)
