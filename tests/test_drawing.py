@@ -111,7 +111,7 @@ def test_files_are_replaced_only_if_asked(tmp_path):
     page.write_text("mine")
     with pytest.raises(FileExistsError, match=r"traversal\.webp exists, .*overwrite"):
         draw_traversals(Plain(), tmp_path, **THREE)
-    with pytest.raises(FileExistsError, match=r"page\.html exists, and is replaced only with"):
+    with pytest.raises(FileExistsError, match=r"page\.html exists, and is replaced on request"):
         write_explorer(Plain(), page, **THREE)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["page.html", "traversal.webp"]
     assert page.read_text() == (tmp_path / "traversal.webp").read_text() == "mine"
