@@ -2,6 +2,7 @@
 
 import itertools
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -75,7 +76,7 @@ class SubspaceDecoder(nn.Module):
                 f"subspace_count must be between 1 and {len(dims)}, got {subspace_count}"
             )
         # The encoder sets the scale of each code; unequal importances only make it learn slower.
-        ones = [1.0] * code_dim
+        ones = torch.ones(code_dim)
         self.subspaces = nn.ModuleList(
             SubspaceLayer(
                 basis_dim=code_dim, feature_dim=dim, importances=ones, weight=pre_svd_weight

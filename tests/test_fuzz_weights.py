@@ -69,7 +69,7 @@ def test_arguments_of_any_kind(folder, data):
 
 
 @pytest.mark.parametrize(
-    "argument", [{"base_channels": 10**6}, {"code_dim": 10**8}, {"hidden_dim": 10**9}], ids=str
+    "argument", [{"base_channels": 10**6}, {"code_dim": 2**31}, {"hidden_dim": 10**9}], ids=str
 )
 def test_arguments_that_ask_for_much_memory(tmp_path, argument):
     MODELS["subspace_vae"]().save_pretrained(tmp_path)

@@ -1,7 +1,5 @@
 """The SVD latent layer: an orthonormal basis, its importances and an origin."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,7 +19,7 @@ class SubspaceLayer(nn.Module):
     Args:
         basis_dim: The dimension `q` of the subspace.
         feature_dim: The dimension of the space it lies in.
-        importances: Where `L` starts, `q` numbers; by default `[3q, …, 6, 3]` as in the paper.
+        importances: Where `L` starts, `(q,)`; by default `[3q, …, 6, 3]` as in the paper.
         weight: What `constrain_weight` keeps `U` to.
 
     Raises:
@@ -39,7 +37,7 @@ class SubspaceLayer(nn.Module):
         *,
         basis_dim: int,
         feature_dim: int,
-        importances: Sequence[float] | None = None,
+        importances: Tensor | None = None,
         weight: WeightConstraint = "free",
     ) -> None:
         super().__init__()
@@ -49,10 +47,12 @@ class SubspaceLayer(nn.Module):
             )
         self.U = nn.Parameter(nn.init.orthogonal_(torch.empty(basis_dim, feature_dim)))
         if importances is None:
-            importances = [3.0 * i for i in range(basis_dim, 0, -1)]
-        if len(importances) != basis_dim:
-            raise ValueError(f"expected {basis_dim} importances, got {len(importances)}")
-        self.L = nn.Parameter(torch.tensor(importances, dtype=torch.get_default_dtype()))
+            importances = 3.0 * torch.arange(basis_dim, 0, -1)
+        if importances.shape != (basis_dim,):
+            raise ValueError(
+                f"importances must have the shape ({basis_dim},), got {tuple(importances.shape)}"
+            )
+        self.L = nn.Parameter(importances.to(self.U))
         self.mu = nn.Parameter(torch.zeros(feature_dim))
         constrain_weight(self, "U", weight)
 
