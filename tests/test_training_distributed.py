@@ -1,4 +1,7 @@
-"""Whole runs on two processes: they end as on one with the joint batch, and they end."""
+"""Whole runs on two processes: they end as on one with the joint batch, and they end.
+
+Under DistributedDataParallel, and under FSDP2, which divides the parameters over the processes.
+"""
 
 import os
 import signal
@@ -6,17 +9,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import DistributedType
+from accelerate.utils.launch import prepare_multi_gpu_env
+from safetensors.torch import load_file
 from torch import distributed, multiprocessing
 
+from disentangle.orthogonality.sharding import is_sharded
 from disentangle.parsing import parse_run
 from disentangle.train import main
 from disentangle.training import batches, randomness
+from disentangle.training.division import gather, whole_model
+from disentangle.training.launcher import check_divided_run, check_launcher
 from disentangle.training.loop import Session
 from disentangle.training.recognition import classify as classify_module
 from disentangle.training.recognition.classify import classify
@@ -65,6 +75,23 @@ CASES = {
     "norms apart": [*CLASSIFIER, "--training.join_norms", "false"],
 }
 ALIKE = [case for case in CASES if case != "norms apart"]
+PLAIN_GAN = [*GAN, "--objective.r1_weight", "0"]
+DIVIDED_CASES = {
+    "vae": [*VAE, "--training.flip", "true", "--training.checkpoint_every", "10"],
+    "orthogonal vae": [*VAE, "--orthogonality", "[nog, ow]", "--model.whiten_codes", "true"],
+    "accumulated vae": [
+        *(*VAE, "--orthogonality", "[olr, ol]", "--orthogonal_loss_weight", "0.1"),
+        *("--optimizer.kind", "adamw", "--training.accumulation", "2"),
+    ],
+    "total correlation": [*VAE, "--objective.kind", "beta_tc"],
+    "gan": PLAIN_GAN,
+    "classifier": [*CLASSIFIER, "--optimizer.kind", "adamw"],
+}
+DIVIDED = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}
 
 
 def in_double(function):
@@ -87,17 +114,19 @@ def use_double(replace):
         replace(randomness, name, in_double(getattr(randomness, name)))
 
 
-def train(case, folder):
-    """Weights and buffers of every network, and of the average, and the last line of the log."""
+def train(options, folder, **how):
+    """Weights and buffers of every network, and of the average."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    output = ["--output", f"{folder}/{case}"]
-    session = Session(parse_run([*COMMON, *CASES[case], *output])[0])
+    session = Session(parse_run([*COMMON, *options, "--output", str(folder)])[0], **how)
     session.accelerator.end_training = lambda: None  # it would end the process group
     session.train()
     networks = {str(i): learner.raw for i, learner in enumerate(session.task.learners)}
     networks["average"] = session.average.module
-    result = {name: network.state_dict() for name, network in networks.items()}
+    result = {
+        name: {key: gather(value) for key, value in network.state_dict().items()}
+        for name, network in networks.items()
+    }
     if session.run.task == "recognition":
         result["logits"] = {
             str(size): classify(
@@ -107,6 +136,8 @@ def train(case, folder):
         }
         result["images"] = len(session.task.held_out)
     assert session.accelerator.num_processes == int(os.environ.get("WORLD_SIZE", 1))
+    divided = [is_sharded(p) for lone in session.task.learners for p in lone.raw.parameters()]
+    assert divided == ["ACCELERATE_USE_FSDP" in os.environ] * len(divided)
     return result
 
 
@@ -117,12 +148,21 @@ def work(rank, folder):
     # Accelerate asks for an address, but takes the process group that there is.
     os.environ |= {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "none", "MASTER_PORT": "0"}
     use_double(setattr)
-    results = {}
-    for case in CASES:
-        store = f"file://{folder}/{case}.store"
+
+    def together(options, name, **how):
+        store = f"file://{folder}/{name} {len(how)}.store"
         distributed.init_process_group("gloo", store, rank=rank, world_size=PROCESSES)
-        results[case] = train(case, folder)
+        result = train(options, f"{folder}/{name}", **how)
         distributed.destroy_process_group()
+        return result
+
+    results = {case: together(options, case) for case, options in CASES.items()}
+    os.environ |= DIVIDED
+    for case, options in DIVIDED_CASES.items():
+        results["divided", case] = together(options, f"divided {case}")
+    results["resumed"] = together(
+        DIVIDED_CASES["vae"], "divided vae", resume="step-10", overwrite=True
+    )
     torch.save(results, f"{folder}/{rank}.pt")
 
 
@@ -131,20 +171,54 @@ def results(tmp_path_factory):
     """Of each process. All cases in one go, since processes take long to start."""
     folder = tmp_path_factory.mktemp("processes")
     multiprocessing.spawn(work, (str(folder),), nprocs=PROCESSES)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)]
+    found = [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)]
+    exports = {name: folder / "divided vae" / name for name in ("model", "ema")}
+    found[0]["exports"] = {
+        name: load_file(path / "diffusion_pytorch_model.safetensors")
+        for name, path in exports.items()
+    }
+    return found
 
 
-@pytest.mark.usefixtures("_double")
-@pytest.mark.parametrize("case", ALIKE)
-def test_two_processes_end_as_one(results, case, tmp_path):
-    alone = train(case, tmp_path)
+def check_alike(results, alone):
     logits = alone.pop("logits", {})  # in single precision
-    for result in (result[case] for result in results):
+    for result in results:
         for size, expected in logits.items():
             torch.testing.assert_close(result["logits"][size], expected, atol=1e-5, rtol=0)
         own = {name: value for name, value in result.items() if name != "logits"}
         torch.testing.assert_close(own, alone, atol=1e-8, rtol=0)
     assert all(x.dtype == torch.float64 for x in alone["average"].values() if x.ndim)
+
+
+@pytest.mark.usefixtures("_double")
+@pytest.mark.parametrize("case", ALIKE)
+def test_two_processes_end_as_one(results, case, tmp_path):
+    check_alike([result[case] for result in results], train(CASES[case], tmp_path / "run"))
+
+
+@pytest.mark.usefixtures("_double")
+@pytest.mark.parametrize("case", DIVIDED_CASES)
+def test_divided_networks_end_as_whole_ones(results, case, tmp_path):
+    alone = train(DIVIDED_CASES[case], tmp_path / "run")
+    check_alike([result["divided", case] for result in results], alone)
+
+
+def test_divided_networks_go_on_from_a_checkpoint(results):
+    for result in results:
+        whole = result["divided", "vae"]
+        torch.testing.assert_close(result["resumed"], whole, atol=0, rtol=0)
+
+
+def test_divided_networks_are_written_whole(results):
+    written, trained = results[0]["exports"], results[0]["divided", "vae"]
+    torch.testing.assert_close(written["model"], trained["0"], atol=0, rtol=0)
+    torch.testing.assert_close(written["ema"], trained["average"], atol=0, rtol=0)
+
+
+def test_what_is_not_divided_is_itself():
+    network = torch.nn.Linear(2, 2)
+    assert whole_model(network) is network
+    assert gather(network.weight) is network.weight
 
 
 def test_what_join_norms_is_for(results):
@@ -235,7 +309,6 @@ def test_an_image_that_one_process_cannot_read_ends_the_run(tmp_path):
     ("variable", "name"),
     [
         ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
-        ("ACCELERATE_USE_FSDP", "FullyShardedDataParallel"),
         ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
     ],
 )
@@ -252,8 +325,73 @@ def test_what_divides_parameters_is_refused_at_the_start(
 
 
 @pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("FSDP_VERSION", "1"),
+        ("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT"),
+        ("FSDP_AUTO_WRAP_POLICY", "SIZE_BASED_WRAP"),
+        ("FSDP_CPU_RAM_EFFICIENT_LOADING", "true"),
+        ("FSDP_OFFLOAD_PARAMS", "true"),
+        ("FSDP_ACTIVATION_CHECKPOINTING", "true"),
+    ],
+)
+def test_other_ways_to_divide_are_refused_at_the_start(
+    monkeypatch, capsys, tmp_path, variable, value
+):
+    for name, given in (DIVIDED | {variable: value}).items():
+        monkeypatch.setenv(name, given)
+    with pytest.raises(SystemExit) as exited:
+        main([*COMMON, *VAE, "--output", str(tmp_path / "run")])
+    assert exited.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f", got {value}")
+    assert f"error: {variable.lower()} of accelerate launch must be " in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "precision", "message"),
+    [
+        (VAE, "bf16", "the mixed precision must be no under FSDP, got bf16"),
+        ([*VAE, "--training.compile", "true"], "no", "training.compile must be false"),
+        ([*VAE, "--training.ema_half_life", "0"], "no", "ema_half_life must be positive"),
+        ([*VAE, "--optimizer.kind", "sgd"], "no", "optimizer.kind must be adam or adamw"),
+        ([*VAE, "--orthogonality", "[nog, sn]"], "no", "orthogonality must be without sn"),
+        ([*VAE, "--objective.kind", "factor"], "no", "objective.kind must be another than factor"),
+        (GAN, "no", "objective.r1_weight must be 0 under FSDP, got 10.0"),
+        (
+            [*PLAIN_GAN, "--objective.gradient_penalty_weight", "1"],
+            "no",
+            "objective.gradient_penalty_weight must be 0 under FSDP, got 1.0",
+        ),
+        ([*PLAIN_GAN, PENALTY, "orojar"], "no", "objective.regulariser must be none under FSDP"),
+        (
+            [*CLASSIFIER, "--optimizer.kind", "adam", "--objective.pretrained", "weights.pth"],
+            "no",
+            "objective.pretrained must be left out under FSDP, got .*weights.pth",
+        ),
+    ],
+)
+def test_runs_that_cannot_be_divided_are_refused(monkeypatch, options, precision, message):
+    run, _ = parse_run([*COMMON, *options, "--output", "run"])
+    accelerator = SimpleNamespace(distributed_type=DistributedType.FSDP, mixed_precision=precision)
+    check_divided_run(run, accelerator)  # FSDP is not asked for
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match=message):
+        check_divided_run(run, accelerator)
+
+
+def test_a_network_is_not_divided_over_one_process(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    run, _ = parse_run([*COMMON, *VAE, "--output", "run"])
+    accelerator = SimpleNamespace(distributed_type=DistributedType.NO, mixed_precision="no")
+    with pytest.raises(ValueError, match="over several processes, got one"):
+        check_divided_run(run, accelerator)
+
+
+@pytest.mark.parametrize(
     ("file", "machines", "processes"),
-    [("one_gpu", 1, 1), ("eight_gpus", 1, 8), ("two_by_eight", 2, 16)],
+    [("one_gpu", 1, 1), ("eight_gpus", 1, 8), ("two_by_eight", 2, 16), ("fsdp", 1, 8)],
 )
 def test_configurations_of_accelerate(file, machines, processes):
     path = f"configs/accelerate/{file}.yaml"
@@ -263,10 +401,21 @@ def test_configurations_of_accelerate(file, machines, processes):
     command = ["--config_file", path, *address, "-m", "disentangle.train"]
     arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(command))
     assert (arguments.num_machines, arguments.num_processes) == (machines, processes)
-    assert arguments.multi_gpu == (processes > 1)
-    assert not any((arguments.use_fsdp, arguments.use_deepspeed, arguments.use_cpu))
+    assert arguments.use_fsdp == (file == "fsdp")
+    assert arguments.multi_gpu == (processes > 1 and not arguments.use_fsdp)
+    assert not any((arguments.use_deepspeed, arguments.use_cpu))
+
+
+def test_the_configuration_of_fsdp_is_one_that_works(monkeypatch):
+    command = ["--config_file", "configs/accelerate/fsdp.yaml", "-m", "disentangle.train"]
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(command))
+    for name, value in prepare_multi_gpu_env(arguments).items():
+        if name.startswith(("FSDP_", "ACCELERATE_USE_")):
+            monkeypatch.setenv(name, value)
+    assert os.environ["ACCELERATE_USE_FSDP"] == "true"
+    check_launcher()
 
 
 def test_every_configuration_of_accelerate_is_known():
     files = {file.stem for file in Path("configs/accelerate").iterdir()}
-    assert files == {"one_gpu", "eight_gpus", "two_by_eight"}
+    assert files == {"one_gpu", "eight_gpus", "two_by_eight", "fsdp"}

@@ -5,6 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from disentangle.training.division import gather, whole_model
+
 
 class RunningAverage(nn.Module):
     """`w̄ ← d w̄ + (1 − d) w` for every weight and floating-point buffer; other buffers are copied.
@@ -13,7 +15,8 @@ class RunningAverage(nn.Module):
     memory, an update waits for nothing on a GPU.
 
     Args:
-        network: What is averaged; the average starts as a copy of it.
+        network: What is averaged; the average starts as a copy of it. If FSDP2 divides it over the
+            processes, each of them has the whole average and must take part in every update.
         decay: The decay `d` of an update, in `[0, 1)`.
 
     Attributes:
@@ -37,7 +40,8 @@ class RunningAverage(nn.Module):
         super().__init__()
         if not 0 <= decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {decay}")
-        self.module, self.decay = copy.deepcopy(network).requires_grad_(False).eval(), decay
+        self.module = copy.deepcopy(whole_model(network)).requires_grad_(False).eval()
+        self.decay = decay
 
     @torch.no_grad()
     def update(self, network: nn.Module, *, first: bool) -> None:
@@ -47,7 +51,7 @@ class RunningAverage(nn.Module):
             network: The one that is averaged.
             first: Whether it is the first step, whose weights the average takes as they are.
         """
-        old, new = _tensors(self.module), _tensors(network)
+        old, new = _tensors(self.module), [gather(tensor) for tensor in _tensors(network)]
         averaged = [i for i, tensor in enumerate(old) if tensor.is_floating_point() and not first]
         copied = sorted(set(range(len(old))) - set(averaged))
         if averaged:

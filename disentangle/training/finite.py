@@ -7,6 +7,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from disentangle.training.division import gather
+
 # From its first scale, 2¹⁶, a GradScaler is here after 26 overflows in a row: no scale helps.
 SMALLEST_SCALE = 2.0**-10
 NAMED = 3  # in a message
@@ -100,7 +102,7 @@ class StepGuard:
     def _norms(self) -> Tensor:
         """Of the gradient of each parameter, `(P,)`."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norms = iter(torch._foreach_norm(gradients))
+        norms = map(gather, torch._foreach_norm(gradients))
         return torch.stack([self.zero if p.grad is None else next(norms) for p in self.parameters])
 
 

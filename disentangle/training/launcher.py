@@ -1,24 +1,114 @@
 """What `accelerate launch` may ask for, and what it may not."""
 
-from accelerate.utils import parse_flag_from_env
+import os
+from collections.abc import Iterator
+
+from accelerate import Accelerator, PartialState
+from accelerate.utils import (
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    parse_flag_from_env,
+)
+
+from disentangle.config import GANObjective, RecognitionObjective, RunConfig, VAEObjective
 
 REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_FSDP": "FullyShardedDataParallel",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
 }
+# What FSDP must be launched with: the variable, Accelerate's default and the value.
+FSDP_OPTIONS = (
+    ("FSDP_VERSION", "1", "2"),  # version 1 flattens the parameters
+    # Reading shards in torch's format runs what is pickled in them.
+    ("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT", "FULL_STATE_DICT"),
+    ("FSDP_AUTO_WRAP_POLICY", "NO_WRAP", "NO_WRAP"),
+    ("FSDP_CPU_RAM_EFFICIENT_LOADING", "false", "false"),
+    ("FSDP_OFFLOAD_PARAMS", "false", "false"),
+    ("FSDP_ACTIVATION_CHECKPOINTING", "false", "false"),
+)
+
+Need = tuple[str, object, str, bool]
+
+
+def divides_networks() -> bool:
+    """Whether FSDP is to divide the parameters over the processes."""
+    return parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
 def check_launcher() -> None:
-    """Whether the networks are left whole in every process.
+    """Whether the launcher asks for nothing that cannot work.
 
     Raises:
-        ValueError: If they are to be divided or rewritten.
+        ValueError: If the networks are to be rewritten, or divided in another way than it works.
     """
     for variable, name in REFUSED.items():
         if parse_flag_from_env(variable):
             raise ValueError(
                 f"{name} divides or flattens the parameters, which the techniques, the running "
                 "average and the saved models need whole: launch with DistributedDataParallel "
-                f"(accelerate launch --multi_gpu), got {variable}"
+                f"(accelerate launch --multi_gpu) or FSDP2, got {variable}"
             )
+    if divides_networks():
+        for variable, default, needed in FSDP_OPTIONS:
+            if (value := os.environ.get(variable, default)).lower() != needed.lower():
+                option = variable.lower()
+                raise ValueError(f"{option} of accelerate launch must be {needed}, got {value}")
+
+
+def divide_on_cpus(accelerator: Accelerator) -> None:
+    """Lets Accelerate use FSDP2 on CPUs if it was asked for; it would leave it out in silence."""
+    if divides_networks() and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        # The states of both kinds share what they hold among all their instances.
+        accelerator.state.distributed_type = DistributedType.FSDP
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        PartialState().distributed_type = DistributedType.FSDP
+
+
+def check_divided_run(run: RunConfig, accelerator: Accelerator) -> None:
+    """Whether a run is of a kind that ends under FSDP2 as on one process, if that is asked for.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not divides_networks():
+        return
+    if accelerator.distributed_type != DistributedType.FSDP:
+        raise ValueError("FSDP divides networks over several processes, got one")
+    for option, value, needed, given in (*_needs(run, accelerator), *_needs_of_objective(run)):
+        if not given:
+            raise ValueError(f"{option} must be {needed} under FSDP, got {value}")
+
+
+def _needs(run: RunConfig, accelerator: Accelerator) -> Iterator[Need]:
+    precision, kind, techniques = (
+        accelerator.mixed_precision,
+        run.optimizer.kind,
+        list(run.orthogonality),
+    )
+    yield "the mixed precision", precision, "no", precision == "no"
+    yield "training.compile", run.training.compile, "false", not run.training.compile
+    # What one process looks at, all must have gathered: the average is whole in each of them.
+    half_life = run.training.ema_half_life
+    yield "training.ema_half_life", half_life, "positive", half_life > 0
+    # torch has no fused kernel of SGD for divided parameters.
+    yield "optimizer.kind", kind, "adam or adamw", kind != "sgd"
+    yield "orthogonality", techniques, "without sn", "sn" not in techniques
+    name = run.model["name"]
+    yield "model.name", name, "another than latent_vae", name != "latent_vae"
+
+
+def _needs_of_objective(run: RunConfig) -> Iterator[Need]:
+    objective = run.objective
+    if isinstance(objective, GANObjective):
+        # FSDP2 frees the weights after the first of two derivatives.
+        for name in ("r1_weight", "gradient_penalty_weight"):
+            weight = getattr(objective, name)
+            yield f"objective.{name}", weight, "0", not weight
+        regulariser = objective.regulariser
+        yield "objective.regulariser", regulariser, "none", regulariser == "none"
+    if isinstance(objective, VAEObjective):
+        kind = objective.kind
+        yield "objective.kind", kind, "another than factor", kind != "factor"
+    if isinstance(objective, RecognitionObjective):
+        file = objective.pretrained
+        yield "objective.pretrained", file, "left out", file is None

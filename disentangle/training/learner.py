@@ -18,7 +18,9 @@ from disentangle.orthogonality import (
     resolve_parameters,
 )
 from disentangle.training.batches import Batch
+from disentangle.training.division import gather
 from disentangle.training.finite import StepGuard, carry_into_gradient
+from disentangle.training.launcher import divides_networks
 
 Terms = dict[str, Tensor]
 
@@ -72,13 +74,16 @@ class Learner:
         treated: bool = False,
     ) -> None:
         self.run, self.accelerator, self.raw = run, accelerator, network
-        if run.training.channels_last:
+        # FSDP2 divides rows, which must be whole in memory.
+        if run.training.channels_last and not divides_networks():
             network.to(memory_format=torch.channels_last)
         if run.training.join_norms and accelerator.num_processes > 1:
             join_batch_norms(network)
         if run.training.compile:
             network.compile()
         optimizer = build_optimizer(run.optimizer, network)
+        # FSDP2 puts divided parameters in the place of those of the network and of the optimizer.
+        self.network, self.optimizer = accelerator.prepare(network, optimizer)
         self.pre_svd: dict[str, nn.Parameter] = {}
         self.orthogonal_loss_weight = 0.0
         self.conditioning: Terms = {}
@@ -98,7 +103,6 @@ class Learner:
                 )
             if "ol" in run.orthogonality:
                 self.orthogonal_loss_weight = run.orthogonal_loss_weight
-        self.network, self.optimizer = accelerator.prepare(network, optimizer)
         self.guard = StepGuard(network, optimizer)
 
     def descend(
@@ -123,7 +127,8 @@ class Learner:
             with self.accelerator.accumulate(self.network):
                 loss, terms = compute_loss(part)
                 if self.orthogonal_loss_weight:
-                    terms["orthogonal"] = orthogonal_loss(list(self.pre_svd.values()))
+                    weights = [gather(weight) for weight in self.pre_svd.values()]
+                    terms["orthogonal"] = orthogonal_loss(weights)
                     loss = loss + self.orthogonal_loss_weight * terms["orthogonal"]
                 self.accelerator.backward(carry_into_gradient(loss))
                 if self.accelerator.sync_gradients:

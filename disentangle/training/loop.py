@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 
 import torch
@@ -24,10 +25,11 @@ from disentangle.training.checkpoints import (
     save_checkpoint,
 )
 from disentangle.training.collapse import CollapseWatch
+from disentangle.training.division import whole_model
 from disentangle.training.files import replace_text
 from disentangle.training.finite import check_weights
 from disentangle.training.gan.task import GANTask
-from disentangle.training.launcher import check_launcher
+from disentangle.training.launcher import check_divided_run, check_launcher, divide_on_cpus
 from disentangle.training.learner import Terms
 from disentangle.training.logs import MetricsLog, drop_lines_after, read_lines
 from disentangle.training.memory import keep_freed_memory
@@ -213,11 +215,12 @@ class Session:
             log.write(self.step)
         sheet = self._generates and (last or self.step % training.sample_every == 0)
         if save or sheet:
-            check_weights(self.accelerator, self._models(), self.step)
+            models = self._models()
+            check_weights(self.accelerator, models, self.step)
         if sheet:
             self._write_sheet()
         if save:
-            self._write_models()
+            self._write_models(models)
             save_checkpoint(
                 self.accelerator, self.folder.checkpoints, self.step, training.keep_checkpoints
             )
@@ -232,16 +235,17 @@ class Session:
         self.folder.samples.mkdir(exist_ok=True)
         image_grid(images, columns=8).save(self.folder.samples / f"step-{self.step:07}.png")
 
-    def _write_models(self) -> None:
+    def _write_models(self, models: Mapping[str, ModelMixin]) -> None:
         if not self.accelerator.is_main_process:
             return
-        for name, model in self._models().items():
+        for name, model in models.items():
             self.folder.export(name, model, self.step)
 
     def _models(self) -> dict[str, ModelMixin]:
-        """What is written beside a checkpoint, by the name of its folder."""
+        """What is written beside a checkpoint, whole, by the name of its folder."""
         average = {} if self.average is None else {"ema": self.average.module}
-        return self.task.exports | average
+        exports = {name: whole_model(model) for name, model in self.task.exports.items()}
+        return exports | average
 
     def _asked_to_stop(self, noted: list[int]) -> bool:
         """Whether any process noted a signal; several ask each other only when a line is due."""
@@ -263,7 +267,7 @@ def build_accelerator(run: RunConfig) -> Accelerator:
     keep_freed_memory()
     if run.training.cpu_threads:
         torch.set_num_threads(run.training.cpu_threads)
-    return Accelerator(
+    accelerator = Accelerator(
         # Apple's GPUs have no float64, in which the orthogonality techniques work.
         cpu=torch.backends.mps.is_available(),
         mixed_precision=run.training.mixed_precision,
@@ -271,6 +275,9 @@ def build_accelerator(run: RunConfig) -> Accelerator:
         log_with="tensorboard",
         project_config=ProjectConfiguration(str(run.output), logging_dir=str(run.output)),
     )
+    divide_on_cpus(accelerator)
+    check_divided_run(run, accelerator)
+    return accelerator
 
 
 def share_batch(run: RunConfig, size: int, accelerator: Accelerator) -> range:

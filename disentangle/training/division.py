@@ -1,0 +1,35 @@
+"""Networks whose parameters FSDP2 divides over the processes, and how to have them whole."""
+
+from typing import cast
+
+import torch
+from diffusers import ModelMixin
+from torch import Tensor, nn
+
+from disentangle.orthogonality.sharding import is_sharded
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """The whole of a tensor; one that is not divided itself.
+
+    Every process must take part. The gradient goes back to the parts.
+    """
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
+
+
+def whole_model(network: nn.Module) -> nn.Module:
+    """A whole copy of a network that is divided; one that is not divided itself.
+
+    Every process must take part, and has the copy.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    if not isinstance(network, FSDPModule):
+        return network
+    # FSDP2 puts a class of its own before that of the network.
+    kind = cast(type[ModelMixin], type(network).__mro__[2])
+    model = kind.from_config(network.config)
+    with torch.no_grad():
+        weights = {name: gather(weight) for name, weight in network.state_dict().items()}
+    model.load_state_dict(weights)
+    return model.to(next(iter(weights.values())).device).train(network.training)
