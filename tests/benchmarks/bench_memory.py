@@ -56,11 +56,11 @@ def read_step(folder: Path) -> int:
 
 
 def resident(pid: int) -> float:
-    """Megabytes that a process and those it has started hold, and share with no other."""
+    """Megabytes that a process and those it has started hold; what they share counts once."""
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]
-        return sum(member.memory_full_info().uss for member in family) / 1e6
+        return sum(member.memory_full_info().pss for member in family) / 1e6
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return 0.0
 
