@@ -32,7 +32,7 @@ def test_an_unknown_command(monkeypatch, capsys):
     assert exited.value.code == 2
     expected = (
         "disentangle: error: no command 'trian'; choose one of: data, train, evaluate, "
-        "compare, traverse, explore, plot-conditioning, plot-activeness\n"
+        "compare, traverse, explore, plot-conditioning, plot-activeness, report\n"
     )
     assert capsys.readouterr().err == expected
 

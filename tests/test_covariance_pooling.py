@@ -172,6 +172,9 @@ def test_half_precision():
     assert torch.allclose(rounded.float(), expected, atol=0.02)
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.8."), reason="PyTorch 2.8 loses what is made in a context"
+)
 @pytest.mark.parametrize("method", ["eigh", "isqrt_cov"])
 def test_exported_for_any_batch(method):
     pooling = GlobalCovariancePooling(6, reduced_channels=3, method=method).double().eval()

@@ -767,7 +767,8 @@ def test_two_processes_score_as_one(run):
         process = subprocess.run(
             [*command, *arguments], check=True, env=environment, capture_output=True, text=True
         )
-        printed.append([line.split()[0] for line in process.stdout.splitlines() if line])
+        lines = [line.split()[0] for line in process.stdout.splitlines() if line]
+        printed.append([word for word in lines if word != "[Gloo]"])  # of older versions of torch
         found.append({name: (s["score"], s["details"]) for name, s in scores_of(run).items()})
         (run / "scores.json").unlink()
     assert set(found[0]) == set(names.split(","))

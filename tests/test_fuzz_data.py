@@ -411,6 +411,8 @@ def test_shapes3d_reads_no_other_file(tmp_path, kind):
             layout[:] = h5py.VirtualSource(str(other), "images", shape)
             file.create_virtual_dataset("images", layout)
         else:
+            if h5py.version.hdf5_version_tuple < (2,):
+                pytest.skip("this HDF5 makes no such file")
             options = {"maxshape": (None,) * 4, "chunks": (4, 4096, 4096, 64)}
             file.create_dataset("images", shape, "u1", compression="gzip", **options)
     assert not read_or_refuse(case.read)

@@ -253,7 +253,7 @@ def test_a_classifier_that_diverges_is_told_in_one_line(tiny, capsys):
     options = ["--optimizer.lr", "1e30", "--training.log_every", "100"]
     assert train_command.main([*tiny, *options]) == 1
     (line,) = re.findall("^.*error: .*$", capsys.readouterr().err, flags=re.MULTILINE)
-    assert re.search(r"is not finite after step \d; lower optimizer.lr\?", line)
+    assert re.search(r"not finite, first at step \d: loss, .*; lower optimizer.lr\?", line)
 
 
 def test_a_class_without_images_to_train_on(tiny, tmp_path):

@@ -197,6 +197,9 @@ def test_the_probe_takes_its_meta_layers(meta_layer):
     assert measured == covariance_conditioning(seen[0], eps=0.5).condition
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.8."), reason="PyTorch 2.8 loses what is made in a context"
+)
 @pytest.mark.parametrize("meta_layer", META_LAYERS)
 def test_exported_for_any_batch(meta_layer):
     model = small(meta_layer=meta_layer).eval()
