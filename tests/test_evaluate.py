@@ -752,6 +752,7 @@ def test_rows_are_mapped_in_chunks():
 
 
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
+@pytest.mark.slow
 def test_two_processes_score_as_one(run):
     """The same numbers to the last bit, printed and written once."""
     names = "mig,sap,factor_vae_score,activeness,frechet_inception_distance,perceptual_path_length"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("killed_runs.py")
-STRIDE = "7"  # between the writes at which a run is killed; 1 takes a quarter of an hour
+STRIDE = "13"  # between the writes at which a run is killed; 1 takes a quarter of an hour
 
 pytestmark = [
     pytest.mark.slow,

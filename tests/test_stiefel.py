@@ -167,6 +167,7 @@ def test_a_step_takes_no_more_than_two_polar_factors():
     )
 
 
+@pytest.mark.slow
 def test_orthonormal_through_ten_thousand_steps_of_adam(monkeypatch):
     monkeypatch.setattr(polar, "_SMALL", 0)  # by the Gram matrix, as large bases
     # Onto a target subspace, under noise that never lets it rest.

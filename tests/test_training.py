@@ -320,6 +320,7 @@ def test_corrupt_images_are_named_or_counted(tiny_vae, tmp_path, capsys):
     assert len(os.listdir(images)) == 9
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(options, tmp_path):
     """The joint batch, its order, latents, noise and R1 steps are those of one process."""
     alone = lines(train([*options, "--output", str(tmp_path / "alone")]))

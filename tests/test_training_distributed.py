@@ -32,6 +32,8 @@ from disentangle.training.recognition import classify as classify_module
 from disentangle.training.recognition.classify import classify
 from disentangle.training.vae import task as vae_module
 
+pytestmark = pytest.mark.slow
+
 PROCESSES = 2
 COMMON = [
     *("--training.steps", "20", "--training.log_every", "10", "--training.batch_size", "8"),

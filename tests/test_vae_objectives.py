@@ -237,6 +237,7 @@ def check_process(rank, run, images, gradients, permuted, folder):
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_do_as_one_with_the_joint_batch(parse, tmp_path):
     run, images = parse(*FACTOR), torch.randn(8, 5)
     gradients = covariance_gradients(make_network(), images)
