@@ -1,7 +1,6 @@
 """The section `objective` of the task `recognition`."""
 
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -36,8 +35,6 @@ class RecognitionObjective:
     def __post_init__(self) -> None:
         check_positive(self, "validate_every")
         check_not_negative(self, "mixup")
-        if not isfinite(self.mixup):
-            raise ValueError(f"objective.mixup must be a number, got {self.mixup}")
         for name in ("label_smoothing", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"objective.{name} must lie in [0, 1), got {getattr(self, name)}")
