@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from disentangle.adapters.foreign import called
 from disentangle.adapters.outputs import OutputFormat, check_range, check_same
 from disentangle.adapters.priors import normal_to_uniform
 from disentangle.models import Axis
@@ -114,14 +115,9 @@ class AdaptedGenerator(StandardNormalPrior, nn.Module):
     def _try(self) -> tuple[int, ...]:
         """The shape of the images, after a look at the first ones."""
         z = self._try_prior().to(self.device)
-        try:
+        shape = (TRIED, *self.latent_shape)
+        with called(f"decode must take latents of shape {shape} on {self.device}"):
             returned = self._call(z)
-        except Exception as error:  # a foreign function may raise anything
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"decode must take latents of shape {(TRIED, *self.latent_shape)} on {self.device},"
-                f" but raised {type(error).__name__}: {reason}"
-            ) from error
         self._images.check_values(self._images.read(returned, TRIED))
         images = self.decode(z)
         check_same(images[:1], self.decode(z[:1]))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from disentangle.adapters.components import principal_components
+from disentangle.adapters.foreign import called
 from disentangle.adapters.generator import AdaptedGenerator, adapt
 from disentangle.models import Axis
 from disentangle.models.devices import device_of
@@ -94,14 +95,8 @@ class StyleNetwork(nn.Module):
     def _try_mapping(self, num_ws: int | None) -> int | None:
         """How many times the synthesis takes `w`, after a look at what the mapping gives."""
         z = torch.randn(2, self.latent_dim, generator=torch.Generator().manual_seed(0))
-        try:
+        with called(f"mapping must take latents of shape {tuple(z.shape)}"):
             w = self.mapping(z.to(device_of(self)))
-        except Exception as error:  # a foreign function may raise anything
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"mapping must take latents of shape {tuple(z.shape)}, but raised "
-                f"{type(error).__name__}: {reason}"
-            ) from error
         shape = tuple(w.shape) if isinstance(w, Tensor) else type(w).__name__
         if not isinstance(w, Tensor) or w.ndim not in (2, 3) or len(w) != 2:
             raise ValueError(f"mapping must give w of shape (2, W) or (2, num_ws, W), got {shape}")
