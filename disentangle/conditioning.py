@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from disentangle.linalg.primitives import without_autocast
 from disentangle.linalg.spectrum import Spectrum, feature_spectrum, gram_spectrum
 from disentangle.orthogonality import as_matrix
-from disentangle.orthogonality.sharding import is_sharded
+from disentangle.orthogonality.sharding import gather
 
 PREFIX = "conditioning"
 QUANTITIES = ("weight", "gradient", "covariance")
@@ -238,11 +238,11 @@ class ConditioningProbe:
         found: dict[tuple[str, str], Conditioning] = {}
         for name, (module, attribute) in self._weights.items():
             found[name, "weight"] = weight_conditioning(
-                _whole(_effective_weight(module, attribute))
+                gather(_effective_weight(module, attribute))
             )
             gradient = _free_parameter(module, attribute).grad
             if gradient is not None:
-                found[name, "gradient"] = gradient_conditioning(_whole(gradient))
+                found[name, "gradient"] = gradient_conditioning(gather(gradient))
         found |= {(name, "covariance"): measured for name, measured in covariances.items()}
         return {
             measure_name(layer, quantity, measure): value
@@ -352,11 +352,6 @@ def _parametrizations(module: nn.Module) -> dict[str, nn.Module]:
     if not parametrize.is_parametrized(module):
         return {}
     return dict(cast(nn.ModuleDict, module.parametrizations))
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or gathered from all processes if it is divided over them (FSDP2)."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 def _free_parameter(module: nn.Module, attribute: str) -> Tensor:

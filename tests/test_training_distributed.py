@@ -21,11 +21,11 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 from torch import distributed, multiprocessing
 
-from disentangle.orthogonality.sharding import is_sharded
+from disentangle.orthogonality.sharding import gather, is_sharded
 from disentangle.parsing import parse_run
 from disentangle.train import main
 from disentangle.training import batches, randomness
-from disentangle.training.division import gather, whole_model
+from disentangle.training.division import whole_model
 from disentangle.training.launcher import check_divided_run, check_launcher
 from disentangle.training.loop import Session
 from disentangle.training.recognition import classify as classify_module

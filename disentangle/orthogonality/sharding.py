@@ -13,6 +13,14 @@ def is_sharded(tensor: Tensor) -> TypeGuard[Any]:
     return hasattr(tensor, "full_tensor")
 
 
+def gather(tensor: Tensor) -> Tensor:
+    """The whole of a tensor; one that is not divided itself.
+
+    Every process must take part. The gradient goes back to the parts.
+    """
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
+
+
 def shard_like(full: Tensor, like: Any) -> Tensor:
     """A tensor that every process has in full, divided as another; without communication.
 

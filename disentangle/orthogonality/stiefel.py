@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from disentangle.linalg import polar_factor
 from disentangle.orthogonality.parameters import as_matrix
+from disentangle.orthogonality.sharding import gather, is_sharded, shard_like
 
 
 class Orthonormal(nn.Module):
@@ -43,9 +44,14 @@ class Orthonormal(nn.Module):
     """
 
     def forward(self, free: Tensor) -> Tensor:
-        """The weight that a free parameter stands for: the polar factor of it as a matrix."""
+        """The weight that a free parameter stands for: the polar factor of it as a matrix.
+
+        Of a parameter that is divided over processes (FSDP2) every process gets all of it, and all
+        must take part.
+        """
         if free.is_meta:  # a shape without values
             return free
+        free = gather(free)
         return polar_factor(as_matrix(free)).reshape(free.shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -56,6 +62,8 @@ class Orthonormal(nn.Module):
         """
         if weight.is_meta:
             return weight
+        if is_sharded(weight):
+            return shard_like(self.right_inverse(weight.full_tensor()), weight)
         polar = polar_factor(as_matrix(weight))
         # The polar factor is a partial isometry: its squares sum up to the rank.
         rank, full = polar.double().square().sum().item(), min(polar.shape)

@@ -5,7 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from disentangle.training.division import gather, whole_model
+from disentangle.orthogonality.sharding import gather
+from disentangle.training.division import whole_model
 
 
 class RunningAverage(nn.Module):

@@ -4,17 +4,9 @@ from typing import cast
 
 import torch
 from diffusers import ModelMixin
-from torch import Tensor, nn
+from torch import nn
 
-from disentangle.orthogonality.sharding import is_sharded
-
-
-def gather(tensor: Tensor) -> Tensor:
-    """The whole of a tensor; one that is not divided itself.
-
-    Every process must take part. The gradient goes back to the parts.
-    """
-    return tensor.full_tensor() if is_sharded(tensor) else tensor
+from disentangle.orthogonality.sharding import gather
 
 
 def whole_model(network: nn.Module) -> nn.Module:

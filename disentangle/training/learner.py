@@ -17,8 +17,8 @@ from disentangle.orthogonality import (
     orthogonal_loss,
     resolve_parameters,
 )
+from disentangle.orthogonality.sharding import gather
 from disentangle.training.batches import Batch
-from disentangle.training.division import gather
 from disentangle.training.finite import StepGuard, carry_into_gradient
 from disentangle.training.launcher import divides_networks
 
