@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from disentangle.linalg.primitives import without_autocast
 from disentangle.orthogonality.parameters import as_matrix
+from disentangle.orthogonality.sharding import gather
 
 
 def widen(tensor: Tensor) -> Tensor:
@@ -145,9 +146,14 @@ class SpectralNorm(nn.Module):
         self.sigma = LargestSingularValue(len(rows), device=rows.device, dtype=rows.dtype)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight of norm 1 that a free weight stands for; zero for zero."""
+        """The weight of norm 1 that a free weight stands for; zero for zero.
+
+        Of one that is divided over processes (FSDP2) every process gets all, and all must take
+        part.
+        """
         if weight.is_meta:  # a shape without values
             return weight
+        weight = gather(weight)
         with without_autocast(weight):
             sigma = self.sigma(widen(as_matrix(weight)))
             return (weight / torch.where(sigma > 0, sigma, 1.0)).to(weight.dtype)
@@ -160,10 +166,10 @@ class SpectralNorm(nn.Module):
         """
         if weight.is_meta:
             return weight
-        if not 0 < torch.linalg.vector_norm(weight.double()) < torch.inf:
+        if not 0 < torch.linalg.vector_norm(gather(weight).double()) < torch.inf:
             raise ValueError(
                 "expected a finite weight that is not zero, to divide by its spectral norm, "
                 f"got one of shape {tuple(weight.shape)} that is zero or not finite"
             )
-        self.sigma.fit(widen(as_matrix(weight)))
+        self.sigma.fit(widen(as_matrix(gather(weight))))
         return weight

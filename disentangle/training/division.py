@@ -1,5 +1,7 @@
 """Networks whose parameters FSDP2 divides over the processes, and how to have them whole."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -25,3 +27,21 @@ def whole_model(network: nn.Module) -> nn.Module:
         weights = {name: gather(weight) for name, weight in network.state_dict().items()}
     model.load_state_dict(weights)
     return model.to(next(iter(weights.values())).device).train(network.training)
+
+
+@contextmanager
+def keep_gathered(network: nn.Module) -> Iterator[None]:
+    """Keeps the parameters of a network that is divided whole after a backward pass in the block.
+
+    For a derivative that is differentiated again: FSDP2 would free them after the first.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    if not isinstance(network, FSDPModule):
+        yield
+        return
+    network.set_reshard_after_backward(False)
+    try:
+        yield
+    finally:
+        network.set_reshard_after_backward(True)

@@ -10,7 +10,7 @@ from accelerate.utils import (
     parse_flag_from_env,
 )
 
-from disentangle.config import GANObjective, RecognitionObjective, RunConfig, VAEObjective
+from disentangle.config import RecognitionObjective, RunConfig
 
 REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -74,17 +74,13 @@ def check_divided_run(run: RunConfig, accelerator: Accelerator) -> None:
         return
     if accelerator.distributed_type != DistributedType.FSDP:
         raise ValueError("FSDP divides networks over several processes, got one")
-    for option, value, needed, given in (*_needs(run, accelerator), *_needs_of_objective(run)):
+    for option, value, needed, given in _needs(run, accelerator):
         if not given:
             raise ValueError(f"{option} must be {needed} under FSDP, got {value}")
 
 
 def _needs(run: RunConfig, accelerator: Accelerator) -> Iterator[Need]:
-    precision, kind, techniques = (
-        accelerator.mixed_precision,
-        run.optimizer.kind,
-        list(run.orthogonality),
-    )
+    precision, kind = accelerator.mixed_precision, run.optimizer.kind
     yield "the mixed precision", precision, "no", precision == "no"
     yield "training.compile", run.training.compile, "false", not run.training.compile
     # What one process looks at, all must have gathered: the average is whole in each of them.
@@ -92,23 +88,8 @@ def _needs(run: RunConfig, accelerator: Accelerator) -> Iterator[Need]:
     yield "training.ema_half_life", half_life, "positive", half_life > 0
     # torch has no fused kernel of SGD for divided parameters.
     yield "optimizer.kind", kind, "adam or adamw", kind != "sgd"
-    yield "orthogonality", techniques, "without sn", "sn" not in techniques
     name = run.model["name"]
     yield "model.name", name, "another than latent_vae", name != "latent_vae"
-
-
-def _needs_of_objective(run: RunConfig) -> Iterator[Need]:
-    objective = run.objective
-    if isinstance(objective, GANObjective):
-        # FSDP2 frees the weights after the first of two derivatives.
-        for name in ("r1_weight", "gradient_penalty_weight"):
-            weight = getattr(objective, name)
-            yield f"objective.{name}", weight, "0", not weight
-        regulariser = objective.regulariser
-        yield "objective.regulariser", regulariser, "none", regulariser == "none"
-    if isinstance(objective, VAEObjective):
-        kind = objective.kind
-        yield "objective.kind", kind, "another than factor", kind != "factor"
-    if isinstance(objective, RecognitionObjective):
-        file = objective.pretrained
+    if isinstance(run.objective, RecognitionObjective):
+        file = run.objective.pretrained
         yield "objective.pretrained", file, "left out", file is None

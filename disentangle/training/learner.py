@@ -1,6 +1,7 @@
 """A network, its optimizer and the techniques on its Pre-SVD parameters, under Accelerate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -153,3 +154,23 @@ class Learner:
         rate = self.run.optimizer.rate(step, self.run.training.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+
+
+@contextmanager
+def frozen(learners: Iterable[Learner]) -> Iterator[None]:
+    """Lets gradients flow through networks, not into them, while another one descends.
+
+    The whole step of the other must be in the block: FSDP2 knows the choice only once the
+    parameters are divided again, after the backward pass.
+
+    Args:
+        learners: Of networks that are trained with all their parameters.
+    """
+    networks = [lone.raw for lone in learners]
+    for network in networks:
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.requires_grad_(True)

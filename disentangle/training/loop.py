@@ -34,7 +34,7 @@ from disentangle.training.learner import Terms
 from disentangle.training.logs import MetricsLog, drop_lines_after, read_lines
 from disentangle.training.memory import keep_freed_memory
 from disentangle.training.recognition.task import RecognitionTask
-from disentangle.training.resuming import check_architecture, check_future
+from disentangle.training.resuming import check_architecture, check_division, check_future
 from disentangle.training.run_folder import RunFolder
 from disentangle.training.signals import note_signals
 from disentangle.training.task import VALIDATION_SCORE, Task
@@ -74,6 +74,7 @@ class Session:
         if resume is not None:
             check_architecture(run, self.folder)
             checkpoint = find_checkpoint(self.folder.checkpoints, resume)
+            check_division(checkpoint)
             check_future(run, checkpoint, overwrite=overwrite)
         self.data = run.build_data()
         self.accelerator = build_accelerator(run)

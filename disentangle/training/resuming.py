@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate.utils.constants import FSDP_MODEL_NAME
 
 from disentangle.config import RunConfig
 from disentangle.orthogonality import WEIGHT_TECHNIQUES
 from disentangle.training.checkpoints import later_checkpoints, read_step
+from disentangle.training.launcher import divides_networks
 from disentangle.training.run_folder import RunFolder
 
 
@@ -72,3 +74,21 @@ def check_future(run: RunConfig, checkpoint: Path, *, overwrite: bool) -> None:
             f"going on from step-{step} would drop the checkpoint step-{later[-1]}: add "
             "--overwrite to drop it, or copy the run folder"
         )
+
+
+def check_division(checkpoint: Path) -> None:
+    """Whether a checkpoint is of networks that were divided over the processes as they are now.
+
+    Raises:
+        ValueError: If it is not: the two have different formats.
+    """
+    then, now = (checkpoint / f"{FSDP_MODEL_NAME}.bin").exists(), divides_networks()
+    if then != now:
+        raise ValueError(
+            f"the checkpoint {checkpoint} was written {_under(then)} FSDP, and can be resumed only "
+            f"so; this run was launched {_under(now)} it"
+        )
+
+
+def _under(divided: bool) -> str:
+    return "under" if divided else "without"

@@ -95,10 +95,7 @@ class VariationRegulariser(Regulariser):
         amounts = part.normal(Purpose.VARIATION, 1).squeeze(1)
         moved = self.generator(move_along(z, self.axes, chosen, amounts))
         self.seen[part.samples] = images.detach(), moved.detach(), chosen
-        self.learner.raw.requires_grad_(False)
-        loss = variation_loss(self.learner.raw, images, moved, chosen)
-        self.learner.raw.requires_grad_(True)
-        return loss
+        return variation_loss(self.learner.raw, images, moved, chosen)
 
     def step(self, parts: list[Batch]) -> Terms:
         """A step of the recogniser on the images that the generator's loss has seen."""

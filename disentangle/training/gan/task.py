@@ -10,6 +10,7 @@ from torch import Tensor
 from disentangle.config import GANObjective, RunConfig
 from disentangle.data import ImageData
 from disentangle.training.batches import Batch
+from disentangle.training.division import keep_gathered
 from disentangle.training.gan.adversarial import (
     discriminator_loss,
     generator_loss,
@@ -19,7 +20,7 @@ from disentangle.training.gan.adversarial import (
 )
 from disentangle.training.gan.augment import DRAWS, diff_augment
 from disentangle.training.gan.regularisers import build_regulariser
-from disentangle.training.learner import Learner, Terms
+from disentangle.training.learner import Learner, Terms, frozen
 from disentangle.training.randomness import Purpose
 from disentangle.training.task import Task
 
@@ -64,10 +65,8 @@ class GANTask(Task):
         terms = self.critic.descend(parts, partial(self._discriminator_loss, made))
         if self.objective.r1_weight and batch.step % self.objective.r1_every == 0:
             terms |= self.critic.descend(parts, self._r1_loss)
-        # The generator's gradient flows through the discriminator, not into it.
-        self.critic.raw.requires_grad_(False)
-        terms |= self.learner.descend(parts, partial(self._generator_loss, made))
-        self.critic.raw.requires_grad_(True)
+        with frozen(self.learners[1:]):
+            terms |= self.learner.descend(parts, partial(self._generator_loss, made))
         if self.regulariser is not None:
             terms |= self.regulariser.step(parts)
         return terms
@@ -109,13 +108,13 @@ class GANTask(Task):
 
     def _gradient_penalty(self, real: Tensor, fake: Tensor, part: Batch) -> Tensor:
         images = mix_images(real, fake, part.uniform(Purpose.MIXING, 1).squeeze(1))
-        with EAGER():
+        with EAGER(), keep_gathered(self.critic.raw):
             return gradient_penalty(self.critic.raw(images), images)
 
     def _r1_loss(self, part: Batch) -> tuple[Tensor, Terms]:
         images = part.images.detach().requires_grad_()
         augmented = self._augment(images, part, Purpose.AUGMENT_REAL)
-        with EAGER():
+        with EAGER(), keep_gathered(self.critic.raw):
             logits = self.critic.network(augmented)
             penalty = r1_penalty(logits, images)
         scale = self.objective.r1_every if self.objective.r1_lazy_scaling else 1

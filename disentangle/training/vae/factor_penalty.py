@@ -50,10 +50,7 @@ class FactorPenalty(Penalty):
     def loss(self, part: Batch, posterior: Posterior) -> tuple[Tensor, Terms]:
         """The divergence, and the total correlation as the discriminator sees it."""
         self.seen[part.samples] = posterior.z.detach()
-        # The gradient flows through the discriminator, not into it.
-        self.critic.raw.requires_grad_(False)
         correlation = density_ratio(self.critic.raw(posterior.z))
-        self.critic.raw.requires_grad_(True)
         divergence = posterior.divergence()
         terms = {"loss/divergence": divergence, "loss/total_correlation": correlation}
         return divergence + self.objective.density_ratio_weight * correlation, terms

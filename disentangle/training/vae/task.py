@@ -12,7 +12,7 @@ from disentangle.models.latent_vae import LatentVAE, LatentVAEOutput
 from disentangle.models.modes import evaluation_mode
 from disentangle.models.subspace_vae import VAEOutput, sample_posterior
 from disentangle.training.batches import Batch, images_at_once
-from disentangle.training.learner import Learner, Terms
+from disentangle.training.learner import Learner, Terms, frozen
 from disentangle.training.randomness import Purpose
 from disentangle.training.task import Task
 from disentangle.training.vae.code_terms import code_terms
@@ -62,7 +62,9 @@ class VAETask(Task):
         """Trains on a batch and reports the terms of the loss; when a line is due, of the codes."""
         parts = batch.split(self.parts)
         self.inferred = []
-        terms = self.learner.descend(parts, self._loss) | self.penalty.step(parts)
+        with frozen(self.penalty.learners):
+            terms = self.learner.descend(parts, self._loss)
+        terms |= self.penalty.step(parts)
         return terms if batch.step % self.report_every else terms | self._describe_codes()
 
     def draw_samples(self, model: ModelMixin, latents: Tensor) -> Tensor:
