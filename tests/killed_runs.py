@@ -276,7 +276,7 @@ def full_disk() -> None:
     """Where a checkpoint cannot be written, the one before stays and the run says so."""
     run_whole(options("vae", "run", 3))
     arguments = [*options("vae", "run", 9), "--resume"]
-    limit = largest_file("run/checkpoints/step-3") - 1
+    limit = largest_file("run/checkpoints/step-3") - 1000  # a few bytes depend on the step
     check_refusal(
         wait(start(arguments, partial(limit_files, limit))), "cannot be written to, with "
     )
