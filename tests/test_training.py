@@ -18,8 +18,9 @@ from disentangle.models import load_model
 from disentangle.models.layers import SubspaceLayer
 from disentangle.parsing import parse_run
 from disentangle.train import main
+from disentangle.training import loop
 from disentangle.training.logs import MetricsLog, read_lines
-from disentangle.training.loop import Session
+from disentangle.training.loop import Session, build_accelerator
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -140,6 +141,34 @@ def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not_stopped(options, tmp
         for folder in (tmp_path / "cut", whole)
     ]
     assert timeless[0] == timeless[1]
+
+
+@pytest.fixture
+def scalers(monkeypatch):
+    """Has runs train in fp16 on a CPU, as Accelerate lets them on a GPU; the scaler of each run."""
+    made = []
+
+    def build_with_scaler(run):
+        accelerator = build_accelerator(run)
+        accelerator.state._mixed_precision, accelerator.native_amp = "fp16", True
+        # Of the VAE it overflows at first, of the GAN it grows.
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=2)
+        made.append(accelerator.scaler)
+        return accelerator
+
+    monkeypatch.setattr(loop, "build_accelerator", build_with_scaler)
+    return made
+
+
+def test_a_gradient_scaler_goes_on_where_it_was(options, tmp_path, scalers):
+    whole = train([*options, "--output", str(tmp_path / "whole")])
+    cut = [*options, "--output", str(tmp_path / "cut")]
+    train([*cut, "--training.steps", "3"])
+    train([*cut, "--resume"])
+    assert_same(weights(tmp_path / "cut"), weights(whole))
+    first, before, after = (scaler.state_dict() for scaler in scalers)
+    assert after == first
+    assert before["scale"] != after["scale"]
 
 
 def test_resuming_an_older_checkpoint_drops_what_came_after(options, capsys):

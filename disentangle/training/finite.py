@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from disentangle.training.division import gather
+from disentangle.orthogonality.sharding import gather
 
 # From its first scale, 2¹⁶, a GradScaler is here after 26 overflows in a row: no scale helps.
 SMALLEST_SCALE = 2.0**-10
