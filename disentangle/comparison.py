@@ -1,5 +1,6 @@
 """The scores of runs side by side, mean ± deviation over seeds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,14 +34,16 @@ class Spread(NamedTuple):
     """A score over the runs of an experiment.
 
     Attributes:
-        mean: Over the runs.
+        mean: Over the runs; not a number if one of them has the score, but undefined.
         std: Standard deviation, unbiased; None for one run.
         runs: How many have the score.
+        undefined: Of how many of these it is undefined.
     """
 
     mean: float
     std: float | None
     runs: int
+    undefined: int
 
 
 def gather_spreads(
@@ -90,7 +93,8 @@ def merge_values(values: Sequence[float]) -> Spread:
     """
     with np.errstate(invalid="ignore"):  # infinite scores have no deviation
         std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        return Spread(float(np.mean(values)), std, len(values))
+        undefined = int(np.isnan(values).sum())
+        return Spread(float(np.mean(values)), std, len(values), undefined)
 
 
 def line_up(
@@ -112,8 +116,10 @@ def _count(label: str, runs: int) -> str:
 def _show(spread: Spread | None, runs: int) -> Cell:
     if spread is None:
         return None
+    if spread.undefined:
+        return "undefined" if runs == 1 else f"undefined in {spread.undefined} of {runs}"
     text = f"{spread.mean:.{DIGITS}f}"
-    if spread.std is not None:
+    if spread.std is not None and math.isfinite(spread.mean):
         text += f" ± {spread.std:.{DIGITS}f}"
     return text if spread.runs == runs else f"{text} ({spread.runs} of {runs})"
 

@@ -130,13 +130,16 @@ def test_scores_among_different_runs_do_not_compare(runs, capsys):
 
 
 def test_scores_that_are_not_finite(runs, capsys):
-    for score, expected in ((None, "nan"), ("Infinity", "inf"), ("-Infinity", "-inf")):
+    for score, expected in ((None, "undefined"), ("Infinity", "inf"), ("-Infinity", "-inf")):
         change(runs[0], "mig", score=score)
         compare.main(runs[:1])
         assert f"mig     {expected}\n" in capsys.readouterr().out
     change(runs[0], "mig", score="Infinity")
     compare.main(runs)
-    assert "mig     inf ± nan" in capsys.readouterr().out
+    assert "mig     inf    " in capsys.readouterr().out
+    change(runs[0], "mig", score=None)
+    compare.main(runs)
+    assert "mig     undefined in 1 of 2  0.8000" in capsys.readouterr().out
 
 
 def test_a_further_value_that_is_infinite(tmp_path, capsys):
@@ -145,7 +148,7 @@ def test_a_further_value_that_is_infinite(tmp_path, capsys):
     compare.main([run])
     out = capsys.readouterr().out
     assert "infomec, infoe  -inf" in out
-    assert "infomec, infoc  nan" in out
+    assert "infomec, infoc  undefined" in out
 
 
 def test_bad_input(runs, tmp_path, capsys):

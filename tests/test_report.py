@@ -333,7 +333,7 @@ def test_further_values_that_no_run_has_are_left_out(tmp_path):
     assert [row[0] for row in table.rows] == ["variation_predictability"]
     folders.append(make_run(tmp_path / "b", scores=scores(0.25), techniques=["nog"]))
     table, *_ = section(build(*folders), "Scores")
-    assert table.rows[1] == ["variation_predictability, std", "nan", "0.2500"]
+    assert table.rows[1] == ["variation_predictability, std", "undefined", "0.2500"]
 
 
 def test_what_a_run_lacks_is_said(tmp_path):
