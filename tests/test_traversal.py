@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageChops, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw
 
 from disentangle.traversal import (
     DEFAULT_VALUES,
@@ -17,6 +17,7 @@ from disentangle.traversal import (
     value_labels,
 )
 from disentangle.traversal.parts import text as draw_text
+from disentangle.traversal.parts import text_font
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,8 @@ def test_margins_are_white_whatever_the_labels_are():
 
 @pytest.mark.parametrize("size", [14, 17, 28, 34])
 def test_no_character_is_clipped(size):
-    font = ImageFont.load_default(size=size)
-    for text in [*string.printable[:94], "-2.25 std", "block 1 (jQ|)", "…±°"]:
+    font = text_font(size)
+    for text in [*string.printable[:94], "-2.25 std", "block 1 (jQ|)", "…±° élan θ ёлка"]:
         ample = Image.new("RGB", (40 * size, 4 * size), "white")
         ImageDraw.Draw(ample).text((size, size), text, fill="black", font=font)
         ink = ImageChops.invert(ample).getbbox()

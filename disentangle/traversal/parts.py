@@ -1,12 +1,14 @@
 """The parts that pictures are composed of, measured before they are placed.
 
-So no label can be clipped. Text uses the font that Pillow brings, so that a picture looks the same
-on every machine; that font has no Greek letters, accents or typographical signs.
+So no label can be clipped. Text uses a font that comes with Matplotlib, so that a picture looks the
+same on every machine; it has Latin, Greek and Cyrillic letters and typographical signs.
 """
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -29,13 +31,21 @@ def text_size(tile_width: int) -> int:
 
 def text(line: str, size: int) -> Image.Image:
     """One line of text, as wide as its ink and as high as its font."""
-    font = ImageFont.load_default(size=size)
+    font = text_font(size)
     left, _, right, _ = font.getbbox(line or " ")
     _, _, _, height = font.getbbox("Ag|(")  # the same for all lines, or baselines would differ
     x = max(0, -math.floor(left))
     part = blank(x + math.ceil(right) + 1, math.ceil(height))
     ImageDraw.Draw(part).text((x, 0), line, fill="black", font=font)
     return part
+
+
+@cache
+def text_font(size: int) -> ImageFont.FreeTypeFont:
+    """What text of a size, in pixels, is written in."""
+    import matplotlib  # late: training draws no text
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
 def heading(line: str | None, size: int) -> list[Image.Image]:
