@@ -83,7 +83,11 @@ def test_markdown_and_latex(runs, capsys):
 def test_experiments_with_the_same_techniques_are_told_apart(tmp_path, capsys):
     make = [make_run(tmp_path / name, {"mig": 0.5}, objective={"beta": name}) for name in "ab"]
     compare.main(make)
-    assert f"no technique: {make[0]}  no technique: {make[1]}" in capsys.readouterr().out
+    header = "no technique, objective.beta a  no technique, objective.beta b"
+    assert header in capsys.readouterr().out
+    many = make_run(tmp_path / "c", {"mig": 0.5}, objective={"beta": 1, "kind": "beta", "steps": 2})
+    compare.main([make[0], many])
+    assert f"no technique: {make[0]}  no technique: {many}" in capsys.readouterr().out
 
 
 def test_a_score_that_some_runs_lack_says_how_many_have_it(tmp_path, capsys):

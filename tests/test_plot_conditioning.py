@@ -176,7 +176,7 @@ def test_seeds_become_one_line_with_a_band(tmp_path, drawn):
     np.testing.assert_allclose(plain.lowest, plain.highest)
 
 
-def test_experiments_with_the_same_techniques_are_told_apart_by_their_folders(tmp_path):
+def test_experiments_with_the_same_techniques_are_told_apart_by_what_differs(tmp_path):
     folders = [
         write_run(tmp_path / name, make_values(), orthogonality=techniques, optimizer={"lr": lr})
         for name, techniques, lr in [
@@ -187,7 +187,8 @@ def test_experiments_with_the_same_techniques_are_told_apart_by_their_folders(tm
     ]
     runs = [read_run(RunFolder(folder), "weight", "condition") for folder in folders]
     groups = group_runs(runs)
-    assert list(groups) == [f"NOG: {folders[0]}", f"NOG: {folders[1]}", "OW + NOG"]
+    expected = ["NOG, optimizer.lr 0.0001", "NOG, optimizer.lr 0.001", "OW + NOG"]
+    assert list(groups) == expected
     assert [group[0].folder.path for group in groups.values()] == folders
 
 

@@ -279,14 +279,14 @@ def test_labels_are_the_same_in_every_section(tmp_path):
     other = make_run(tmp_path / "b", lines=[{"step": 1, "loss": 1.0}], objective={"beta": 2})
     document = build(first, other)
     (tables,) = of_kind(section(document, "Conditioning"), Tables)
-    assert tables.tables[0].header == ["layer", "no technique: a"]
+    assert tables.tables[0].header == ["layer", "no technique, objective.beta 1"]
     assert remarks(section(document, "Conditioning")) == ["b has no records of conditioning"]
 
 
 def test_names_are_without_the_folders_that_all_runs_are_in(tmp_path):
     folders = [tmp_path / name for name in ("x/a", "x/b/c", "y")]
     for beta, folder in enumerate(folders):
-        make_run(folder, objective={"beta": beta})
+        make_run(folder, objective={"beta": beta, "kind": "beta", f"other {beta}": 1})
     runs = read_runs([RunFolder(folder) for folder in folders])
     assert [run.name for run in runs] == ["x/a", "x/b/c", "y"]
     assert list(group_reported(runs)) == [f"no technique: {run.name}" for run in runs]

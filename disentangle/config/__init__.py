@@ -7,6 +7,7 @@ their `name` chooses: each knob and its default stand where the class is, and no
 from disentangle.config.choices import DATA_SETS, TASKS, Task
 from disentangle.config.gan import GANObjective
 from disentangle.config.optimizer import OptimizerConfig
+from disentangle.config.options import find_differing, flatten
 from disentangle.config.recognition import RecognitionObjective
 from disentangle.config.run import FROM_MODEL, FROM_RUN, RunConfig
 from disentangle.config.training import TrainingConfig
@@ -24,4 +25,6 @@ __all__ = [
     "Task",
     "TrainingConfig",
     "VAEObjective",
+    "find_differing",
+    "flatten",
 ]
