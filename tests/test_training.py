@@ -301,6 +301,17 @@ def test_a_run_that_cannot_go_on(tiny_vae, capsys, more, message):
     assert message in complaint(capsys, options)
 
 
+def test_what_a_resumed_run_does_otherwise_is_said(tiny_vae, capsys):
+    more = ["--training.steps", "8", "--resume", "--overwrite"]
+    train(tiny_vae)
+    capsys.readouterr()
+    train([*tiny_vae, *more])
+    assert "other options" not in capsys.readouterr().out
+    train([*tiny_vae, *more[:3], "--training.steps", "9", "--seed", "3", "--optimizer.lr", "0.5"])
+    expected = "going on with other options: optimizer.lr 0.0001 → 0.5, seed 0 → 3"
+    assert expected in capsys.readouterr().out
+
+
 def test_a_damaged_checkpoint(tiny_vae, capsys, tmp_path):
     damaged = train(tiny_vae) / "checkpoints" / "step-6" / "model.safetensors"
     damaged.write_bytes(b"x" * damaged.stat().st_size)

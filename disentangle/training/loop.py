@@ -34,7 +34,12 @@ from disentangle.training.learner import Terms
 from disentangle.training.logs import MetricsLog, drop_lines_after, read_lines
 from disentangle.training.memory import keep_freed_memory
 from disentangle.training.recognition.task import RecognitionTask
-from disentangle.training.resuming import check_architecture, check_division, check_future
+from disentangle.training.resuming import (
+    check_architecture,
+    check_division,
+    check_future,
+    list_changes,
+)
 from disentangle.training.run_folder import RunFolder
 from disentangle.training.signals import note_signals
 from disentangle.training.task import VALIDATION_SCORE, Task
@@ -78,6 +83,8 @@ class Session:
             check_future(run, checkpoint, overwrite=overwrite)
         self.data = run.build_data()
         self.accelerator = build_accelerator(run)
+        if checkpoint is not None and (changes := list_changes(run, self.folder)):
+            self.accelerator.print(f"going on with other options: {', '.join(changes)}")
         self._report_skipped()
         set_seed(run.seed)  # for the initial weights; every later draw has a stream of its own
         self.task = TASK_CLASSES[run.task](run, self.accelerator, self.data)

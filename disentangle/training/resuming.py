@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from accelerate.utils.constants import FSDP_MODEL_NAME
 
-from disentangle.config import RunConfig
+from disentangle.config import RunConfig, find_differing, flatten
 from disentangle.orthogonality import WEIGHT_TECHNIQUES
 from disentangle.training.checkpoints import later_checkpoints, read_step
 from disentangle.training.launcher import divides_networks
@@ -55,6 +55,20 @@ def _state_options(config: dict[str, Any]) -> dict[str, Any]:
         "a recogniser of the regulariser": regulariser == "variation_predictability",
         "a discriminator of codes": factor,
     }
+
+
+def list_changes(run: RunConfig, folder: RunFolder) -> list[str]:
+    """The options of a saved run that have another value in this one, each with both.
+
+    Other steps and another place do not count, nor do options that one of the two does not have.
+    """
+    then, now = flatten(folder.read_config()), flatten(yaml.safe_load(run.dump()))
+    known = (then.keys() & now.keys()) - {"output", "training.steps"}
+    return [
+        f"{option} {then[option]} → {now[option]}"
+        for option in find_differing([then, now])
+        if option in known
+    ]
 
 
 def check_future(run: RunConfig, checkpoint: Path, *, overwrite: bool) -> None:
