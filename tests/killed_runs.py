@@ -109,12 +109,38 @@ def has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def kill_after(pid: int, seconds: float) -> bool:
-    """Kills a child once it has computed so long; whether it was still running."""
-    while not has_ended(pid) and processor_seconds(pid) < seconds:
+def kill_after(pid: int, seconds: float, begun: Callable[[], bool] = lambda: True) -> bool:
+    """Kills a child once it has begun with something and computed so long since then.
+
+    Whether it was still running.
+    """
+    since = None
+    while not has_ended(pid):
+        if since is None and begun():
+            since = processor_seconds(pid)
+        if since is not None and processor_seconds(pid) - since >= seconds:
+            break
         time.sleep(0.002)
     os.kill(pid, signal.SIGKILL)
     return wait(pid) == -signal.SIGKILL
+
+
+def has_logged(run: str, count: int) -> Callable[[], bool]:
+    """Tells whether the run in a folder, started after this call, has added lines to its log."""
+    log = Path(run, "metrics.jsonl")
+    before, base = log.stat().st_ino if log.exists() else None, None
+
+    def tell() -> bool:
+        nonlocal base
+        if count == 0:
+            return True
+        if not log.exists() or log.stat().st_ino == before:
+            return False  # it has not yet dropped the lines that it will make again
+        lines = log.read_text().count("\n")
+        base = lines if base is None else base
+        return lines >= base + count
+
+    return tell
 
 
 def group_is_empty(group: int) -> bool:
@@ -125,11 +151,11 @@ def group_is_empty(group: int) -> bool:
     return False
 
 
-def check_nothing_is_left(group: int) -> None:
-    """Workers that load data must end with the run they work for."""
+def check_nothing_is_left(groups: list[int]) -> None:
+    """Workers that load data must end, within seconds, with the runs they work for."""
     deadline = time.monotonic() + 30
-    while not group_is_empty(group):
-        assert time.monotonic() < deadline, f"processes of the group {group} go on"
+    while left := [group for group in groups if not group_is_empty(group)]:
+        assert time.monotonic() < deadline, f"processes of the groups {left} go on"
         time.sleep(0.05)
 
 
@@ -168,18 +194,17 @@ def killed_at_random(task: str, steps: int = 90) -> None:
     whole, killed = options(task, "whole", steps), options(task, "killed", steps)
     run_whole(whole)
     seconds = os.times().children_user + os.times().children_system
-    moments, kills = random.Random(f"{task}"), 0
-    for _ in range(KILLS):
+    moments, groups = random.Random(task), []
+    for number in range(KILLS):
+        lines = moments.choice([0, 1, 2])  # no more, or it would be over before the last kill
+        begun = has_logged("killed", lines)
         pid = start(resuming(killed))
-        if not kill_after(pid, moments.uniform(0, seconds / 4)):
-            break  # it was over
-        check_nothing_is_left(pid)
-        kills += 1
-    assert kills > KILLS / 2, f"killed {kills} times only"
-    if kills == KILLS:
-        run_whole(resuming(killed))
+        assert kill_after(pid, moments.uniform(0, seconds / 15), begun), f"{number} kills only"
+        groups.append(pid)
+    run_whole(resuming(killed))
     compare("whole", "killed")
-    print(f"{task}: killed {kills} times, {seconds:.1f} s uninterrupted")
+    check_nothing_is_left(groups)
+    print(f"{task}: killed {KILLS} times, {seconds:.1f} s uninterrupted")
 
 
 def join(rank: int, port: int) -> None:
