@@ -73,6 +73,23 @@ def _fresh_accelerate():
     GradientState._reset_state()
 
 
+@pytest.fixture
+def complaint(capsys):
+    """`complaint(main, arguments)` is the one line that a command prints of bad input."""
+
+    def of(main, arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exited:
+            main([str(argument) for argument in arguments])
+        assert exited.value.code == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        (line,) = printed.err.splitlines()
+        return line
+
+    return of
+
+
 class CountScalars(TorchDispatchMode):
     """Counts what waits for the value of a tensor."""
 

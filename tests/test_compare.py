@@ -40,16 +40,6 @@ def runs(tmp_path):
     ]
 
 
-def complaint(capsys, arguments):
-    with pytest.raises(SystemExit) as exited:
-        compare.main([str(argument) for argument in arguments])
-    assert exited.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    return captured.err
-
-
 def test_runs_side_by_side(runs, capsys):
     assert compare.main(runs) == 0
     assert capsys.readouterr().out == (
@@ -155,18 +145,18 @@ def test_a_further_value_that_is_infinite(tmp_path, capsys):
     assert "infomec, infoc  undefined" in out
 
 
-def test_bad_input(runs, tmp_path, capsys):
-    assert "there is no run folder" in complaint(capsys, [tmp_path / "none"])
-    assert "no run has a score of dci" in complaint(capsys, [*runs, "--metrics", "dci"])
-    assert "no choice 'mug'" in complaint(capsys, [*runs, "--metrics", "mug"])
-    assert "expected one of" in complaint(capsys, [*runs, "--format", "word"])
+def test_bad_input(runs, tmp_path, complaint):
+    assert "there is no run folder" in complaint(compare.main, [tmp_path / "none"])
+    assert "no run has a score of dci" in complaint(compare.main, [*runs, "--metrics", "dci"])
+    assert "no choice 'mug'" in complaint(compare.main, [*runs, "--metrics", "mug"])
+    assert "expected one of" in complaint(compare.main, [*runs, "--format", "word"])
     file = tmp_path / "a" / "scores.json"
     word = '{"step": 1, "scores": {"mig": {"score": "high", "details": {}}}}'
     for content in ("", "[]", '{"step": 1}', '{"step": 1, "scores": {"mig": 3}}', word):
         file.write_text(content)
-        assert "is not what `disentangle evaluate` writes" in complaint(capsys, runs)
+        assert "is not what `disentangle evaluate` writes" in complaint(compare.main, runs)
     file.unlink()
-    assert "has no scores.json: run `disentangle evaluate` first" in complaint(capsys, runs)
+    assert "has no scores.json: run `disentangle evaluate` first" in complaint(compare.main, runs)
 
 
 def test_the_command_is_known(monkeypatch, runs, capsys):

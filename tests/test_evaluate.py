@@ -56,18 +56,6 @@ def scores_of(folder):
     return json.loads((folder / "scores.json").read_text())["scores"]
 
 
-def complaint(capsys, arguments):
-    """What the command prints of bad input, after checking that it is one line and status 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exited:
-        evaluate.main([str(argument) for argument in arguments])
-    assert exited.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    return captured.err
-
-
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
 def test_a_vae_is_scored_by_all_quick_metrics(run, capsys):
     assert evaluate.main([str(run), *FEW]) == 0
@@ -210,7 +198,7 @@ def test_runs_are_compared_with_each_other(run, tiny_vae, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
-def test_runs_of_other_settings_are_peers_on_request_only(run, tiny_vae, tmp_path, capsys):
+def test_runs_of_other_settings_are_peers_on_request_only(run, tiny_vae, tmp_path, complaint):
     folders = [str(run)]
     for name, seed, beta in (("seed", "1", "1"), ("beta", "0", "8"), ("both", "1", "8")):
         changes = ["--training.steps", "2", "--seed", seed, "--objective.beta", beta]
@@ -221,7 +209,7 @@ def test_runs_of_other_settings_are_peers_on_request_only(run, tiny_vae, tmp_pat
     found = [scores_of(Path(folder))["udr"]["protocol"]["runs"] for folder in folders]
     assert found == [folders[:2], folders[:2], folders[2:], folders[2:]]
     across = [*options, "--udr.across_settings", "true"]
-    message = complaint(capsys, [folders[0], folders[2], *options])
+    message = complaint(evaluate.main, [folders[0], folders[2], *options])
     assert "or with --udr.across_settings true" in message
     assert evaluate.main([folders[0], folders[2], *across]) == 0
     entry = scores_of(run)["udr"]
@@ -384,19 +372,19 @@ def test_what_was_computed_before_an_interruption_is_kept(run, monkeypatch):
         ),
     ],
 )
-def test_bad_options(run, capsys, monkeypatch, options, message):
+def test_bad_options(run, complaint, monkeypatch, options, message):
     def never(*arguments):
         raise AssertionError("work has started")
 
     monkeypatch.setattr(ConvEncoder, "forward", never)
     monkeypatch.setattr("disentangle.models.SubspaceVAE.decode", never)
-    assert message.replace("RUN", str(run)) in complaint(capsys, [run, *options])
+    assert message.replace("RUN", str(run)) in complaint(evaluate.main, [run, *options])
     assert not (run / "scores.json").exists()
 
 
-def test_folders_that_are_no_runs(tmp_path, capsys):
+def test_folders_that_are_no_runs(tmp_path, complaint):
     for folder, message in ((tmp_path, "is not a run folder"), (tmp_path / "x", "there is no run")):
-        assert message in complaint(capsys, [folder])
+        assert message in complaint(evaluate.main, [folder])
 
 
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
@@ -487,7 +475,7 @@ def test_codes_from_anywhere(arrays, tmp_path, capsys):
     assert "factor_vae_score" in capsys.readouterr().out
 
 
-def test_codes_without_a_test_split(arrays, tmp_path, capsys):
+def test_codes_without_a_test_split(arrays, tmp_path, capsys, complaint):
     file = tmp_path / "codes.npz"
     np.savez(file, codes=arrays["codes"], factors=arrays["factors"])
     assert evaluate.main(["--codes", str(file), "--format", "markdown"]) == 0
@@ -495,7 +483,7 @@ def test_codes_without_a_test_split(arrays, tmp_path, capsys):
     assert captured.out.startswith("| metric | score | seconds | protocol |\n|---|---:|")
     assert "the arrays test_codes and test_factors (sap, explicitness, histogram" in captured.err
     assert [entry.name for entry in tmp_path.iterdir()] == ["codes.npz"]
-    message = complaint(capsys, ["--codes", file, "--metrics", "sap"])
+    message = complaint(evaluate.main, ["--codes", file, "--metrics", "sap"])
     assert "sap of" in message
     assert "needs the arrays test_codes and test_factors" in message
 
@@ -514,57 +502,61 @@ def test_codes_without_a_test_split(arrays, tmp_path, capsys):
         ({"codes": np.array([object()] * 300)}, "plain arrays: codes must hold plain values"),
     ],
 )
-def test_bad_files_of_codes(arrays, tmp_path, capsys, change, message):
+def test_bad_files_of_codes(arrays, tmp_path, complaint, change, message):
     file = tmp_path / "codes.npz"
     np.savez(file, **{key: value for key, value in (arrays | change).items() if value is not None})
-    assert message in complaint(capsys, ["--codes", file])
+    assert message in complaint(evaluate.main, ["--codes", file])
 
 
 @pytest.mark.parametrize("option", ["--points", "--test_points"])
-def test_all_points_of_a_file_count(arrays, tmp_path, capsys, option):
+def test_all_points_of_a_file_count(arrays, tmp_path, complaint, option):
     file = tmp_path / "codes.npz"
     np.savez(file, **arrays)
-    assert "go with runs; --codes has all" in complaint(capsys, ["--codes", file, option, "100"])
+    assert "go with runs; --codes has all" in complaint(
+        evaluate.main, ["--codes", file, option, "100"]
+    )
 
 
-def test_output_that_cannot_be_written(arrays, tmp_path, capsys, monkeypatch):
+def test_output_that_cannot_be_written(arrays, tmp_path, complaint, monkeypatch):
     file = tmp_path / "codes.npz"
     np.savez(file, **arrays)
     for output in (file, file / "within"):
-        message = complaint(capsys, ["--codes", file, "--output", output])
+        message = complaint(evaluate.main, ["--codes", file, "--output", output])
         assert f"{file} is not a folder that may be written to" in message
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert "may be written to" in complaint(capsys, ["--codes", file, "--output", tmp_path / "new"])
+    assert "may be written to" in complaint(
+        evaluate.main, ["--codes", file, "--output", tmp_path / "new"]
+    )
 
 
-def test_output_that_holds_a_run(arrays, tmp_path, capsys):
+def test_output_that_holds_a_run(arrays, tmp_path, complaint):
     np.savez(tmp_path / "codes.npz", **arrays)
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").write_text("task: vae")
     (run / "scores.json").write_text("of the run")
-    message = complaint(capsys, ["--codes", tmp_path / "codes.npz", "--output", run])
+    message = complaint(evaluate.main, ["--codes", tmp_path / "codes.npz", "--output", run])
     assert f"--output {run} holds a run: choose another folder" in message
     assert (run / "scores.json").read_text() == "of the run"
 
 
-def test_output_that_holds_scores_of_other_codes(arrays, tmp_path, capsys):
+def test_output_that_holds_scores_of_other_codes(arrays, tmp_path, complaint):
     file, other, output = (tmp_path / name for name in ("a.npz", "b.npz", "scored"))
     np.savez(file, **arrays)
     np.savez(other, **(arrays | {"codes": arrays["codes"] + 1}))
     options = ["--output", str(output), "--metrics", "mig"]
     assert evaluate.main(["--codes", str(file), *options]) == 0
     before = (output / "scores.json").read_text()
-    message = complaint(capsys, ["--codes", other, *options])
+    message = complaint(evaluate.main, ["--codes", other, *options])
     assert f"{output} holds scores of {file}: choose another folder, or remove" in message
     other.replace(file)
-    message = complaint(capsys, ["--codes", file, *options])
+    message = complaint(evaluate.main, ["--codes", file, *options])
     assert f"{output} holds scores of what was in {file} before" in message
     assert (output / "scores.json").read_text() == before
     report = json.loads(before)
     del report["codes"]
     (output / "scores.json").write_text(json.dumps(report))
-    message = complaint(capsys, ["--codes", file, *options])
+    message = complaint(evaluate.main, ["--codes", file, *options])
     assert f"{output} holds scores of something else" in message
 
 
@@ -593,14 +585,16 @@ def test_long_names_of_factors_do_not_overlap(arrays, tmp_path, monkeypatch):
     assert all(label.y0 >= 0 for label in labels)  # none is cut off
 
 
-def test_files_that_hold_no_codes(tmp_path, capsys):
-    assert "there is no file of codes" in complaint(capsys, ["--codes", tmp_path / "codes.npz"])
+def test_files_that_hold_no_codes(tmp_path, complaint):
+    assert "there is no file of codes" in complaint(
+        evaluate.main, ["--codes", tmp_path / "codes.npz"]
+    )
     for name, content in (("a.npz", b"text"), ("b.npz", b"")):
         (tmp_path / name).write_bytes(content)
-        message = complaint(capsys, ["--codes", tmp_path / name])
+        message = complaint(evaluate.main, ["--codes", tmp_path / name])
         assert "is not an .npz file of plain arrays" in message
     np.save(tmp_path / "c.npy", np.zeros(3))
-    assert "File is not a zip file" in complaint(capsys, ["--codes", tmp_path / "c.npy"])
+    assert "File is not a zip file" in complaint(evaluate.main, ["--codes", tmp_path / "c.npy"])
 
 
 def test_the_same_metric_by_names_and_groups():
@@ -725,10 +719,10 @@ def test_the_error_of_a_single_process_is_its_own(share):
         ),
     ],
 )
-def test_processes_that_cannot_join(monkeypatch, capsys, environment, message):
+def test_processes_that_cannot_join(monkeypatch, complaint, environment, message):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert message in complaint(capsys, ["run"])
+    assert message in complaint(evaluate.main, ["run"])
 
 
 def test_only_the_first_process_of_a_machine_complains(monkeypatch, capsys):

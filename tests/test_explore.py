@@ -163,7 +163,7 @@ def run(tiny_vae, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_page_of_one_run_and_of_two(run, tmp_path, capsys):
+def test_a_page_of_one_run_and_of_two(run, tmp_path, capsys, complaint):
     out = tmp_path / "page.html"
     options = ["--out", str(out), "--steps", "3", "--samples", "2", "--axes", "0,3"]
     assert explore.main([str(run), *options]) == 0
@@ -174,9 +174,9 @@ def test_a_page_of_one_run_and_of_two(run, tmp_path, capsys):
     assert data["middle"] == 1
     assert [axis["name"] for axis in shown["axes"]] == ["code 0", "code 3"]
     assert decode_picture(shown["strips"][1][0]).shape == (32, 96, 3)
-    with pytest.raises(SystemExit):
-        explore.main([str(run), *options])
-    assert "is replaced on request only (overwrite)" in capsys.readouterr().err
+    assert "is replaced on request only (overwrite)" in complaint(
+        explore.main, [str(run), *options]
+    )
     assert explore.main([str(run), str(run), *options, "--overwrite"]) == 0
     assert len(read_data(out.read_text())["runs"]) == 2
 
@@ -201,12 +201,9 @@ def test_the_data_set_may_be_away(run, monkeypatch):
         (["RUN/nothing"], "there is no run folder"),
     ],
 )
-def test_bad_options(run, tmp_path, monkeypatch, capsys, options, message):
+def test_bad_options(run, tmp_path, monkeypatch, complaint, options, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "gradio", None)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(SystemExit) as exited:
-        explore.main([word.replace("RUN", str(run)) for word in options])
-    assert exited.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message in complaint(explore.main, [word.replace("RUN", str(run)) for word in options])
     assert sorted(tmp_path.rglob("*")) == before

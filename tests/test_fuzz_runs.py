@@ -190,27 +190,23 @@ def test_pickles_in_a_checkpoint_are_not_obeyed(sound, tmp_path, capsys):
 @pytest.mark.parametrize(
     "name", ["../../sound/checkpoints/step-2", "/", "step-2/..", "step-²", "step--2"]
 )
-def test_a_checkpoint_is_one_of_the_run(run, capsys, name):
+def test_a_checkpoint_is_one_of_the_run(run, complaint, name):
     options = [*OPTIONS, "--output", str(run), "--training.steps", "3", "--resume", name]
-    with pytest.raises(SystemExit):
-        train.main(options)
-    assert "--resume takes 'latest' or 'step-N'" in capsys.readouterr().err
+    assert "--resume takes 'latest' or 'step-N'" in complaint(train.main, options)
 
 
-def test_a_configuration_of_anyone_replaces_no_run(run, tmp_path, capsys):
+def test_a_configuration_of_anyone_replaces_no_run(run, tmp_path, complaint):
     content = yaml.safe_load((run / "config.yaml").read_text())
     (tmp_path / "gift.yaml").write_text(yaml.safe_dump(content | {"overwrite": True}))
     before = (run / "metrics.jsonl").read_bytes()
-    with pytest.raises(SystemExit):
-        train.main(["--config", str(tmp_path / "gift.yaml")])
-    assert "must not hold overwrite" in capsys.readouterr().err
+    assert "must not hold overwrite" in complaint(
+        train.main, ["--config", str(tmp_path / "gift.yaml")]
+    )
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_complaint_cannot_move_the_cursor(capsys):
-    with pytest.raises(SystemExit):
-        traverse_command.main(["\x1b[2J\ud800größer"])
-    printed = capsys.readouterr().err
+def test_a_complaint_cannot_move_the_cursor(complaint):
+    printed = complaint(traverse_command.main, ["\x1b[2J\ud800größer"])
     assert r"no run folder \x1b[2J\ud800größer" in printed
 
 

@@ -31,16 +31,6 @@ def make_values(scale=1.0):
     return {5: {}, **values}
 
 
-def complaint(capsys, arguments):
-    """What the command prints of bad input, after checking that it is one line and status 2."""
-    with pytest.raises(SystemExit) as exited:
-        main([str(argument) for argument in arguments])
-    assert exited.value.code == 2
-    printed = capsys.readouterr().err.splitlines()
-    assert len(printed) == 1
-    return printed[0]
-
-
 @pytest.fixture
 def drawn(monkeypatch):
     """The arguments that the figure would be drawn with."""
@@ -54,14 +44,14 @@ def drawn(monkeypatch):
     return seen
 
 
-def test_one_run_is_drawn_into_its_folder(tmp_path, capsys):
+def test_one_run_is_drawn_into_its_folder(tmp_path, capsys, complaint):
     run = write_run(tmp_path / "run", make_values())
     file = run / "plots" / "activeness.png"
     assert main([str(run)]) == 0
     assert capsys.readouterr() == (f"figure: {file}\n", "")
     with Image.open(file) as picture:
         assert min(picture.size) > 400
-    assert f"{file} exists: add --overwrite" in complaint(capsys, [run])
+    assert f"{file} exists: add --overwrite" in complaint(main, [run])
     assert main([str(run), "--overwrite"]) == 0
 
 
@@ -102,7 +92,7 @@ def test_a_subspace_without_any_effect_leaves_gaps(tmp_path, drawn, capsys):
     np.testing.assert_allclose(panel[1].middle, [2, np.nan, np.nan])
 
 
-def test_bad_input_gets_one_line(tmp_path, capsys):
+def test_bad_input_gets_one_line(tmp_path, complaint):
     run = write_run(tmp_path / "run", make_values())
     dead = write_run(tmp_path / "dead", {10: {"block 0": 0.0}})
     unwatched = write_run(tmp_path / "unwatched", {10: {}})
@@ -119,7 +109,7 @@ def test_bad_input_gets_one_line(tmp_path, capsys):
         ([run, "--layers", "a"], "unrecognized arguments: --layers"),
     ]
     for arguments, message in cases:
-        assert message in complaint(capsys, arguments), arguments
+        assert message in complaint(main, arguments), arguments
     assert not list(tmp_path.rglob("*.png"))
 
 

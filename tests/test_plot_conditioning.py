@@ -41,16 +41,6 @@ def make_values(scale=1.0, layers=LAYERS):
     return {step: dict.fromkeys(layers, scale * step) for step in (10, 20, 30)}
 
 
-def complaint(capsys, arguments):
-    """What the command prints of bad input, after checking that it is one line and status 2."""
-    with pytest.raises(SystemExit) as exited:
-        main([str(argument) for argument in arguments])
-    assert exited.value.code == 2
-    printed = capsys.readouterr().err.splitlines()
-    assert len(printed) == 1
-    return printed[0]
-
-
 @pytest.fixture
 def drawn(monkeypatch):
     """The arguments that the figure would be drawn with."""
@@ -67,7 +57,7 @@ def drawn(monkeypatch):
 # Whole runs
 
 
-def test_runs_as_they_are_trained(tiny_vae, tmp_path, drawn, capsys):
+def test_runs_as_they_are_trained(tiny_vae, tmp_path, drawn, capsys, complaint):
     for name, techniques in (("plain", "[]"), ("treated", "[olr, nog]")):
         options = [*tiny_vae, "--output", str(tmp_path / name), "--orthogonality", techniques]
         assert train.main([*options, "--training.steps", "4"]) == 0
@@ -85,20 +75,20 @@ def test_runs_as_they_are_trained(tiny_vae, tmp_path, drawn, capsys):
         assert curve.steps.tolist() == [2, 4]
         assert (curve.middle >= 1).all()
     # Of eight images and ten codes, the gradient has rank eight.
-    message = complaint(capsys, [*runs, "--quantity", "gradient", "--output", tmp_path / "g.png"])
+    message = complaint(main, [*runs, "--quantity", "gradient", "--output", tmp_path / "g.png"])
     assert "no condition of the gradient is finite: try another --measure" in message
     more = ["--quantity", "gradient", "--measure", "nonnull_condition"]
     assert main([*runs, *more, "--output", str(tmp_path / "g.png")]) == 0
 
 
-def test_one_run_is_drawn_into_its_folder(tmp_path, capsys):
+def test_one_run_is_drawn_into_its_folder(tmp_path, capsys, complaint):
     run = write_run(tmp_path / "run", make_values(layers=["a.U"]))
     assert main([str(run)]) == 0
     file = run / "plots" / "weight-condition.png"
     assert capsys.readouterr().out.startswith(f"figure: {file}\n")
     before = file.read_bytes()
     file.write_bytes(b"mine")
-    assert f"{file} exists: add --overwrite" in complaint(capsys, [run])
+    assert f"{file} exists: add --overwrite" in complaint(main, [run])
     assert file.read_bytes() == b"mine"
     assert main([str(run), "--overwrite"]) == 0
     assert file.read_bytes() == before
@@ -374,7 +364,7 @@ def test_the_users_settings_do_not_matter():
 # Bad input
 
 
-def test_bad_input_gets_one_line(tmp_path, capsys):
+def test_bad_input_gets_one_line(tmp_path, complaint):
     run = write_run(tmp_path / "run", make_values())
     cases = [
         (["/no/such/run"], "there is no run folder /no/such/run"),
@@ -390,7 +380,7 @@ def test_bad_input_gets_one_line(tmp_path, capsys):
         ([], "run"),
     ]
     for arguments, message in cases:
-        assert message in complaint(capsys, arguments), arguments
+        assert message in complaint(main, arguments), arguments
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
         "config.yaml",
         "metrics.jsonl",
@@ -398,31 +388,31 @@ def test_bad_input_gets_one_line(tmp_path, capsys):
     ]
 
 
-def test_several_runs_need_a_file(tmp_path, capsys):
+def test_several_runs_need_a_file(tmp_path, complaint):
     a, b = (write_run(tmp_path / name, make_values(), seed=i) for i, name in enumerate("ab"))
-    assert "--output FILE is needed to draw 2 runs together" in complaint(capsys, [a, b])
+    assert "--output FILE is needed to draw 2 runs together" in complaint(main, [a, b])
 
 
 @pytest.mark.usefixtures("drawn")
-def test_a_run_without_the_chosen_layers(tmp_path, capsys):
+def test_a_run_without_the_chosen_layers(tmp_path, complaint):
     a = write_run(tmp_path / "a", make_values())
     b = write_run(tmp_path / "b", make_values(layers=["c.U"]))
     more = ["--output", tmp_path / "x.png"]
-    assert f"{b} has records of c.U only" in complaint(capsys, [a, b, "--layers", "a.U", *more])
+    assert f"{b} has records of c.U only" in complaint(main, [a, b, "--layers", "a.U", *more])
     assert main([str(a), str(b), "--output", str(tmp_path / "x.png")]) == 0
 
 
-def test_a_run_that_measured_nothing(tmp_path, capsys):
+def test_a_run_that_measured_nothing(tmp_path, complaint):
     run = write_run(tmp_path / "run", {10: {}})
-    assert "of these: none (training.conditioning_every may be 0)" in complaint(capsys, [run])
+    assert "of these: none (training.conditioning_every may be 0)" in complaint(main, [run])
     (run / "metrics.jsonl").unlink()
-    assert "has no metrics.jsonl: it has not been trained" in complaint(capsys, [run])
+    assert "has no metrics.jsonl: it has not been trained" in complaint(main, [run])
 
 
-def test_a_folder_that_may_not_be_written_to(tmp_path, capsys):
+def test_a_folder_that_may_not_be_written_to(tmp_path, complaint):
     run = write_run(tmp_path / "run", make_values())
     (run / "plots").write_text("a file")
-    assert "plots" in complaint(capsys, [run])
+    assert "plots" in complaint(main, [run])
 
 
 @pytest.mark.usefixtures("drawn")

@@ -143,15 +143,6 @@ class Page(HTMLParser):
         return [value for key, value in self.attributes if key == name]
 
 
-def complaint(capsys, arguments):
-    with pytest.raises(SystemExit) as exited:
-        report.main([str(argument) for argument in arguments])
-    assert exited.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1
-    return captured.err
-
-
 # Whole reports
 
 
@@ -174,7 +165,7 @@ def test_a_page_needs_nothing_else(experiments, tmp_path, capsys):
     assert not re.search(r"https?:|url\(|@import", re.sub(DATA, "", file.read_text()))
 
 
-def test_markdown_has_its_pictures_beside_it(experiments, tmp_path, capsys):
+def test_markdown_has_its_pictures_beside_it(experiments, tmp_path):
     file = tmp_path / "my report.md"
     assert report.main([*map(str, experiments), "--out", str(file)]) == 0
     links = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", file.read_text())
@@ -429,23 +420,23 @@ def test_the_newest_sheet_of_samples_is_shown(tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("ending", ["html", "md"])
-def test_nothing_is_replaced_unless_asked(experiments, tmp_path, capsys, ending):
+def test_nothing_is_replaced_unless_asked(experiments, tmp_path, complaint, ending):
     file = tmp_path / f"report.{ending}"
     arguments = [experiments[0], "--out", file]
     file.write_text("mine")
-    assert f"{file} exists: add --overwrite" in complaint(capsys, arguments)
+    assert f"{file} exists: add --overwrite" in complaint(report.main, arguments)
     assert file.read_text() == "mine"
     assert report.main([*map(str, arguments), "--overwrite"]) == 0
     assert "mine" not in file.read_text()
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_other_files_beside_the_pictures_stay(experiments, tmp_path, capsys):
+def test_other_files_beside_the_pictures_stay(experiments, tmp_path, complaint):
     folder = tmp_path / "report_files"
     folder.mkdir()
     (folder / "note.txt").write_text("mine")
     arguments = [experiments[0], "--out", tmp_path / "report.md"]
-    assert f"{folder} exists" in complaint(capsys, arguments)
+    assert f"{folder} exists" in complaint(report.main, arguments)
     assert report.main([*map(str, arguments), "--overwrite"]) == 0
     assert (folder / "note.txt").read_text() == "mine"
     assert len(list(folder.iterdir())) > 1
@@ -467,7 +458,7 @@ def test_what_the_readme_shows_can_be_parsed():
         parse_arguments(report.build_parser(), shlex.split(line, comments=True))
 
 
-def test_bad_input_gets_one_line(experiments, tmp_path, capsys):
+def test_bad_input_gets_one_line(experiments, tmp_path, complaint):
     run, out = experiments[0], ["--out", tmp_path / "x.html"]
     (tmp_path / "y_files").write_text("a file")
     cases = [
@@ -485,9 +476,9 @@ def test_bad_input_gets_one_line(experiments, tmp_path, capsys):
         ([*out], "run"),
     ]
     for arguments, message in cases:
-        assert message in complaint(capsys, arguments), arguments
+        assert message in complaint(report.main, arguments), arguments
     (run / "scores.json").write_text("[]")
-    assert "is not what `disentangle evaluate` writes" in complaint(capsys, [run, *out])
+    assert "is not what `disentangle evaluate` writes" in complaint(report.main, [run, *out])
     assert not list(tmp_path.glob("x*"))
 
 

@@ -53,17 +53,6 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def complaint(capsys, options):
-    """What the command prints of bad input, after checking that it is one line and status 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exited:
-        main(options)
-    assert exited.value.code == 2
-    printed = capsys.readouterr().err.splitlines()
-    assert len(printed) == 1
-    return printed[0]
-
-
 def test_what_a_run_writes(options):
     folder = train(options)
     names = {entry.name for entry in folder.iterdir()}
@@ -171,10 +160,10 @@ def test_a_gradient_scaler_goes_on_where_it_was(options, tmp_path, scalers):
     assert before["scale"] != after["scale"]
 
 
-def test_resuming_an_older_checkpoint_drops_what_came_after(options, capsys):
+def test_resuming_an_older_checkpoint_drops_what_came_after(options, complaint):
     folder = train(options)
     before = weights(folder)
-    message = complaint(capsys, [*options, "--resume", "step-3"])
+    message = complaint(main, [*options, "--resume", "step-3"])
     assert "would drop the checkpoint step-6: add --overwrite" in message
     session = Session(parse_run(options)[0], resume="step-3", overwrite=True)
     session._open_folder()
@@ -266,21 +255,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_vae, tmp_path, capsys):
     assert lines(tmp_path / "run")[-1]["step"] < 50
 
 
-def test_an_existing_run_is_kept_unless_asked_otherwise(tiny_vae, capsys):
+def test_an_existing_run_is_kept_unless_asked_otherwise(tiny_vae, complaint):
     folder = train(tiny_vae)
     (folder / "notes.txt").write_text("mine")
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    assert "already holds a run" in complaint(capsys, tiny_vae)
+    assert "already holds a run" in complaint(main, tiny_vae)
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
     train([*tiny_vae, "--overwrite", "--training.steps", "2"])
     assert [line["step"] for line in lines(folder)] == [2]
     assert (folder / "notes.txt").read_text() == "mine"
 
 
-def test_a_checkpoint_of_another_architecture(tiny_vae, capsys):
+def test_a_checkpoint_of_another_architecture(tiny_vae, complaint):
     folder = train(tiny_vae)
     more = ["--training.steps", "8", "--resume", "--model.code_dim", "7"]
-    message = complaint(capsys, [*tiny_vae, *more])
+    message = complaint(main, [*tiny_vae, *more])
     assert "cannot go on from: model.code_dim is 10 there and 7 here" in message
     saved = yaml.safe_load((folder / "config.yaml").read_text())
     assert saved["model"]["code_dim"] == 10
@@ -295,10 +284,10 @@ def test_a_checkpoint_of_another_architecture(tiny_vae, capsys):
         (["--orthogonality", "[nog, olr, ow]"], "ow in orthogonality is False there and True here"),
     ],
 )
-def test_a_run_that_cannot_go_on(tiny_vae, capsys, more, message):
+def test_a_run_that_cannot_go_on(tiny_vae, complaint, more, message):
     train(tiny_vae)
     options = [*tiny_vae, "--training.steps", "8", *more, "--resume"]
-    assert message in complaint(capsys, options)
+    assert message in complaint(main, options)
 
 
 def test_what_a_resumed_run_does_otherwise_is_said(tiny_vae, capsys):
@@ -312,10 +301,10 @@ def test_what_a_resumed_run_does_otherwise_is_said(tiny_vae, capsys):
     assert expected in capsys.readouterr().out
 
 
-def test_a_damaged_checkpoint(tiny_vae, capsys, tmp_path):
+def test_a_damaged_checkpoint(tiny_vae, complaint, tmp_path):
     damaged = train(tiny_vae) / "checkpoints" / "step-6" / "model.safetensors"
     damaged.write_bytes(b"x" * damaged.stat().st_size)
-    message = complaint(capsys, [*tiny_vae, "--training.steps", "8", "--resume"])
+    message = complaint(main, [*tiny_vae, "--training.steps", "8", "--resume"])
     assert "step-6 cannot be loaded" in message
 
 
@@ -337,12 +326,14 @@ def test_a_damaged_checkpoint(tiny_vae, capsys, tmp_path):
         (["--data.name", "folder", "--data.path", "/nowhere"], "/nowhere"),
     ],
 )
-def test_bad_input_gets_one_line_and_nothing_is_written(tiny_vae, tmp_path, capsys, more, message):
-    assert message in complaint(capsys, [*tiny_vae, *more])
+def test_bad_input_gets_one_line_and_nothing_is_written(
+    tiny_vae, tmp_path, complaint, more, message
+):
+    assert message in complaint(main, [*tiny_vae, *more])
     assert not list(tmp_path.iterdir())
 
 
-def test_corrupt_images_are_named_or_counted(tiny_vae, tmp_path, capsys):
+def test_corrupt_images_are_named_or_counted(tiny_vae, tmp_path, capsys, complaint):
     from PIL import Image
 
     images = tmp_path / "images"
@@ -351,7 +342,7 @@ def test_corrupt_images_are_named_or_counted(tiny_vae, tmp_path, capsys):
         Image.new("L", (40, 40), i * 20).save(images / f"{i}.png")
     (images / "8.png").write_bytes((images / "8.png").read_bytes()[:60])
     options = [*tiny_vae, "--data.name", "folder", "--data.path", str(images)]
-    message = complaint(capsys, options)
+    message = complaint(main, options)
     assert "8.png" in message
     assert "--data.on_corrupt skip" in message
     assert not (tmp_path / "run").exists()
