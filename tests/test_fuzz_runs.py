@@ -164,7 +164,8 @@ def test_damaged_checkpoints(sound, tmp_path, capsys, data):
     file = data.draw(st.sampled_from(files))
     file.write_bytes(data.draw(damaged(file.read_bytes())))
     manifest(file.parent)
-    assert finish("train", run, capsys) in (0, 2)
+    # 1: a weight or a moment may have become so large that the next loss is not finite.
+    assert finish("train", run, capsys) in (0, 1, 2)
 
 
 def test_pickles_in_a_checkpoint_are_not_obeyed(sound, tmp_path, capsys):
@@ -290,6 +291,15 @@ def show_scores(folder):
 def test_damaged_scores(tmp_path, content):
     (tmp_path / "scores.json").write_bytes(content)
     read_or_refuse(lambda: show_scores(tmp_path))
+
+
+def test_scores_without_a_matrix(tmp_path):
+    report = json.loads(json.dumps(REPORT))
+    del report["scores"]["mig"]["details"]["mutual_information"]
+    (tmp_path / "scores.json").write_text(json.dumps(report))
+    show_scores(tmp_path)
+    (heat_map,) = list_maps(read_report(tmp_path / "scores.json")["scores"], (), lambda: ())
+    assert "DCI" in heat_map.title
 
 
 @given(data=st.data())

@@ -39,11 +39,12 @@ def list_maps(
         name_factors: Gives the names of the factors, if there is a matrix; other factors than the
             matrix has are numbered.
     """
+    details = {name: entry["details"] for name, entry in scores.items()}
     found = [
-        (f"{title}{suffix}", scores[metric + suffix]["details"][key])
+        (f"{title}{suffix}", details[metric + suffix][key])
         for suffix in ("", FITTED)
         for title, places in MAPS.values()
-        for metric, key in [p for p in places if p[0] + suffix in scores][:1]
+        for metric, key in [(m, k) for m, k in places if k in details.get(m + suffix, ())][:1]
     ]
     factors = name_factors() if found else ()
     maps = []
