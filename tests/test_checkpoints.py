@@ -60,6 +60,31 @@ def test_a_failing_write_leaves_the_older_one(accelerator, tmp_path, monkeypatch
     assert find_checkpoint(tmp_path, "latest") == tmp_path / "step-1"
 
 
+def test_what_else_fails_is_not_the_disk_s(accelerator, tmp_path, monkeypatch):
+    def wait():
+        raise RuntimeError("Connection reset by peer")
+
+    monkeypatch.setattr(accelerator, "wait_for_everyone", wait)
+    with pytest.raises(RuntimeError, match="Connection reset"):
+        save_checkpoint(accelerator, tmp_path, 5, keep=2)
+    assert steps(tmp_path) == []
+
+
+def test_a_checkpoint_that_is_linked_to(accelerator, tmp_path):
+    save_checkpoint(accelerator, tmp_path, 1, keep=1)
+    (tmp_path / "step-1").rename(tmp_path / "elsewhere")
+    (tmp_path / "step-1").symlink_to(tmp_path / "elsewhere")
+    save_checkpoint(accelerator, tmp_path, 2, keep=1)
+    assert steps(tmp_path) == ["elsewhere", "step-2"]
+    assert (tmp_path / "elsewhere" / "manifest.json").is_file()
+
+
+def test_a_step_has_one_name(accelerator, tmp_path):
+    save_checkpoint(accelerator, tmp_path, 9, keep=1)
+    (tmp_path / "step-0010").mkdir()
+    assert find_checkpoint(tmp_path, "latest") == tmp_path / "step-9"
+
+
 def test_the_manifest_lists_every_file(accelerator, tmp_path):
     save_checkpoint(accelerator, tmp_path, 1, keep=1)
     sizes = json.loads((tmp_path / "step-1" / "manifest.json").read_text())["sizes"]

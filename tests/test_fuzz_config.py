@@ -119,6 +119,7 @@ REFUSED = {
     "no seed": ("seed: null", "seed must have a value, got null"),
     "no steps": ("training: {steps: null}", "training.steps must have a value, got null"),
     "no size": ("model: {image_size: null}", "model.image_size must have a value, got null"),
+    "no path": ('output: "a\\0b"', r"output must be the path of a folder, got 'a\x00b'"),
     "no number": ("optimizer: {lr: .nan}", "optimizer.lr must be a number, got nan"),
     "infinite": ("objective: {beta: .inf}", "objective.beta must be a number, got inf"),
 }

@@ -397,7 +397,7 @@ def test_a_batch_of_one(options, request):
                 "--objective.total_correlation_estimator",
                 "stratified",
             ],
-            "stratified sampling needs a batch of at least 2 images",
+            "'beta_tc' compares the images of a batch with each other, so that training.batch_size",
         ),
     ],
 )

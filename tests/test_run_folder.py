@@ -1,6 +1,6 @@
 import pytest
 
-from disentangle.training.files import replace_files
+from disentangle.training.files import replace_files, replace_text
 from disentangle.training.run_folder import RunFolder
 
 CONFIG = "{task: vae, model: {}, data: {}, output: run}"
@@ -62,8 +62,44 @@ def test_clearing_leaves_what_is_not_the_runs(run, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (run.path / "samples").symlink_to(tmp_path / "elsewhere")
     run.clear()
-    assert [entry.name for entry in run.path.iterdir()] == ["notes.txt"]
+    assert {entry.name for entry in run.path.iterdir()} == {"config.yaml", "notes.txt"}
     assert (tmp_path / "elsewhere").is_dir()
+
+
+def test_a_start_that_was_killed_leaves_an_empty_folder(tmp_path):
+    (tmp_path / ".config.yaml.tmp").write_text("task: va")
+    RunFolder(tmp_path).check_claim(resume=False, overwrite=False)
+
+
+def test_what_is_being_cleared_is_still_a_run(run, monkeypatch):
+    monkeypatch.setattr("shutil.rmtree", lambda folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run.clear()
+    run.check_claim(resume=False, overwrite=True)
+
+
+def test_a_folder_that_is_reached_through_one_that_is_not_there(run):
+    """Once it were made, the path would lead to a run."""
+    with pytest.raises(ValueError, match="run already holds a run"):
+        RunFolder(run.path / ".." / "none" / ".." / "run").check_claim(
+            resume=False, overwrite=False
+        )
+
+
+@pytest.mark.parametrize("name", ["model", "ema", "best", "discriminator"])
+def test_models_are_not_replaced_elsewhere(run, tmp_path, name):
+    (tmp_path / "elsewhere").mkdir()
+    (run.path / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=f"{name} is a link to elsewhere"):
+        run.check_claim(resume=True, overwrite=False)
+
+
+def test_text_is_not_written_through_a_link(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / ".config.yaml.tmp").symlink_to(tmp_path / "mine")
+    replace_text(tmp_path / "config.yaml", "theirs")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "config.yaml").read_text() == "theirs"
 
 
 def test_opening(run, tmp_path):

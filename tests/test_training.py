@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from accelerate import Accelerator
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from disentangle.models import load_model
 from disentangle.models.layers import SubspaceLayer
@@ -290,6 +290,22 @@ def test_a_run_that_cannot_go_on(tiny_vae, complaint, more, message):
     assert message in complaint(main, options)
 
 
+def test_a_checkpoint_of_weights_that_are_not_finite(tiny_vae, complaint):
+    file = train(tiny_vae) / "checkpoints" / "step-6" / "model.safetensors"
+    broken = {name: x * torch.nan for name, x in load_file(file).items()}
+    save_file(broken, file, {"format": "pt"})
+    message = complaint(main, [*tiny_vae, "--training.steps", "8", "--resume"])
+    assert "step-6 cannot be gone on from: " in message
+    assert "of model is not finite after step 6" in message
+    train([*tiny_vae, "--resume", "step-3", "--overwrite"])
+
+
+def test_a_launcher_that_asks_for_other_parts(tiny_vae, complaint, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    message = complaint(main, tiny_vae)
+    assert "asks for 4 accumulation steps and the run for 1: choose training.accum" in message
+
+
 def test_what_a_resumed_run_does_otherwise_is_said(tiny_vae, capsys):
     more = ["--training.steps", "8", "--resume", "--overwrite"]
     train(tiny_vae)
@@ -320,6 +336,13 @@ def test_a_damaged_checkpoint(tiny_vae, complaint, tmp_path):
         (["--model.image_channels", "3"], "model.image_channels is 3, but the data set 'sprites'"),
         (["--training.batch_size", "1000000"], "but the data set has 737280 images only"),
         (["--training.accumulation", "3"], "must be a multiple of 1 processes × 3"),
+        (["--training.log_every", "1" + "0" * 400], "training.log_every must have 64 bits"),
+        (["--training.workers", "1000000000"], "workers must be at most 1024, got 1000000000"),
+        (["--training.crop_padding", "33"], "must be at most model.image_size, 32, got 33"),
+        (["--model.hidden_dim", "100000000000000"], "subspace_vae cannot be made: "),
+        (["--model.code_dim", "1" + "0" * 400], "code_dim of subspace_vae must have 64 bits"),
+        (["--objective.kind", "dip_1", "--training.batch_size", "1"], "must be at least 2, got 1"),
+        (["--objective.kind", "factor", "--training.batch_size", "1"], "must be at least 2, got 1"),
         (["--pre_svd_parameters", "[decoder.U]"], "decoder.U"),
         (["--model.subspace_count", "9"], "subspace_count must be between 1 and"),
         (["--data.name", "dsprites", "--data.path", "no.npz"], "no.npz"),

@@ -16,7 +16,7 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, DynamoBackend
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 from torch import distributed, multiprocessing
@@ -383,6 +383,23 @@ def test_other_ways_to_divide_are_refused_at_the_start(
     assert not list(tmp_path.iterdir())
 
 
+def pretend(kind, precision="no", backend="NO"):
+    """What Accelerate says of how it was launched."""
+    plugin = SimpleNamespace(backend=DynamoBackend(backend))
+    return SimpleNamespace(
+        distributed_type=kind,
+        mixed_precision=precision,
+        state=SimpleNamespace(dynamo_plugin=plugin),
+    )
+
+
+def test_networks_that_the_launcher_compiles_are_not_divided(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    run, _ = parse_run([*COMMON, *VAE, "--output", "run"])
+    with pytest.raises(ValueError, match="the dynamo backend must be no under FSDP, got inductor"):
+        check_divided_run(run, pretend(DistributedType.FSDP, backend="INDUCTOR"))
+
+
 @pytest.mark.parametrize(
     ("options", "precision", "message"),
     [
@@ -404,7 +421,7 @@ def test_other_ways_to_divide_are_refused_at_the_start(
 )
 def test_runs_that_cannot_be_divided_are_refused(monkeypatch, options, precision, message):
     run, _ = parse_run([*COMMON, *options, "--output", "run"])
-    accelerator = SimpleNamespace(distributed_type=DistributedType.FSDP, mixed_precision=precision)
+    accelerator = pretend(DistributedType.FSDP, precision)
     check_divided_run(run, accelerator)  # FSDP is not asked for
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ValueError, match=message):
@@ -414,7 +431,7 @@ def test_runs_that_cannot_be_divided_are_refused(monkeypatch, options, precision
 def test_a_network_is_not_divided_over_one_process(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     run, _ = parse_run([*COMMON, *VAE, "--output", "run"])
-    accelerator = SimpleNamespace(distributed_type=DistributedType.NO, mixed_precision="no")
+    accelerator = pretend(DistributedType.NO)
     with pytest.raises(ValueError, match="over several processes, got one"):
         check_divided_run(run, accelerator)
 

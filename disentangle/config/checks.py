@@ -56,8 +56,11 @@ def check_fit(config: Any, choice: str, choices_of: Mapping[str, tuple[str, ...]
 
 
 def _check_finite(config: Any, name: str) -> None:
-    if not isfinite(getattr(config, name) or 0):
-        raise ValueError(f"{_section(config)}.{name} must be a number, got {getattr(config, name)}")
+    value = getattr(config, name) or 0
+    if isinstance(value, int) and not -(2**63) < value < 2**63:
+        raise ValueError(f"{_section(config)}.{name} must have 64 bits, got a larger number")
+    if not isfinite(value):
+        raise ValueError(f"{_section(config)}.{name} must be a number, got {value}")
 
 
 def _section(config: Any) -> str:

@@ -57,6 +57,14 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
+        if "\0" in str(self.output):
+            raise ValueError(f"output must be the path of a folder, got {str(self.output)!r}")
+        most = self.model.get("image_size", inf)
+        if self.training.crop_padding > most:
+            raise ValueError(
+                f"training.crop_padding must be at most model.image_size, {most}, "
+                f"got {self.training.crop_padding}"
+            )
         if len(set(self.orthogonality)) < len(self.orthogonality):
             raise ValueError(f"orthogonality names a technique twice: {list(self.orthogonality)}")
         if set(WEIGHT_TECHNIQUES) <= set(self.orthogonality):
@@ -120,7 +128,15 @@ class RunConfig:
 
 def _build(classes: Mapping[str, type], section: Mapping[str, Any]) -> Any:
     arguments = dict(section)
-    return classes[arguments.pop("name")](**arguments)
+    name = arguments.pop("name")
+    for option, value in arguments.items():
+        if isinstance(value, int) and not -(2**63) < value < 2**63:
+            raise ValueError(f"{option} of {name} must have 64 bits, got a larger number")
+    try:
+        return classes[name](**arguments)
+    except (RuntimeError, OverflowError, MemoryError) as error:  # of sizes beyond all bounds
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{name} cannot be made: {reason}") from error
 
 
 def _plain(value: Any) -> Any:

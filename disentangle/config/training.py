@@ -5,6 +5,8 @@ from typing import Literal
 
 from disentangle.config.checks import check_fit, check_not_negative, check_positive
 
+MOST_WORKERS = 1024
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -28,7 +30,8 @@ class TrainingConfig:
             resize it; 1 cuts nothing. 0.08 is usual for ImageNet.
         cpu_threads: Threads of each process for arithmetic on a CPU; 0 leaves them as they are,
             which after `accelerate launch` can mean one.
-        workers: Processes that decode images, for each training process; 0 decodes in it.
+        workers: Processes that decode images, for each training process, at most 1024; 0 decodes in
+            it.
         on_nonfinite: What is done when a loss or a gradient is NaN or infinite. That step is not
             made in any case; `stop` ends the run when the next line of the log is due, `skip` goes
             on.
@@ -75,6 +78,8 @@ class TrainingConfig:
         check_not_negative(self, "conditioning_every", "activeness_every")
         check_positive(self, "max_skipped")
         check_fit(self, "on_nonfinite", {"max_skipped": ("skip",)})
+        if self.workers > MOST_WORKERS:
+            raise ValueError(f"training.workers must be at most {MOST_WORKERS}, got {self.workers}")
         if not 0 < self.crop_area <= 1:
             raise ValueError(f"training.crop_area must lie in (0, 1], got {self.crop_area}")
 

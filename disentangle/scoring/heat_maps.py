@@ -45,6 +45,7 @@ def write_heat_maps(folder: Path, subject: Subject, scores: Mapping[str, Any]) -
         mark = "-fitted-encoder" if subject.suffix else ""
         file = folder / f"{name}{mark}.png"
         folder.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)  # it could be a link to anything
         means = ", histograms" if metric == "histogram_dci" else ""
         file.write_bytes(_draw(matrix, subject, f"{title}{means}{subject.suffix}"))
         files.append(file)

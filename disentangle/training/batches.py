@@ -1,6 +1,5 @@
 """Which images a step trains on, and the random numbers that go with them."""
 
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,6 +14,7 @@ from disentangle.config import RunConfig
 from disentangle.data import ImageData, LabelledImages, scale_pixels
 from disentangle.training import randomness
 from disentangle.training.randomness import Purpose
+from disentangle.training.workers import begin_worker
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,19 +109,13 @@ def load_batches(
         collate_fn=as_fetched,
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=ignore_signals,
+        worker_init_fn=begin_worker,
     )
     labels = torch.from_numpy(data.labels) if isinstance(data, LabelledImages) else None
     for step, indices, pixels in zip(sampler.steps, sampler, loader, strict=True):
         images = scale_pixels(pixels.to(device, non_blocking=True))
         classes = None if labels is None else labels[indices].to(device, non_blocking=True)
         yield Batch(images, step, sampler.samples, sampler.seed, classes)
-
-
-def ignore_signals(worker: int) -> None:
-    """A signal to the whole process group is for the trainer, which still wants its batches."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def as_fetched(images: Any) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from disentangle.training.files import filling, flush
+from disentangle.training.files import filling, flush, naming_place
 from disentangle.training.run_folder import read_step as read_step_file
 
 MANIFEST = "manifest.json"
@@ -33,7 +33,8 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int
     leads = accelerator.is_main_process
     with filling(temporary) if leads else nullcontext():
         accelerator.wait_for_everyone()
-        accelerator.save_state(str(temporary))
+        with naming_place(temporary):
+            accelerator.save_state(str(temporary))
         accelerator.wait_for_everyone()
         if leads:
             _seal(temporary, step)
@@ -41,7 +42,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int
         _publish(temporary, folder / f"step-{step}")
         whole = [s for s in sorted(_steps(folder)) if is_whole(folder / f"step-{s}")]
         for old in whole[:-keep]:
-            shutil.rmtree(folder / f"step-{old}")
+            _remove(folder / f"step-{old}")
     accelerator.wait_for_everyone()
 
 
@@ -115,7 +116,15 @@ def drop_checkpoints_after(folder: Path, step: int) -> None:
     for unfinished in folder.glob(".step-*.tmp"):
         shutil.rmtree(unfinished)
     for later in later_checkpoints(folder, step):
-        shutil.rmtree(folder / f"step-{later}")
+        _remove(folder / f"step-{later}")
+
+
+def _remove(checkpoint: Path) -> None:
+    """Removes a checkpoint; of one that is linked to, the link."""
+    if checkpoint.is_symlink():
+        checkpoint.unlink()
+    else:
+        shutil.rmtree(checkpoint)
 
 
 def read_step(checkpoint: Path) -> int:
@@ -150,4 +159,4 @@ def _publish(temporary: Path, checkpoint: Path) -> None:
 
 def _steps(folder: Path) -> list[int]:
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    return [int(match[1]) for name in names if (match := re.fullmatch(r"step-(\d+)", name))]
+    return [int(match[1]) for name in names if (match := re.fullmatch(r"step-(0|[1-9]\d*)", name))]

@@ -82,6 +82,8 @@ def check_divided_run(run: RunConfig, accelerator: Accelerator) -> None:
 def _needs(run: RunConfig, accelerator: Accelerator) -> Iterator[Need]:
     precision, kind = accelerator.mixed_precision, run.optimizer.kind
     yield "the mixed precision", precision, "no", precision == "no"
+    backend = accelerator.state.dynamo_plugin.backend.value.lower()
+    yield "the dynamo backend", backend, "no", backend == "no"
     yield "training.compile", run.training.compile, "false", not run.training.compile
     # What one process looks at, all must have gathered: the average is whole in each of them.
     half_life = run.training.ema_half_life

@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Mapping
 from contextlib import closing
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -98,6 +99,7 @@ class Session:
         if checkpoint is not None:
             load_checkpoint(self.accelerator, checkpoint)
             self.step = read_step(checkpoint)
+            self._check_loaded(checkpoint)
 
     def train(self) -> int | None:
         """Trains to the last step, or until a signal asks to stop.
@@ -144,6 +146,15 @@ class Session:
                     break
         self.accelerator.end_training()
         return noted[0] if stop and noted else None
+
+    def _check_loaded(self, checkpoint: Path) -> None:
+        """Whether what was loaded can be trained, which numbers that are not finite cannot."""
+        try:
+            check_weights(self.accelerator, self._models(), self.step)
+        except FloatingPointError as error:
+            raise ValueError(
+                f"the checkpoint {checkpoint} cannot be gone on from: {error}"
+            ) from error
 
     def _report_skipped(self) -> None:
         """Says how many images of a folder are left out because they cannot be read."""
@@ -241,7 +252,9 @@ class Session:
         latents = model.sample_latents(SHEET, torch.Generator().manual_seed(self.run.seed))
         images = self.task.draw_samples(model, latents.to(self.accelerator.device))
         self.folder.samples.mkdir(exist_ok=True)
-        image_grid(images, columns=8).save(self.folder.samples / f"step-{self.step:07}.png")
+        file = self.folder.samples / f"step-{self.step:07}.png"
+        file.unlink(missing_ok=True)  # it could be a link to anything
+        image_grid(images, columns=8).save(file)
 
     def _write_models(self, models: Mapping[str, ModelMixin]) -> None:
         if not self.accelerator.is_main_process:
@@ -275,14 +288,20 @@ def build_accelerator(run: RunConfig) -> Accelerator:
     keep_freed_memory()
     if run.training.cpu_threads:
         torch.set_num_threads(run.training.cpu_threads)
+    folder = RunFolder(run.output).path
     accelerator = Accelerator(
         # Apple's GPUs have no float64, in which the orthogonality techniques work.
         cpu=torch.backends.mps.is_available(),
         mixed_precision=run.training.mixed_precision,
         gradient_accumulation_steps=run.training.accumulation,
         log_with="tensorboard",
-        project_config=ProjectConfiguration(str(run.output), logging_dir=str(run.output)),
+        project_config=ProjectConfiguration(str(folder), logging_dir=str(folder)),
     )
+    if (parts := accelerator.gradient_accumulation_steps) != run.training.accumulation:
+        raise ValueError(
+            f"accelerate launch asks for {parts} accumulation steps and the run for "
+            f"{run.training.accumulation}: choose training.accumulation"
+        )
     divide_on_cpus(accelerator)
     check_divided_run(run, accelerator)
     return accelerator

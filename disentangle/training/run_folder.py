@@ -10,17 +10,14 @@ from diffusers import ModelMixin
 
 from disentangle.config.yaml_files import read_yaml
 from disentangle.models import load_model
-from disentangle.training.files import replace_files
+from disentangle.training.files import replace_files, temporary_of
 
 STEP_FILE = "training.json"  # beside the weights of a model
 SECTIONS = ("model", "data", "discriminator", "objective", "optimizer", "training")
-CONTENTS = (
-    "config.yaml",
+MODELS = ("model", "ema", "best", "discriminator")
+CONTENTS = (  # beside the configuration
     "metrics.jsonl",
-    "model",
-    "ema",
-    "best",
-    "discriminator",
+    *MODELS,
     "checkpoints",
     "samples",
     "logs",
@@ -34,7 +31,7 @@ class RunFolder:
     """The folder of one run.
 
     Attributes:
-        path: The folder.
+        path: The folder; without `..`, which would mean another one as soon as it is made.
         config: `config.yaml`, the run's whole configuration; what makes a folder a run.
         metrics: `metrics.jsonl`, one line per logged step.
         checkpoints: Folders `step-N`, to resume from.
@@ -47,6 +44,8 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        if ".." in self.path.parts:
+            self.path = self.path.resolve()
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
@@ -111,17 +110,22 @@ class RunFolder:
             self._check_kinds()
 
     def _check_kinds(self) -> None:
-        """Whether files are files and folders folders, which would be found hours later."""
+        """Whether files are files and folders folders, which would be found hours later.
+
+        A folder whose files are replaced must lie here: they could be anyone's elsewhere.
+        """
         for entry in (self.path / name for name in CONTENTS):
             is_right, kind = (
                 (entry.is_file(), "file") if entry.suffix else (entry.is_dir(), "folder")
             )
             if os.path.lexists(entry) and not is_right:
                 raise ValueError(f"nothing can be resumed while {entry} is no {kind}")
+            if entry.name in MODELS and entry.is_symlink():
+                raise ValueError(f"nothing can be resumed while {entry} is a link to elsewhere")
 
     def _check_empty(self) -> None:
         """Whether there is nothing here, or an empty folder, and a folder can be made."""
-        if os.path.lexists(self.path) and not (self.path.is_dir() and not any(self.path.iterdir())):
+        if os.path.lexists(self.path) and not self._is_empty():
             raise ValueError(f"{self.path} exists and is not a run folder: choose another --output")
         parent = next(folder for folder in self.path.absolute().parents if os.path.lexists(folder))
         if not parent.is_dir() or not os.access(parent, os.W_OK):
@@ -130,8 +134,17 @@ class RunFolder:
                 "written to"
             )
 
+    def _is_empty(self) -> bool:
+        """Whether it is a folder of nothing, or of what is left of a start that was killed."""
+        begun = temporary_of(self.config)
+        return self.path.is_dir() and all(entry == begun for entry in self.path.iterdir())
+
     def clear(self) -> None:
-        """Removes what a run writes, and nothing else that may lie in the folder."""
+        """Removes what a run writes, and nothing else that may lie in the folder.
+
+        The configuration stays until it is replaced: without it, the rest would be nobody's if
+        this is cut short.
+        """
         for name in CONTENTS:
             entry = self.path / name
             if entry.is_dir() and not entry.is_symlink():

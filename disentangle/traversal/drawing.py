@@ -123,7 +123,7 @@ def draw_sheets(
         for name, axes in sheets.items():
             frames = traverse(decode, latents, axes, values=values)
             folder.mkdir(parents=True, exist_ok=True)  # not before there is something to write
-            file = folder / f"{name}.png"
+            file = _free(folder / f"{name}.png")
             words: dict[str, Any] = {
                 "row_labels": [axis.name for axis in axes],
                 "column_labels": value_labels(values),
@@ -135,7 +135,7 @@ def draw_sheets(
                 _save_grid, frames, file, changes=changes, originals=originals, **words
             )
             if animation != "none":
-                file = folder / f"{name}.{animation}"
+                file = _free(folder / f"{name}.{animation}")
                 jobs[file] = pool.submit(save_animation, frames, file, **words)
     for job in jobs.values():
         job.result()
@@ -169,10 +169,18 @@ def check_free(
     """Raises `FileExistsError` if a file of a sheet is there, unless files may be replaced."""
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"pictures cannot be written to {folder}: it is a file")
+    if ".." in folder.parts and not folder.exists():  # its files may be there once it is made
+        raise ValueError(f"pictures cannot be written to {folder}, which leads up from no folder")
     endings = ("png",) if animation == "none" else ("png", animation)
     for file in (folder / f"{name}.{ending}" for name in sheets for ending in endings):
         if file.exists() and not overwrite:
             raise FileExistsError(f"{file} exists, and is replaced on request only (overwrite)")
+
+
+def _free(file: Path) -> Path:
+    """A file that may be written: what is there goes, as it could be a link to anything."""
+    file.unlink(missing_ok=True)
+    return file
 
 
 def _save_grid(frames: Tensor, file: Path, **options: Any) -> None:

@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader
 
 from disentangle.data import ImageData, scale_pixels
 from disentangle.models.modes import evaluation_mode
-from disentangle.training.batches import as_fetched, ignore_signals
+from disentangle.training.batches import as_fetched
+from disentangle.training.workers import begin_worker
 
 
 @torch.no_grad()
@@ -53,7 +54,7 @@ def classify(
         batch_sampler=[part.tolist() for part in own],
         collate_fn=as_fetched,
         num_workers=workers,
-        worker_init_fn=ignore_signals,
+        worker_init_fn=begin_worker,
     )
     shape = len(data), model.config.classes
     whole = torch.zeros(shape, dtype=torch.float32, device=model.device)

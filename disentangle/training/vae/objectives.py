@@ -35,6 +35,8 @@ JOINT_PENALTIES: dict[str, type[JointPenalty]] = {
     "dip_2": CovariancePenalty,
 }
 
+COMPARING = ("factor", "beta_tc", "dip_1", "dip_2")
+
 
 def build_penalty(
     run: RunConfig, accelerator: Accelerator, code_dim: int, data_size: int
@@ -48,9 +50,14 @@ def build_penalty(
         data_size: Images of the data set.
 
     Raises:
-        ValueError: As `JointPenalty`.
+        ValueError: If the batch is too small; as `JointPenalty`.
     """
     assert isinstance(run.objective, VAEObjective)
+    if run.objective.kind in COMPARING and run.training.batch_size < 2:
+        raise ValueError(
+            f"objective.kind {run.objective.kind!r} compares the images of a batch with each "
+            "other, so that training.batch_size must be at least 2, got 1"
+        )
     if run.objective.kind == "beta":
         return DivergencePenalty(run.objective)
     if run.objective.kind == "factor":
