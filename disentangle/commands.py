@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from disentangle.config import RunConfig
 from disentangle.parsing import one_line, parse_run
+from disentangle.plain_text import show_plainly
 from disentangle.training.run_folder import RunFolder
 
 
@@ -26,16 +27,6 @@ def bad_input_exits(command: str) -> Iterator[None]:
         message = show_plainly(" ".join(str(error).split()))
         print(f"disentangle {command}: error: {message}", file=sys.stderr)
         sys.exit(2)
-
-
-def show_plainly(text: str) -> str:
-    """Text without what a terminal would obey, or could not show: escapes in its place.
-
-    Examples:
-        >>> show_plainly("größer" + chr(27)).isprintable(), show_plainly("größer")
-        (True, 'größer')
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:

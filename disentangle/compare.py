@@ -1,5 +1,6 @@
 """`disentangle compare RUN…`: the scores of runs side by side, mean ± deviation over seeds."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from disentangle.comparison import (
 )
 from disentangle.experiments import group_by_experiment
 from disentangle.parsing import new_parser
+from disentangle.plain_text import show_plainly
 from disentangle.scoring.report import read_report
 from disentangle.tables import Cell, Format, format_table
 from disentangle.training.run_folder import RunFolder
@@ -35,7 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     print(format_table(*make(groups, spreads), kind, DIGITS))
     notes = list_notes(runs, {name.partition(", ")[0] for name in spreads})
     if notes:
-        print("", *notes, sep="\n", file=sys.stdout if kind == "text" else sys.stderr)
+        stream = sys.stdout if kind == "text" else sys.stderr
+        print("", *map(show_plainly, notes), sep="\n", file=stream)
     return 0
 
 
@@ -72,14 +75,18 @@ def read_run(folder: RunFolder) -> ScoredRun:
 def list_records(
     groups: Mapping[str, Sequence[ScoredRun]], spreads: Mapping[str, Mapping[str, Spread]]
 ) -> tuple[list[str], list[list[Cell]]]:
-    """A row for each score of each experiment."""
+    """A row for each score of each experiment; what is not defined is an empty cell."""
     rows: list[list[Cell]] = [
-        [name, label, by_label[label].mean, by_label[label].std, by_label[label].runs]
+        [name, label, *(None if _is_nan(value) else value for value in by_label[label])]
         for name, by_label in spreads.items()
         for label in groups
         if label in by_label
     ]
-    return ["metric", "experiment", "mean", "std", "runs"], rows
+    return ["metric", "experiment", *Spread._fields], rows
+
+
+def _is_nan(value: float | None) -> bool:
+    return value is not None and math.isnan(value)
 
 
 if __name__ == "__main__":

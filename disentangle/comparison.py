@@ -8,7 +8,7 @@ import numpy as np
 
 from disentangle.scoring.registry import METRICS, choose_metrics
 from disentangle.scoring.summary import describe_protocol, split_values
-from disentangle.tables import Cell
+from disentangle.tables import Cell, format_cell
 from disentangle.training.run_folder import RunFolder
 
 DIGITS = 4  # after the decimal point
@@ -34,7 +34,8 @@ class Spread(NamedTuple):
     """A score over the runs of an experiment.
 
     Attributes:
-        mean: Over the runs; not a number if one of them has the score, but undefined.
+        mean: Over the runs; not a number if one of them has the score, but undefined, or if they
+            are infinite in both directions.
         std: Standard deviation, unbiased; None for one run.
         runs: How many have the score.
         undefined: Of how many of these it is undefined.
@@ -91,7 +92,8 @@ def merge_values(values: Sequence[float]) -> Spread:
         >>> merge_values([0.5, 1.5]).mean, merge_values([2.0]).std
         (1.0, None)
     """
-    with np.errstate(invalid="ignore"):  # infinite scores have no deviation
+    # infinite scores have no deviation, and the squares of very large ones are too large
+    with np.errstate(invalid="ignore", over="ignore"):
         std = float(np.std(values, ddof=1)) if len(values) > 1 else None
         undefined = int(np.isnan(values).sum())
         return Spread(float(np.mean(values)), std, len(values), undefined)
@@ -116,11 +118,13 @@ def _count(label: str, runs: int) -> str:
 def _show(spread: Spread | None, runs: int) -> Cell:
     if spread is None:
         return None
-    if spread.undefined:
-        return "undefined" if runs == 1 else f"undefined in {spread.undefined} of {runs}"
-    text = f"{spread.mean:.{DIGITS}f}"
+    if spread.undefined and runs > 1:
+        missing = f", missing in {runs - spread.runs}" if spread.runs < runs else ""
+        return f"undefined in {spread.undefined}{missing} of {runs}"
+    # of ∞ and −∞ there is no mean
+    text = "undefined" if math.isnan(spread.mean) else format_cell(spread.mean, DIGITS)
     if spread.std is not None and math.isfinite(spread.mean):
-        text += f" ± {spread.std:.{DIGITS}f}"
+        text += f" ± {format_cell(spread.std, DIGITS)}"
     return text if spread.runs == runs else f"{text} ({spread.runs} of {runs})"
 
 

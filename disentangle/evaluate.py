@@ -18,6 +18,7 @@ from disentangle.config import RecognitionObjective
 from disentangle.data import ImageData
 from disentangle.experiments import group_by_experiment
 from disentangle.models import Encoder
+from disentangle.plain_text import show_plainly
 from disentangle.scoring.choice import choose, introduce, needs_data
 from disentangle.scoring.classifier_subject import ClassifierSubject
 from disentangle.scoring.draws import Draws
@@ -74,14 +75,14 @@ def report(jobs: Sequence[Job], kind: Format) -> None:
     print(format_jobs(jobs, kind))
     aside = sys.stdout if kind == "text" else sys.stderr
     for job in jobs:
-        mark = f"{job.subject.name}: " if len(jobs) > 1 else ""
+        mark = show_plainly(f"{job.subject.name}: ") if len(jobs) > 1 else ""
         if kind == "text" and (axes := format_axes(job)):
             print(f"\n{mark}\n{axes}" if mark else f"\n{axes}")
         lines = [mark + note for note in list_notes(job)]
         if job.folder is not None:
             lines.append(f"scores: {job.folder.scores}")
             lines += [f"plot:   {file}" for file in job.plots]
-        print("", *lines, sep="\n", file=aside)
+        print("", *map(show_plainly, lines), sep="\n", file=aside)
 
 
 def plan(

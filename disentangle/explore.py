@@ -19,6 +19,7 @@ from disentangle.explorer.numbers import list_maps, list_scores
 from disentangle.explorer.page import HeatMap, PageRun
 from disentangle.explorer.writing import check_page, picture_run, write_page
 from disentangle.parsing import new_parser
+from disentangle.plain_text import show_plainly
 from disentangle.scoring.report import read_report
 from disentangle.training.run_folder import RunFolder
 from disentangle.viewing import (
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.serve:
         serve(app, options.port)
     else:
-        print(f"explorer: {file} ({file.stat().st_size / 1000:,.0f} kB)")
+        print(show_plainly(f"explorer: {file} ({file.stat().st_size / 1000:,.0f} kB)"))
     return 0
 
 

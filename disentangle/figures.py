@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogFormatterSciNotation
 
+from disentangle.plain_text import show_plainly
+
 # Okabe and Ito, Color universal design, 2008, https://jfly.uni-koeln.de/color/: told apart with any
 # colour vision. Yellow is left out, too faint for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -39,10 +41,12 @@ COLUMNS = 3  # panels side by side
 PANEL = (3.6, 2.8)
 NARROWEST = 5.5
 HANDLE, LETTER = 0.7, 0.085  # of an entry of the legend, with room to spare
-LINE = 0.21  # of the legend
+LINE = 0.21  # of the legend, and of a title after its first
 FEW = 3  # entries of a legend that is a single column
 MARGIN = 0.4
-TITLE = 40  # characters of a line above a panel
+TITLE = 36  # characters of a line above a panel
+ENTRY = 60  # and of the legend
+LONGEST, START = 240, 40  # characters of a name, and of its start when its middle is left out
 BAR = 0.26  # height, with the space to the next
 BARS = 5  # width, without their names
 CELL, LEAST = (0.3, 0.8), (1.0, 3.2)  # height and width of a cell and of a heat map
@@ -114,9 +118,10 @@ def draw_curves(
     """
     with _own_style():
         looks = _choose_looks(panels, order)
-        figure, grid = _make_panels(len(panels), looks, columns, shared=shared)
-        for axes, (title, curves) in zip(grid, panels.items(), strict=True):
-            axes.set_title(fill(_as_text(title), TITLE))
+        titles = [_wrap(title, TITLE) for title in panels]
+        figure, grid, middle = _make_panels(titles, looks, columns, shared=shared)
+        for axes, title, curves in zip(grid, titles, panels.values(), strict=True):
+            axes.set_title(_as_text(title))
             for curve in curves:
                 _draw_curve(axes, curve, looks[curve.label])
         grid[0].xaxis.set_major_formatter(EngFormatter(sep=""))  # 100k
@@ -127,7 +132,7 @@ def draw_curves(
                 low, high = axes.get_ylim()
                 axes.grid(visible=high < FULL_RATIO * low, which="minor", axis="y")
         figure.supxlabel(x_label, fontsize="medium")
-        figure.supylabel(y_label, fontsize="medium")
+        figure.supylabel(y_label, y=middle, fontsize="medium")
         return figure
 
 
@@ -249,24 +254,31 @@ def _choose_looks(
 
 
 def _make_panels(
-    count: int, looks: Mapping[str, dict[str, Any]], columns: int, *, shared: bool
-) -> tuple[Figure, np.ndarray]:
-    """A figure with a legend, and its panels."""
+    titles: Sequence[str], looks: Mapping[str, dict[str, Any]], columns: int, *, shared: bool
+) -> tuple[Figure, np.ndarray, float]:
+    """A figure with a legend, its panels, and their middle as a share of the figure's height."""
+    count = len(titles)
     columns = min(count, columns)
     rows = math.ceil(count / columns)
-    entry = HANDLE + LETTER * max(map(len, looks))
+    labels = [_wrap(label, ENTRY) for label in looks]
+    entry = HANDLE + LETTER * max(len(line) for label in labels for line in label.split("\n"))
     width = max(PANEL[0] * columns, NARROWEST, entry * (1 if len(looks) <= FEW else 2))
     legend_columns = int(width / entry)
-    legend_rows = math.ceil(len(looks) / legend_columns)
-    size = (width, PANEL[1] * rows + MARGIN + LINE * legend_rows)
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    lines = np.array_split([_count_lines(label) for label in labels], legend_columns)
+    panel = PANEL[1] + LINE * (max(map(_count_lines, titles)) - 1)
+    below = panel * rows + MARGIN
+    height = below + LINE * max(column.sum() for column in lines)
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=shared, squeeze=False).ravel()
-    for below, axes in enumerate(grid[count:], start=count - columns):
+    for above, axes in enumerate(grid[count:], start=count - columns):
         axes.set_visible(False)
-        grid[below].tick_params(labelbottom=True)
-    handles = [Line2D([], [], label=_as_text(label), **look) for label, look in looks.items()]
+        grid[above].tick_params(labelbottom=True)
+    handles = [
+        Line2D([], [], label=_as_text(label), **look)
+        for label, look in zip(labels, looks.values(), strict=True)
+    ]
     figure.legend(handles=handles, loc="outside upper center", ncols=legend_columns, frameon=False)
-    return figure, grid[:count]
+    return figure, grid[:count], below / 2 / height
 
 
 def _draw_curve(axes: Axes, curve: Curve, look: dict[str, Any]) -> None:
@@ -305,6 +317,18 @@ def _make_logarithmic(axes: Axes, least: float | None) -> None:
     )
 
 
-def _as_text(name: str) -> str:
-    """A name in which a dollar is a dollar, not the start of a formula."""
-    return name.replace("$", r"\$")
+def _wrap(name: str, width: int) -> str:
+    """A name on lines of a width, without its middle if it is so long that no one would read it."""
+    name = show_plainly(name)
+    if len(name) > LONGEST:
+        name = f"{name[:START]}…{name[START + 1 - LONGEST :]}"
+    return fill(name, width)
+
+
+def _count_lines(text: str) -> int:
+    return text.count("\n") + 1
+
+
+def _as_text(lines: str) -> str:
+    """Lines in which a dollar is a dollar, not the start of a formula, and no character a box."""
+    return "\n".join(map(show_plainly, lines.split("\n"))).replace("$", r"\$")

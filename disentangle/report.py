@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from disentangle.commands import bad_input_exits, parse_arguments, pick_device
 from disentangle.parsing import new_parser
+from disentangle.plain_text import show_plainly
 from disentangle.reporting.build import build_report
 from disentangle.reporting.markdown import build_markdown, picture_files
 from disentangle.reporting.page import build_page
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     with bad_input_exits("report"):  # a folder may be there and not be ours to write in
         write_files(files, overwrite=options.overwrite)
     size = sum(map(len, files.values()))
-    print(f"report: {file} ({size / 1000:,.0f} kB)")
+    print(show_plainly(f"report: {file} ({size / 1000:,.0f} kB)"))
     return 0
 
 

@@ -2,8 +2,11 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
+
+from disentangle.plain_text import show_plainly
 
 Format = Literal["text", "markdown", "csv", "latex"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -16,6 +19,7 @@ LATEX_SPECIAL = {
     "−": "$-$",
     "–": "--",
 }
+LARGE = 1e9  # of which no digit after the point matters
 Cell = str | float | int | None
 
 
@@ -30,6 +34,8 @@ def format_table(
             cell.
         kind: What is written. CSV has its numbers in full.
         digits: After the decimal point of numbers that are not integers.
+
+    No cell moves a terminal's cursor or begins a line: text is as `show_plainly` has it.
 
     Examples:
         >>> print(format_table(["metric", "score"], [["mig", 0.25], ["sap", 1.0]]))
@@ -54,21 +60,29 @@ def format_table(
     """
     if kind == "csv":
         stream = io.StringIO()
-        csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+        plain = [[show_plainly(c) if isinstance(c, str) else c for c in r] for r in [header, *rows]]
+        csv.writer(stream, lineterminator="\n").writerows(plain)
         return stream.getvalue().rstrip("\n")
     right = [any(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
-    texts = [list(header), *([format_cell(cell, digits) for cell in row] for row in rows)]
+    texts = [[format_cell(cell, digits) for cell in row] for row in [header, *rows]]
     if kind == "markdown":
         return _format_markdown(texts, right)
     return _format_latex(texts, right) if kind == "latex" else _format_text(texts, right)
 
 
 def format_cell(cell: Cell, digits: int = 4) -> str:
-    """A cell as text, as `format_table` has it."""
+    """A cell as text, as `format_table` has it.
+
+    Examples:
+        >>> [format_cell(cell) for cell in (0.25, 0.00003, 123456.0, 1e30, 7, None)]
+        ['0.2500', '3.0e-05', '123456.0000', '1.0000e+30', '7', '']
+    """
     if cell is None:
         return ""
     if not isinstance(cell, float):
-        return str(cell)
+        return show_plainly(str(cell))
+    if math.isfinite(cell) and abs(cell) >= LARGE:
+        return f"{cell:.{digits}e}"
     # four digits after the point say nothing of what is smaller than they are
     return f"{cell:.{digits}f}" if cell == 0 or abs(cell) >= 10**-digits else f"{cell:.1e}"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from disentangle.commands import bad_input_exits
 from disentangle.parsing import parse_run
+from disentangle.plain_text import show_plainly
 from disentangle.training.checkpoints import later_checkpoints
 from disentangle.training.loop import Session
 
@@ -25,11 +26,11 @@ def main(arguments: Sequence[str]) -> int:
     except FloatingPointError as error:
         if session.accelerator.is_main_process:  # in every process alike
             text = f"{error}; {name_checkpoint(session.folder.checkpoints)}; lower optimizer.lr?"
-            print(f"disentangle train: error: {text}", file=sys.stderr)
+            print(show_plainly(f"disentangle train: error: {text}"), file=sys.stderr)
         return 1
     except OSError as error:
         text = f"{error}; {name_checkpoint(session.folder.checkpoints)}"
-        print(f"disentangle train: error: {text}", file=sys.stderr)
+        print(show_plainly(f"disentangle train: error: {text}"), file=sys.stderr)
         return 1
     if stopped_by is not None:
         print(f"stopped at step {session.step}; go on with --resume", file=sys.stderr)

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from disentangle.commands import bad_input_exits, parse_arguments
 from disentangle.parsing import new_parser
+from disentangle.plain_text import show_plainly
 from disentangle.training.run_folder import RunFolder
 from disentangle.traversal import check_animation
 from disentangle.traversal.drawing import Animation, check_free, draw_sheets, name_sheets
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str]) -> int:
         view = open_view(sources[0], options, samples=SAMPLES)
         files = draw(view, folder, options)
     for file in files:
-        print(f"{'grid:     ' if file.suffix == '.png' else 'animation:'} {file}")
+        kind = "grid:     " if file.suffix == ".png" else "animation:"
+        print(show_plainly(f"{kind} {file}"))
     return 0
 
 

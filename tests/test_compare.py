@@ -7,7 +7,10 @@ import pytest
 import yaml
 
 from disentangle import compare
+from disentangle.curves import group_runs
+from disentangle.experiments import group_by_experiment
 from disentangle.tables import FORMATS, format_table
+from disentangle.training.run_folder import RunFolder
 
 
 def make_run(folder, scores, *, seed=0, step=10, techniques=(), **config):
@@ -57,9 +60,9 @@ def test_a_run_that_is_given_twice_counts_once(runs, capsys):
 def test_csv_has_a_line_for_each_number_in_full(runs, capsys):
     compare.main([*runs, "--format", "csv"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "metric,experiment,mean,std,runs"
-    assert lines[1] == f"mig,NOG,0.25,{np.std([0.1, 0.4], ddof=1)},2"
-    assert lines[2] == "mig,no technique,0.8,,1"
+    assert lines[0] == "metric,experiment,mean,std,runs,undefined"
+    assert lines[1] == f"mig,NOG,0.25,{np.std([0.1, 0.4], ddof=1)},2,0"
+    assert lines[2] == "mig,no technique,0.8,,1,0"
     assert len(lines) == 4
 
 
@@ -78,6 +81,104 @@ def test_experiments_with_the_same_techniques_are_told_apart(tmp_path, capsys):
     many = make_run(tmp_path / "c", {"mig": 0.5}, objective={"beta": 1, "kind": "beta", "steps": 2})
     compare.main([make[0], many])
     assert f"no technique: {make[0]}  no technique: {many}" in capsys.readouterr().out
+
+
+def find_labels(printed):
+    """The header of a table, without the first column."""
+    return printed.splitlines()[0].split("  ")[1:]
+
+
+SAME = [
+    ({"discriminator": {}}, {}),
+    ({"pre_svd_parameters": None}, {"pre_svd_parameters": "null"}),
+    ({"techniques": ["nog", "olr"]}, {"techniques": ["olr", "nog"]}),
+    ({"optimizer": {"weight_decay": 0}}, {"optimizer": {"weight_decay": 0.0}}),
+    ({"optimizer": {"betas": [0, 1]}}, {"optimizer": {"betas": [0.0, 1.0]}}),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME, ids=str)
+def test_what_means_the_same_is_one_experiment(tmp_path, capsys, one, other):
+    runs = [
+        make_run(tmp_path / str(seed), {"mig": seed / 2}, seed=seed, **config)
+        for seed, config in enumerate((one, other))
+    ]
+    compare.main(runs)
+    header, scores = capsys.readouterr().out.splitlines()
+    assert header.endswith(" (2 runs)")
+    assert scores == "mig     0.2500 ± 0.3536"
+
+
+LONG = 50 * "x"
+DIFFERENT = [
+    ("model", {"a": "x, b y", "b": "z"}, {"a": "x", "b": "y, b z"}),  # in the same words
+    ("model", {"a": "-"}, {}),
+    ("data", {"path": LONG + "1"}, {"path": LONG + "2"}),
+    ("data", {LONG + "1": 0}, {LONG + "2": 0}),
+    ("model", {"name": "a\nb"}, {"name": r"a\nb"}),
+    ("model", {"name": "a"}, {"name": "a (mean, range of 2)"}),
+    ("model", {"name": '"a)"'}, {"name": "a)"}),
+    ("objective", {"steps": 1e20}, {"steps": 2e20}),
+]
+
+
+@pytest.mark.parametrize(("section", "one", "other"), DIFFERENT, ids=str)
+def test_no_experiment_has_the_name_of_another(tmp_path, section, one, other):
+    folders = [
+        make_run(tmp_path / f"{number}", {"mig": 0.5}, seed=number, **{section: values})
+        for number, values in enumerate((one, one, other))
+    ]
+    runs = [compare.read_run(RunFolder(folder)) for folder in folders]
+    for groups in (group_by_experiment(runs), group_runs(runs)):
+        assert [[str(run.folder.path) for run in group] for group in groups.values()] == [
+            folders[:2],
+            folders[2:],
+        ]
+        assert all(len(label) < 150 or str(tmp_path) in label for label in groups)
+        assert all(map(str.isprintable, groups))
+
+
+def test_folders_that_look_alike_are_told_apart(tmp_path):
+    names = ["a\nb", r"a\nb", "a", "a (mean, range of 2)"]
+    configs = [
+        *({"model": dict.fromkeys("xyz", i)} for i in (1, 2, 3)),
+        {"model": {"other": 0}},
+    ]
+    folders = [
+        make_run(tmp_path / name, {"mig": 0.5}, **config)
+        for name, config in zip(names, configs, strict=True)
+    ]
+    folders.append(make_run(tmp_path / "again", {"mig": 0.5}, seed=1, **configs[2]))
+    groups = group_runs([compare.read_run(RunFolder(folder)) for folder in folders])
+    assert list(groups) == [
+        rf"no technique: {tmp_path}/a\nb",
+        rf"no technique: {tmp_path}/a\\nb",
+        f"no technique: {tmp_path}/a (mean, range of 2)",
+        f'no technique: "{tmp_path}/a (mean, range of 2)"',
+    ]
+
+
+def test_values_in_names_are_cut(tmp_path, capsys):
+    paths = [letter + 100_000 * "x" for letter in "ab"]
+    compare.main([make_run(tmp_path / p[0], {"mig": 0.5}, data={"path": p}) for p in paths])
+    assert find_labels(capsys.readouterr().out) == [
+        f"no technique, data.path {letter}{38 * 'x'}…" for letter in "ab"
+    ]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_others_wrote_cannot_move_the_cursor(tmp_path, capsys, kind):
+    hostile = "a\x1b[31mred\nline2\x1b]0;pwn\a\u202e"
+    runs = [
+        make_run(tmp_path / name, {"mig": 0.5}, model={"name": name, hostile: 0}, step=step)
+        for step, name in enumerate((hostile, "b"))
+    ]
+    change(runs[0], "mig", protocol={"bins": hostile}, details={"caveat": hostile})
+    compare.main([*runs, "--format", kind])
+    printed = "".join(capsys.readouterr())
+    assert "\\x1b[31mred" in printed.replace(r"\textbackslash{}", "\\")
+    assert printed.replace("\n", "").isprintable()
+    assert not [line for line in printed.splitlines() if line.startswith("line2")]
 
 
 def test_a_score_that_some_runs_lack_says_how_many_have_it(tmp_path, capsys):
@@ -134,6 +235,36 @@ def test_scores_that_are_not_finite(runs, capsys):
     change(runs[0], "mig", score=None)
     compare.main(runs)
     assert "mig     undefined in 1 of 2  0.8000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("scores", "cell", "record"),
+    [
+        ([3e-5, 1e-5], "2.0e-05 ± 1.4e-05", None),
+        ([1e30, 1e30], "1.0000e+30 ± 0.0000", "1e+30,0.0,2,0"),
+        ([1e300, 3e300], "2.0000e+300 ± inf", "2e+300,inf,2,0"),
+        (["Infinity", "-Infinity"], "undefined", ",,2,0"),
+        (["Infinity", 0.5], "inf", "inf,,2,0"),
+        (["Infinity", "-Infinity", "missing"], "undefined (2 of 3)", ",,2,0"),
+        ([None, 0.5, 0.5], "undefined in 1 of 3", ",,3,1"),
+        ([None, 0.5, "missing"], "undefined in 1, missing in 1 of 3", ",,2,1"),
+        ([None, None], "undefined in 2 of 2", ",,2,2"),
+        ([None], "undefined", ",,1,1"),
+    ],
+    ids=str,
+)
+def test_a_cell_says_what_there_is(tmp_path, capsys, scores, cell, record):
+    runs = []
+    for seed, score in enumerate(scores):
+        had = {"mig": 0.5} if score == "missing" else {"mig": 0.5, "sap": 0.5}
+        runs.append(make_run(tmp_path / str(seed), had, seed=seed))
+        if score != "missing":
+            change(runs[-1], "sap", score=score)
+    compare.main(runs)
+    assert f"sap     {cell}" in capsys.readouterr().out.splitlines()
+    compare.main([*runs, "--format", "csv"])
+    if record is not None:
+        assert f"sap,no technique,{record}" in capsys.readouterr().out.splitlines()
 
 
 def test_a_further_value_that_is_infinite(tmp_path, capsys):

@@ -217,7 +217,11 @@ def draw(panels, *, logarithmic=True):
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-@pytest.mark.parametrize("label", ["OW + NOG + OLR", "NOG: " + r"a/long/path/to/$\q$ run" * 5])
+@pytest.mark.parametrize(
+    "label",
+    ["OW + NOG + OLR", "NOG: " + r"a/long/path/to/$\q$ run" * 5, "a/long/path" * 10_000],
+    ids=["short", "long", "absurd"],
+)
 def test_nothing_is_clipped_or_hidden(count, label):
     curves = [make_curve(f"{label} {i}", [i + 1, 2000 * i + 2, 3.0], i / 2) for i in range(6)]
     figure = draw({f"layer{i}.downsample.0.U": curves for i in range(count)})
@@ -229,9 +233,13 @@ def test_nothing_is_clipped_or_hidden(count, label):
     legend = figure.legends[0].get_window_extent(renderer)
     below = figure._supxlabel.get_window_extent(renderer)
     beside = figure._supylabel.get_window_extent(renderer)
-    assert [text.get_text().replace("\\$", "$") for text in figure.legends[0].get_texts()] == [
-        f"{label} {i}" for i in range(6)
-    ]
+    shown = [text.get_text().replace("\\$", "$") for text in figure.legends[0].get_texts()]
+    for i, text in enumerate(shown):
+        start, _, end = "".join(text.split()).partition("…")
+        whole_label = "".join(f"{label} {i}".split())
+        assert whole_label.startswith(start)
+        assert whole_label.endswith(end)
+        assert end or len(label) < 1000
     for box in [*boxes, legend, below, beside]:
         assert box.x0 >= whole.x0 - 1
         assert box.y0 >= whole.y0 - 1
@@ -246,6 +254,36 @@ def test_nothing_is_clipped_or_hidden(count, label):
     # The lowest panel of each column shows the steps.
     for axes in panels[-min(count, COLUMNS) :]:
         assert axes.get_xticklabels()[0].get_visible()
+
+
+def test_the_size_of_a_figure():
+    def measure(label, count=1, entries=6):
+        curves = [make_curve(f"{label} {i}") for i in range(entries)]
+        panels = {f"layer{i}": curves for i in range(count)}
+        figure = draw_curves(panels, x_label="x", y_label="y", logarithmic=True)
+        return figure.get_size_inches().tolist()
+
+    assert measure("OW + NOG + OLR") == pytest.approx([5.5, 3.2 + 3 * 0.21])
+    assert measure("OW + NOG + OLR", 5) == pytest.approx([10.8, 6.0 + 2 * 0.21])
+    assert measure("no technique, optimizer.lr 0.0001") == pytest.approx(
+        [7.35, 3.2 + 3 * 0.21], 0.01
+    )
+    for label in (300 * "d", 100_000 * "d"):
+        width, height = measure(label)
+        assert width < 12
+        assert height < 7
+    titles = {50 * f"title {i} ": [make_curve()] for i in range(2)}
+    figure = draw(titles)
+    assert figure.axes[0].get_position().height * figure.get_size_inches()[1] > 2
+
+
+@pytest.mark.parametrize("place", range(34, 42))
+def test_no_line_is_broken_before_a_dollar_that_is_escaped(place):
+    title = place * "x" + "$" + (place - 1) * "^" + "$"
+    figure = draw({title: [make_curve(title)]})
+    for text in (figure.axes[0].title, *figure.legends[0].get_texts()):
+        assert "".join(text.get_text().split()) == title.replace("$", r"\$")
+        assert not any(line.endswith("\\") for line in text.get_text().splitlines())
 
 
 def test_lines_of_one_label_look_alike_and_others_differ():
@@ -413,6 +451,22 @@ def test_a_folder_that_may_not_be_written_to(tmp_path, complaint):
     run = write_run(tmp_path / "run", make_values())
     (run / "plots").write_text("a file")
     assert "plots" in complaint(main, [run])
+
+
+def test_names_are_shown_plainly(tmp_path, capsys):
+    hostile = "a\x1b[31mred\nline2"
+    runs = [
+        write_run(tmp_path / name, make_values(layers=[hostile]), objective={"name": name})
+        for name in (hostile, "b")
+    ]
+    assert main([*map(str, runs), "--output", str(tmp_path / f"{hostile}.png")]) == 0
+    printed, errors = capsys.readouterr()
+    first, _, *rows = printed.splitlines()
+    assert first == rf"figure: {tmp_path}/a\x1b[31mred\nline2.png"
+    assert [row.split()[:2] for row in rows] == [
+        [rf"{tmp_path}/{name}", r"a\x1b[31mred\nline2"] for name in (r"a\x1b[31mred\nline2", "b")
+    ]
+    assert not errors
 
 
 @pytest.mark.usefixtures("drawn")

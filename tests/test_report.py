@@ -201,6 +201,27 @@ def test_hostile_names_are_shown_as_they_are(tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_what_others_wrote_is_of_one_line_and_obeyed_by_no_terminal(tmp_path):
+    hostile = "a\x1b[31mred\nline2\x1b]0;pwn\a"
+    lines = make_lines(layer=hostile)
+    lines[0] |= {activeness_name(hostile): 0.5, f"loss/{hostile}": 1.0}
+    details = {"caveat": hostile}
+    scores = {"mig": {"score": 0.5, "protocol": {"bins": hostile}, "details": details}}
+    folders = [
+        make_run(tmp_path / name, scores=scores, lines=lines, **config)
+        for name, config in (
+            (hostile, {"model": {"name": [hostile]}}),
+            ("b", {"model": {"name": hostile}, "objective": {hostile: hostile}}),
+        )
+    ]
+    document = build(*folders, title=hostile)
+    for text in (build_page(document), build_markdown(document, "files")):
+        assert text.replace("\n", "").isprintable()
+        assert r"a\x1b[31mred" in text.replace("\\[", "[").replace("\\\\", "\\")
+        assert not [line for line in text.splitlines() if line.startswith("line2")]
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_the_title_says_how_much_there_is(experiments):
     document = build(*experiments)
     assert document.title == "3 runs of 2 experiments"
@@ -217,7 +238,7 @@ def test_runs_and_scores_over_seeds(experiments):
     (runs,) = section(document, "Runs")
     assert [row[0] for row in runs.rows] == ["a", "b", "c"]
     assert runs.rows[1] == [
-        "b", "NOG", "vae", "m", 1, "20 of 20", "1, of step 20"
+        "b", "NOG", "vae", "m", "1", "20 of 20", "1, of step 20"
     ]  # fmt: skip
     assert runs.rows[2][-1] == "not evaluated"
     blocks = section(document, "Scores")
@@ -237,7 +258,7 @@ def test_configuration_is_what_is_shared_and_what_differs(tmp_path):
     differing, shared = list_configuration(runs).blocks
     assert differing.header == ["option", "x", "c"]
     assert sorted(differing.rows) == [
-        ["objective.beta", "1.0", "4.0"],
+        ["objective.beta", "1", "4"],
         ["objective.kind", "beta", ""],
         ["task", "vae", "gan"],
     ]
@@ -283,8 +304,39 @@ def test_names_are_without_the_folders_that_all_runs_are_in(tmp_path):
     assert list(group_reported(runs)) == [f"no technique: {run.name}" for run in runs]
     runs = read_runs([RunFolder(folder) for folder in folders[:2]])
     assert [run.name for run in runs] == ["a", "b/c"]
+    assert list(group_reported(runs)) == ["no technique: a", "no technique: b/c"]
     (run,) = read_runs([RunFolder(folders[0])])
     assert run.name == str(folders[0])
+
+
+def test_a_value_is_not_taken_for_a_folder(tmp_path, monkeypatch):
+    """A run that was given as `a` has another name in a report than its folder."""
+    monkeypatch.chdir(make_run(tmp_path / "x").parent)
+    for path, name in (("a", "data"), ("../y", "other")):
+        make_run(Path(path), model={"name": name})
+    groups = group_reported(read_runs([RunFolder("a"), RunFolder("../y")]))
+    assert list(groups) == ["no technique, model.name data", "no technique, model.name other"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_no_run_is_left_out(tmp_path):
+    folders = [
+        make_run(tmp_path / "a", lines=make_lines(), discriminator={}),
+        make_run(tmp_path / "b", lines=make_lines(), objective={"beta": 1}),
+        make_run(tmp_path / "c", lines=make_lines(), objective={"beta": 1}, seed=1),
+        make_run(tmp_path / "d", lines=make_lines(), objective={"beta": "1 (mean, range of 2)"}),
+        make_run(tmp_path / "e", lines=make_lines()),
+    ]
+    document = build(*folders)
+    (runs,) = section(document, "Runs")
+    assert sorted(row[0] for row in runs.rows) == list("abcde")
+    (tables,) = of_kind(section(document, "Conditioning"), Tables)
+    assert tables.tables[0].header == [
+        "layer",
+        "no technique, objective.beta - (mean, range of 2)",
+        "no technique, objective.beta 1 (mean, range of 2)",
+        'no technique, objective.beta "1 (mean, range of 2)"',
+    ]
 
 
 @pytest.mark.usefixtures("undrawn")

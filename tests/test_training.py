@@ -306,7 +306,7 @@ def test_a_launcher_that_asks_for_other_parts(tiny_vae, complaint, monkeypatch):
     assert "asks for 4 accumulation steps and the run for 1: choose training.accum" in message
 
 
-def test_what_a_resumed_run_does_otherwise_is_said(tiny_vae, capsys):
+def test_what_a_resumed_run_does_otherwise_is_said(tiny_vae, tmp_path, capsys):
     more = ["--training.steps", "8", "--resume", "--overwrite"]
     train(tiny_vae)
     capsys.readouterr()
@@ -314,6 +314,13 @@ def test_what_a_resumed_run_does_otherwise_is_said(tiny_vae, capsys):
     assert "other options" not in capsys.readouterr().out
     train([*tiny_vae, *more[:3], "--training.steps", "9", "--seed", "3", "--optimizer.lr", "0.5"])
     expected = "going on with other options: optimizer.lr 0.0001 → 0.5, seed 0 → 3"
+    assert expected in capsys.readouterr().out
+    file = tmp_path / "run" / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    config["training"]["log_every"] = "\x1b[2J\n" + "x" * 100
+    file.write_text(yaml.safe_dump(config))
+    train([*tiny_vae, *more[2:], "--training.steps", "10", "--seed", "3", "--optimizer.lr", "0.5"])
+    expected = rf"training.log_every \x1b[2J\n{'x' * 34}… → 2"
     assert expected in capsys.readouterr().out
 
 

@@ -164,6 +164,12 @@ def test_no_character_is_clipped(size):
         assert (drawn[2] - drawn[0], drawn[3] - drawn[1]) == (ink[2] - ink[0], ink[3] - ink[1])
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[0mb", "a\ud800b", "\r", "\u2028"], ids=ascii)
+def test_a_name_is_one_line(name):
+    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    assert np.array_equal(draw_text(name, 14), draw_text(plain, 14))
+
+
 @pytest.mark.parametrize(
     ("frames", "rows", "columns", "options", "message"),
     [

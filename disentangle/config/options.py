@@ -4,22 +4,45 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+SETS = {"orthogonality"}  # options whose values are lists, but have no order
+WHOLE = 2**63  # below, a number without a fraction is written as an integer, with all its digits
+
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """The options by their dotted names, with their values as text.
 
+    What means the same is the same text: 1 and 1.0, and techniques in any order.
+
     Examples:
-        >>> flatten({"seed": 0, "optimizer": {"kind": "adam", "betas": [0.9, 0.99]}})
-        {'seed': '0', 'optimizer.kind': 'adam', 'optimizer.betas': '[0.9, 0.99]'}
+        >>> flatten({"seed": 0, "optimizer": {"kind": "adam", "betas": [0.0, 0.99]}})
+        {'seed': '0', 'optimizer.kind': 'adam', 'optimizer.betas': '[0, 0.99]'}
+        >>> flatten({"orthogonality": ["olr", "nog"]})
+        {'orthogonality': '["nog", "olr"]'}
     """
     options: dict[str, str] = {}
     for key, value in config.items():
+        name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            options |= flatten(value, f"{prefix}{key}.")
+            options |= flatten(value, f"{name}.")
         else:
-            text = value if isinstance(value, str) else json.dumps(value, default=str)
-            options[f"{prefix}{key}"] = text
+            is_set = name in SETS and isinstance(value, list)
+            options[name] = _as_text(sorted(value, key=str) if is_set else value)
     return options
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(_unify(value), default=str, sort_keys=True, ensure_ascii=False)
+
+
+def _unify(value: Any) -> Any:
+    """The value with one number in place of all that are equal."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < WHOLE:
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: _unify(item) for key, item in value.items()}
+    return [_unify(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def find_differing(configs: Sequence[Mapping[str, str]]) -> list[str]:

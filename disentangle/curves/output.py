@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from disentangle.plain_text import show_plainly
 from disentangle.training.run_folder import RunFolder
 
 FORMATS = ("png", "pdf", "svg")
@@ -61,4 +62,4 @@ def write_picture(file: Path, picture: bytes, *, overwrite: bool) -> None:
     file.parent.mkdir(exist_ok=True)
     with file.open("wb" if overwrite else "xb") as stream:
         stream.write(picture)
-    print(f"figure: {file}")
+    print(show_plainly(f"figure: {file}"))

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import quote
 
+from disentangle.plain_text import show_plainly
 from disentangle.reporting.document import Block, Document, Picture, Points, Table, Tables, Text
 from disentangle.tables import format_table
 
@@ -63,7 +64,7 @@ def escape(text: str) -> str:
         >>> print(escape("*a*\n<script> snake_case & _b_"))
         \*a\* \<script\> snake_case &amp; \_b\_
     """
-    line = " ".join(text.split()).replace("&", "&amp;")
+    line = show_plainly(" ".join(text.split())).replace("&", "&amp;")
     return MARKUP.sub(lambda match: "\\" + match[0], line)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from string import Template
 
+from disentangle.plain_text import show_plainly
 from disentangle.reporting.document import Block, Document, Picture, Points, Table, Tables, Text
 from disentangle.tables import format_cell
 
@@ -29,13 +30,13 @@ def build_page(document: Document) -> str:
     """
     sections, contents = [], []
     for number, section in enumerate(document.sections, start=1):
-        title = html.escape(section.title)
+        title = _escape(section.title)
         contents.append(f'<li><a href="#part-{number}">{title}</a></li>')
         body = "\n".join(_write(block) for block in section.blocks)
         sections.append(f'<section id="part-{number}">\n<h2>{title}</h2>\n{body}\n</section>')
     return Template(_read("page.html")).substitute(
-        title=html.escape(document.title),
-        subtitle=html.escape(document.subtitle),
+        title=_escape(document.title),
+        subtitle=_escape(document.subtitle),
         style=_read("style.css"),
         contents="\n".join(contents),
         sections="\n".join(sections),
@@ -44,7 +45,7 @@ def build_page(document: Document) -> str:
 
 def _write(block: Block) -> str:
     if isinstance(block, Text):
-        return f"<p>{html.escape(block.text)}</p>"
+        return f"<p>{_escape(block.text)}</p>"
     if isinstance(block, Points):
         return f"<ul>{_wrap('li', block.texts)}</ul>"
     if isinstance(block, Picture):
@@ -58,10 +59,10 @@ def _write_picture(picture: Picture) -> str:
     content = base64.b64encode(picture.content).decode()
     wide = ' class="wide"' if picture.has_text and picture.width > WIDE else ""
     image = (
-        f'<img{wide} alt="{html.escape(picture.description)}" width="{picture.width}" '
+        f'<img{wide} alt="{_escape(picture.description)}" width="{picture.width}" '
         f'height="{picture.height}" src="data:image/{picture.kind};base64,{content}">'
     )
-    caption = f"<figcaption>{html.escape(picture.caption)}</figcaption>"
+    caption = f"<figcaption>{_escape(picture.caption)}</figcaption>"
     return f'<figure>\n<div class="scroll">{image}</div>\n{caption}\n</figure>'
 
 
@@ -69,7 +70,7 @@ def _write_table(table: Table) -> str:
     rows = [[format_cell(cell) for cell in row] for row in table.rows]
     columns = list(zip(*rows, strict=True))[1:]
     kinds = ["", *(' class="number"' if all(map(NUMBER.fullmatch, c)) else "" for c in columns)]
-    caption = f"<caption>{html.escape(table.caption)}</caption>\n" if table.caption else ""
+    caption = f"<caption>{_escape(table.caption)}</caption>\n" if table.caption else ""
     header = "".join(
         f'<th scope="col"{kind}>{_breakable(name)}</th>'
         for name, kind in zip(table.header, kinds, strict=True)
@@ -83,18 +84,22 @@ def _write_table(table: Table) -> str:
 
 def _write_row(texts: Sequence[str], kinds: Sequence[str]) -> str:
     cells = "".join(
-        f"<td{kind}>{html.escape(text) if kind else _breakable(text)}</td>"
+        f"<td{kind}>{_escape(text) if kind else _breakable(text)}</td>"
         for text, kind in zip(texts[1:], kinds[1:], strict=True)
     )
     return f'<tr><th scope="row">{_breakable(texts[0])}</th>{cells}</tr>\n'
 
 
+def _escape(text: str) -> str:
+    return html.escape(show_plainly(text))
+
+
 def _breakable(text: str) -> str:
-    return BREAK.sub("<wbr>", html.escape(text))
+    return BREAK.sub("<wbr>", _escape(text))
 
 
 def _wrap(tag: str, texts: Iterable[str]) -> str:
-    return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
+    return "".join(f"<{tag}>{_escape(text)}</{tag}>" for text in texts)
 
 
 def _read(name: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from disentangle.comparison import ScoredRun
+from disentangle.config import flatten
 from disentangle.curves import name_curve
 from disentangle.experiments import group_by_experiment
 from disentangle.reporting.document import Section, Table
@@ -70,11 +71,7 @@ def _shorten(folders: Sequence[RunFolder]) -> list[str]:
 
 def group_reported(runs: Sequence[ReportedRun]) -> dict[str, list[ReportedRun]]:
     """Runs of the same experiment, by its techniques, with a run's name if these do not tell."""
-    groups = {}
-    for label, group in group_by_experiment(runs).items():
-        path, name = str(group[0].folder.path), group[0].name
-        groups[label.removesuffix(path) + name if label.endswith(path) else label] = group
-    return groups
+    return group_by_experiment(runs, lambda run: run.name)
 
 
 def name_curves(groups: Groups) -> list[str]:
@@ -84,19 +81,12 @@ def name_curves(groups: Groups) -> list[str]:
 
 def list_runs(groups: Groups) -> Section:
     """The runs, with how far they are."""
-    rows: list[list[Cell]] = [
-        [
-            run.name,
-            label,
-            run.config["task"],
-            (run.config.get("model") or {}).get("name"),
-            run.config.get("seed"),
-            _count_steps(run),
-            _count_scores(run),
-        ]
-        for label, runs in groups.items()
-        for run in runs
-    ]
+    rows: list[list[Cell]] = []
+    for label, runs in groups.items():
+        for run in runs:
+            options = flatten(run.config)
+            kind = [options.get(name) for name in ("task", "model.name", "seed")]
+            rows.append([run.name, label, *kind, _count_steps(run), _count_scores(run)])
     header = ["run", "experiment", "task", "model", "seed", "trained steps", "scores"]
     return Section("Runs", [Table(header, rows)])
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from disentangle.config import RunConfig
 from disentangle.models import Generator
+from disentangle.plain_text import show_plainly
 from disentangle.training.augmentation import augment
 from disentangle.training.average import RunningAverage
 from disentangle.training.batches import StepSampler, load_batches
@@ -160,10 +161,8 @@ class Session:
         """Says how many images of a folder are left out because they cannot be read."""
         if skipped := getattr(self.data, "skipped", ()):
             total = len(self.data) + len(skipped)
-            self.accelerator.print(
-                f"{len(skipped)} of {total} images cannot be read and are left out, such as "
-                f"{skipped[0]}"
-            )
+            line = f"{len(skipped)} of {total} images cannot be read and are left out, such as "
+            self.accelerator.print(line + show_plainly(str(skipped[0])))
 
     def _open_folder(self) -> None:
         """Makes or clears the folder, or takes it back to the step that training goes on from."""

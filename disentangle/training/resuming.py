@@ -8,6 +8,7 @@ from accelerate.utils.constants import FSDP_MODEL_NAME
 
 from disentangle.config import RunConfig, find_differing, flatten
 from disentangle.orthogonality import WEIGHT_TECHNIQUES
+from disentangle.plain_text import cut, show_plainly
 from disentangle.training.checkpoints import later_checkpoints, read_step
 from disentangle.training.launcher import divides_networks
 from disentangle.training.run_folder import RunFolder
@@ -65,7 +66,7 @@ def list_changes(run: RunConfig, folder: RunFolder) -> list[str]:
     then, now = flatten(folder.read_config()), flatten(yaml.safe_load(run.dump()))
     known = (then.keys() & now.keys()) - {"output", "training.steps"}
     return [
-        f"{option} {then[option]} → {now[option]}"
+        show_plainly(f"{option} {cut(then[option])} → {cut(now[option])}")
         for option in find_differing([then, now])
         if option in known
     ]

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from disentangle.plain_text import show_plainly
+
 TEXT_SIZES = (14, 28)  # px: of small tiles and of those of 200 to 250 px
 LARGE = 9  # of larger tiles the share, or a sheet on a screen would have illegible labels
 GAP, TEXT_GAP, SECTION_GAP = 2, 6, 12  # px: between tiles; headings; sections and samples
@@ -31,6 +33,7 @@ def text_size(tile_width: int) -> int:
 
 def text(line: str, size: int) -> Image.Image:
     """One line of text, as wide as its ink and as high as its font."""
+    line = show_plainly(line)  # a line break has no width
     font = text_font(size)
     left, _, right, _ = font.getbbox(line or " ")
     _, _, _, height = font.getbbox("Ag|(")  # the same for all lines, or baselines would differ

@@ -1,0 +1,21 @@
+"""Text from anywhere, such as names in the files of others, for terminals, tables and pictures."""
+
+
+def show_plainly(text: str) -> str:
+    """Text without what a terminal would obey, or could not show: escapes in its place.
+
+    Examples:
+        >>> show_plainly("größer" + chr(27)).isprintable(), show_plainly("größer")
+        (True, 'größer')
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def cut(text: str, most: int = 40) -> str:
+    """The beginning of a text that is longer than so many letters.
+
+    Examples:
+        >>> cut("a long name", 6), cut("short")
+        ('a lon…', 'short')
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"
