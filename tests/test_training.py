@@ -19,8 +19,9 @@ from disentangle.models.layers import SubspaceLayer
 from disentangle.parsing import parse_run
 from disentangle.train import main
 from disentangle.training import loop
+from disentangle.training.launcher import build_accelerator
 from disentangle.training.logs import MetricsLog, read_lines
-from disentangle.training.loop import Session, build_accelerator
+from disentangle.training.loop import Session
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

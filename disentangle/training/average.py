@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from disentangle.config import RunConfig
 from disentangle.orthogonality.sharding import gather
 from disentangle.training.division import whole_model
 
@@ -61,6 +62,14 @@ class RunningAverage(nn.Module):
             )
         for i in copied:
             old[i].copy_(new[i])
+
+
+def build_average(model: nn.Module, run: RunConfig) -> RunningAverage | None:
+    """The running average of the weights and buffers, or `None` if the run keeps none."""
+    half_life = run.training.ema_half_life
+    if not half_life:
+        return None
+    return RunningAverage(model, decay=0.5 ** (run.training.batch_size / half_life))
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -60,6 +61,25 @@ class Batch:
 def images_at_once(run: RunConfig, processes: int) -> int:
     """How many images a process looks at at once."""
     return run.training.batch_size // (processes * run.training.accumulation)
+
+
+def share_batch(run: RunConfig, size: int, accelerator: Accelerator) -> range:
+    """The places of this process's images in the joint batch.
+
+    Raises:
+        ValueError: If the batch is larger than the data set, or cannot be divided equally.
+    """
+    joint, accumulation = run.training.batch_size, run.training.accumulation
+    if joint > size:
+        raise ValueError(f"training.batch_size is {joint}, but the data set has {size} images only")
+    processes = accelerator.num_processes
+    if joint % (processes * accumulation):
+        raise ValueError(
+            f"training.batch_size must be a multiple of {processes} processes × {accumulation} "
+            f"accumulation steps, got {joint}"
+        )
+    share = joint // processes
+    return range(joint)[accelerator.process_index * share :][:share]
 
 
 class StepSampler(Sampler[list[int]]):

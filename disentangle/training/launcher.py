@@ -1,16 +1,20 @@
-"""What `accelerate launch` may ask for, and what it may not."""
+"""Accelerate, as a run and `accelerate launch` ask for it, and what they may not ask for."""
 
 import os
 from collections.abc import Iterator
 
+import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import (
     DistributedType,
     FullyShardedDataParallelPlugin,
+    ProjectConfiguration,
     parse_flag_from_env,
 )
 
 from disentangle.config import RecognitionObjective, RunConfig
+from disentangle.training.memory import keep_freed_memory
+from disentangle.training.run_folder import RunFolder
 
 REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -28,6 +32,35 @@ FSDP_OPTIONS = (
 )
 
 Need = tuple[str, object, str, bool]
+
+
+def build_accelerator(run: RunConfig) -> Accelerator:
+    """Accelerate, set up from the run and from what `accelerate launch` says.
+
+    Raises:
+        ValueError: If it says something that cannot work.
+    """
+    check_launcher()
+    keep_freed_memory()
+    if run.training.cpu_threads:
+        torch.set_num_threads(run.training.cpu_threads)
+    folder = RunFolder(run.output).path
+    accelerator = Accelerator(
+        # Apple's GPUs have no float64, in which the orthogonality techniques work.
+        cpu=torch.backends.mps.is_available(),
+        mixed_precision=run.training.mixed_precision,
+        gradient_accumulation_steps=run.training.accumulation,
+        log_with="tensorboard",
+        project_config=ProjectConfiguration(str(folder), logging_dir=str(folder)),
+    )
+    if (parts := accelerator.gradient_accumulation_steps) != run.training.accumulation:
+        raise ValueError(
+            f"accelerate launch asks for {parts} accumulation steps and the run for "
+            f"{run.training.accumulation}: choose training.accumulation"
+        )
+    divide_on_cpus(accelerator)
+    check_divided_run(run, accelerator)
+    return accelerator
 
 
 def divides_networks() -> bool:

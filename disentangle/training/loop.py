@@ -7,18 +7,16 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import set_seed
 from diffusers import ModelMixin
-from torch import nn
 from tqdm import tqdm
 
 from disentangle.config import RunConfig
 from disentangle.models import Generator
 from disentangle.plain_text import show_plainly
 from disentangle.training.augmentation import augment
-from disentangle.training.average import RunningAverage
-from disentangle.training.batches import StepSampler, load_batches
+from disentangle.training.average import build_average
+from disentangle.training.batches import StepSampler, load_batches, share_batch
 from disentangle.training.checkpoints import (
     drop_checkpoints_after,
     find_checkpoint,
@@ -31,10 +29,9 @@ from disentangle.training.division import whole_model
 from disentangle.training.files import replace_text
 from disentangle.training.finite import check_weights
 from disentangle.training.gan.task import GANTask
-from disentangle.training.launcher import check_divided_run, check_launcher, divide_on_cpus
+from disentangle.training.launcher import build_accelerator
 from disentangle.training.learner import Terms
 from disentangle.training.logs import MetricsLog, drop_lines_after, read_lines
-from disentangle.training.memory import keep_freed_memory
 from disentangle.training.recognition.task import RecognitionTask
 from disentangle.training.resuming import (
     check_architecture,
@@ -275,59 +272,3 @@ class Session:
             return False
         flag = torch.tensor(len(noted), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum").item())
-
-
-def build_accelerator(run: RunConfig) -> Accelerator:
-    """Accelerate, set up from the run and from what `accelerate launch` says.
-
-    Raises:
-        ValueError: If it says something that cannot work.
-    """
-    check_launcher()
-    keep_freed_memory()
-    if run.training.cpu_threads:
-        torch.set_num_threads(run.training.cpu_threads)
-    folder = RunFolder(run.output).path
-    accelerator = Accelerator(
-        # Apple's GPUs have no float64, in which the orthogonality techniques work.
-        cpu=torch.backends.mps.is_available(),
-        mixed_precision=run.training.mixed_precision,
-        gradient_accumulation_steps=run.training.accumulation,
-        log_with="tensorboard",
-        project_config=ProjectConfiguration(str(folder), logging_dir=str(folder)),
-    )
-    if (parts := accelerator.gradient_accumulation_steps) != run.training.accumulation:
-        raise ValueError(
-            f"accelerate launch asks for {parts} accumulation steps and the run for "
-            f"{run.training.accumulation}: choose training.accumulation"
-        )
-    divide_on_cpus(accelerator)
-    check_divided_run(run, accelerator)
-    return accelerator
-
-
-def share_batch(run: RunConfig, size: int, accelerator: Accelerator) -> range:
-    """The places of this process's images in the joint batch.
-
-    Raises:
-        ValueError: If the batch is larger than the data set, or cannot be divided equally.
-    """
-    joint, accumulation = run.training.batch_size, run.training.accumulation
-    if joint > size:
-        raise ValueError(f"training.batch_size is {joint}, but the data set has {size} images only")
-    processes = accelerator.num_processes
-    if joint % (processes * accumulation):
-        raise ValueError(
-            f"training.batch_size must be a multiple of {processes} processes × {accumulation} "
-            f"accumulation steps, got {joint}"
-        )
-    share = joint // processes
-    return range(joint)[accelerator.process_index * share :][:share]
-
-
-def build_average(model: nn.Module, run: RunConfig) -> RunningAverage | None:
-    """The running average of the weights and buffers, or `None` if the run keeps none."""
-    half_life = run.training.ema_half_life
-    if not half_life:
-        return None
-    return RunningAverage(model, decay=0.5 ** (run.training.batch_size / half_life))
