@@ -52,6 +52,8 @@ def gather_spreads(
 ) -> dict[str, dict[str, Spread]]:
     """By the name of the score and the label of the experiment.
 
+    Further values that no run has are left out, such as the deviation over a single seed.
+
     Args:
         groups: The runs of each experiment.
         metrics: Names and groups of metrics with commas between them; all if it is None.
@@ -78,6 +80,7 @@ def gather_spreads(
     return {
         name: {label: merge_values(found) for label, found in values[name].items()}
         for name in ordered
+        if ", " not in name or not all(np.isnan(found).all() for found in values[name].values())
     }
 
 

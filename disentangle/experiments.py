@@ -11,6 +11,7 @@ from disentangle.training.run_folder import RunFolder
 
 CHANCE = {"seed", "output"}  # in which two runs of the same experiment may differ
 MOST_OPTIONS = 2  # by which experiments are named
+NAMES = {"task", "model.name", "data.name"}  # another one comes with many other options
 
 
 class HasConfig(Protocol):
@@ -33,8 +34,8 @@ def group_by_experiment(
 ) -> dict[str, list[Run]]:
     """Runs of the same experiment, by its techniques and, if these do not tell, what else differs.
 
-    Experiments with the same techniques are told by the options in which they differ, if these are
-    few and short enough to tell them, and else by the name of a run.
+    Experiments with the same techniques are told by the options in which they differ, or of many by
+    the names of task, model and data; if that does not tell them, by the name of a run.
 
     Args:
         runs: In any order.
@@ -65,9 +66,11 @@ def _choose_options(config: Mapping[str, Any]) -> dict[str, str]:
 def _describe(
     techniques: str, own: Mapping[str, str], alike: Sequence[Mapping[str, str]]
 ) -> str | None:
-    """An experiment among those with its techniques; None if more than a few options differ."""
+    """An experiment among those with its techniques; None if too many options differ."""
     differing = sorted(find_differing(alike))
     if len(differing) > MOST_OPTIONS:
+        differing = [name for name in differing if name in NAMES]
+    if len(alike) > 1 and not differing:
         return None
     values = [f"{cut(_quote(name))} {cut(_quote(own.get(name, '-')))}" for name in differing]
     return ", ".join([techniques, *values])

@@ -181,6 +181,17 @@ def test_what_others_wrote_cannot_move_the_cursor(tmp_path, capsys, kind):
     assert not [line for line in printed.splitlines() if line.startswith("line2")]
 
 
+def test_experiments_of_which_much_differs_are_told_apart_by_what_they_train(tmp_path, capsys):
+    objective = {"kind": "beta", "beta": 4, "likelihood": "bernoulli"}
+    folders = [
+        make_run(tmp_path / "a", {"mig": 0.5}, model={"name": "eigengan"}),
+        make_run(tmp_path / "b", {"mig": 0.5}, model={"name": "vae"}, objective=objective),
+    ]
+    compare.main(folders)
+    header = "no technique, model.name eigengan  no technique, model.name vae"
+    assert header in capsys.readouterr().out
+
+
 def test_a_score_that_some_runs_lack_says_how_many_have_it(tmp_path, capsys):
     more = make_run(tmp_path / "d", {"mig": 0.5, "irs": 0.25}, seed=2)
     less = make_run(tmp_path / "e", {"mig": 0.5}, seed=3)
@@ -273,7 +284,11 @@ def test_a_further_value_that_is_infinite(tmp_path, capsys):
     compare.main([run])
     out = capsys.readouterr().out
     assert "infomec, infoe  -inf" in out
-    assert "infomec, infoc  undefined" in out
+    assert "infoc" not in out  # no run has it
+    other = make_run(tmp_path / "other", {"infomec": 0.75}, orthogonality=["nog"])
+    change(other, "infomec", details={"infoe": 0.5, "infoc": 0.25})
+    compare.main([run, other])
+    assert "infomec, infoc  undefined" in capsys.readouterr().out
 
 
 def test_bad_input(runs, tmp_path, complaint):

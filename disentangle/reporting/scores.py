@@ -1,7 +1,5 @@
 """The scores of the runs of a report, over seeds, and how they were computed."""
 
-import math
-
 from disentangle.comparison import gather_spreads, line_up, list_notes
 from disentangle.reporting.document import Block, Points, Section, Table, Text
 from disentangle.reporting.runs import Groups
@@ -17,11 +15,7 @@ def list_scores(groups: Groups) -> Section:
     missing = [run.name for runs in groups.values() for run in runs if not run.scored.scores]
     if len(missing) == len(every):
         return Section(TITLE, [Text("No run has been evaluated: disentangle evaluate does so.")])
-    spreads = {
-        name: by_label
-        for name, by_label in gather_spreads(scored).items()
-        if ", " not in name or any(not math.isnan(spread.mean) for spread in by_label.values())
-    }  # without further values that no run has, such as the deviation over a single seed
+    spreads = gather_spreads(scored)
     blocks: list[Block] = [Table(*line_up(scored, spreads))]
     if len(every) > len(groups):
         blocks.insert(0, Text("Mean ± standard deviation over the runs of an experiment."))
