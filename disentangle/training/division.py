@@ -29,6 +29,17 @@ def whole_model(network: nn.Module) -> nn.Module:
     return model.to(next(iter(weights.values())).device).train(network.training)
 
 
+def gather_parameters(network: nn.Module) -> None:
+    """Makes the parameters of a network that is divided whole, until the next backward pass.
+
+    For what runs parts of it: FSDP2 does so where `forward` is called, and only there.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    if isinstance(network, FSDPModule):
+        network.unshard()
+
+
 @contextmanager
 def keep_gathered(network: nn.Module) -> Iterator[None]:
     """Keeps the parameters of a network that is divided whole after a backward pass in the block.

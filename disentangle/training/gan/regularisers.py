@@ -13,6 +13,7 @@ from torch import Tensor
 from disentangle.config import GANObjective, RunConfig
 from disentangle.models import VariationRecogniser
 from disentangle.training.batches import Batch
+from disentangle.training.division import gather_parameters
 from disentangle.training.gan.directional_derivatives import rademacher_directions
 from disentangle.training.gan.held_weights import hold_weights
 from disentangle.training.gan.hessian_penalty import hessian_penalty
@@ -66,6 +67,7 @@ class DerivativeRegulariser(Regulariser):
     def loss(self, part: Batch, z: Tensor, images: Tensor) -> Tensor:
         """The penalty of decoding around the latents."""
         numbers = part.uniform(Purpose.DIRECTION, self.count * len(self.axes))
+        gather_parameters(self.generator)
         with hold_weights(self.generator):
             return self.penalty(self.decode, z, rademacher_directions(numbers, self.axes))
 
