@@ -4,7 +4,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from disentangle.training.checkpoints import find_checkpoint, read_step, save_checkpoint
+from disentangle.training.checkpoints import (
+    drop_checkpoints_after,
+    find_checkpoint,
+    read_step,
+    save_checkpoint,
+)
 
 
 @pytest.fixture
@@ -58,6 +63,17 @@ def test_a_failing_write_leaves_the_older_one(accelerator, tmp_path, monkeypatch
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(accelerator, tmp_path, 2, keep=1)
     assert find_checkpoint(tmp_path, "latest") == tmp_path / "step-1"
+
+
+def test_a_checkpoint_is_never_left_half_removed(accelerator, tmp_path, monkeypatch):
+    save_checkpoint(accelerator, tmp_path, 5, keep=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda folder, **how: how or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            save_checkpoint(accelerator, tmp_path, 10, keep=1)
+    assert steps(tmp_path) == [".step-5.tmp", "step-10"]
+    drop_checkpoints_after(tmp_path, 10)
+    assert steps(tmp_path) == ["step-10"]
 
 
 def test_what_else_fails_is_not_the_disk_s(accelerator, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from disentangle.training.files import filling, flush, naming_place
+from disentangle.training.files import filling, flush, naming_place, temporary_of
 from disentangle.training.run_folder import read_step as read_step_file
 
 MANIFEST = "manifest.json"
@@ -29,7 +29,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int
     Raises:
         OSError: If it cannot be written; the older ones are still there.
     """
-    temporary = folder / f".step-{step}.tmp"
+    temporary = temporary_of(folder / f"step-{step}")
     leads = accelerator.is_main_process
     with filling(temporary) if leads else nullcontext():
         accelerator.wait_for_everyone()
@@ -120,11 +120,13 @@ def drop_checkpoints_after(folder: Path, step: int) -> None:
 
 
 def _remove(checkpoint: Path) -> None:
-    """Removes a checkpoint; of one that is linked to, the link."""
+    """Removes a checkpoint at once, not file by file; of one that is linked to, the link."""
     if checkpoint.is_symlink():
         checkpoint.unlink()
-    else:
-        shutil.rmtree(checkpoint)
+        return
+    temporary = temporary_of(checkpoint)
+    checkpoint.rename(temporary)
+    shutil.rmtree(temporary)
 
 
 def read_step(checkpoint: Path) -> int:
