@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from diffusers import ModelMixin
@@ -11,14 +11,17 @@ from torch import nn
 from disentangle.orthogonality.sharding import gather
 
 
+def _is_divided(network: nn.Module) -> TypeGuard[Any]:
+    # `torch.distributed.fsdp` takes long to import: only who divides a network needs it.
+    return hasattr(network, "set_reshard_after_backward")
+
+
 def whole_model(network: nn.Module) -> nn.Module:
     """A whole copy of a network that is divided; one that is not divided itself.
 
     Every process must take part, and has the copy.
     """
-    from torch.distributed.fsdp import FSDPModule
-
-    if not isinstance(network, FSDPModule):
+    if not _is_divided(network):
         return network
     # FSDP2 puts a class of its own before that of the network.
     kind = cast(type[ModelMixin], type(network).__mro__[2])
@@ -34,9 +37,7 @@ def gather_parameters(network: nn.Module) -> None:
 
     For what runs parts of it: FSDP2 does so where `forward` is called, and only there.
     """
-    from torch.distributed.fsdp import FSDPModule
-
-    if isinstance(network, FSDPModule):
+    if _is_divided(network):
         network.unshard()
 
 
@@ -46,9 +47,7 @@ def keep_gathered(network: nn.Module) -> Iterator[None]:
 
     For a derivative that is differentiated again: FSDP2 would free them after the first.
     """
-    from torch.distributed.fsdp import FSDPModule
-
-    if not isinstance(network, FSDPModule):
+    if not _is_divided(network):
         yield
         return
     network.set_reshard_after_backward(False)
