@@ -2,6 +2,10 @@
 
 import os
 
+# Before PyTorch is imported, and for the processes that tests start: several processes on few cores
+# take many times longer with several threads each, which wait for each other and spin.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
@@ -21,13 +25,6 @@ settings.register_profile(
     "thorough", settings.get_profile("quick"), max_examples=2000, derandomize=False, print_blob=True
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread_per_worker():
-    """Several test processes on few cores are slower with several threads each."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -338,7 +338,6 @@ def check_refusal(status: int, reason: str) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     scenario, folder = sys.argv[1:3]
     os.chdir(folder)
     globals()[scenario](*(int(a) if a.isdigit() else a for a in sys.argv[3:]))

@@ -196,7 +196,6 @@ def complaints():
 
 def work(rank, folder):
     """What one of the processes does."""
-    torch.set_num_threads(1)
     store = f"file://{folder}/store"
     distributed.init_process_group("gloo", store, rank=rank, world_size=PROCESSES)
     results = {

@@ -1,6 +1,5 @@
 """Runs that are killed, or whose disk fails: see `killed_runs.py`."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,6 @@ def play(folder, scenario, *arguments):
     """Plays a scenario in a process of its own, which forks."""
     done = subprocess.run(
         [sys.executable, SCRIPT, scenario, folder, *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )

@@ -153,7 +153,6 @@ def train(options, folder, **how):
 
 def work(rank, folder):
     """What one of the processes does."""
-    torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(PROCESSES)}
     # Accelerate asks for an address, but takes the process group that there is.
     os.environ |= {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "none", "MASTER_PORT": "0"}
@@ -288,7 +287,7 @@ LAUNCH = [
     *("--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"),
     *("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "disentangle.train"),
 ]
-ON_CPU = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+ON_CPU = os.environ | {"ACCELERATE_USE_CPU": "true"}
 
 
 def children(pid):

@@ -45,7 +45,6 @@ def pass_through(network, wrapped, images, scale):
 
 
 def work(rank, folder):
-    torch.set_num_threads(1)
     store = f"file://{folder}/store"
     distributed.init_process_group("gloo", store, rank=rank, world_size=PROCESSES)
     results = {}
