@@ -59,10 +59,11 @@ def tiny_gan(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    """Accelerate keeps its state for the life of a process, and some of it in the environment."""
-    environment = dict(os.environ)
+def _fresh_process():
+    """A run sets the threads of its process; Accelerate keeps state, also in the environment."""
+    environment, threads = dict(os.environ), torch.get_num_threads()
     yield
+    torch.set_num_threads(threads)
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)

@@ -28,6 +28,7 @@ from disentangle.scoring.progress import Progress
 from disentangle.scoring.registry import METRICS, choose_metrics
 from disentangle.scoring.report import merge_report, read_report, write_report
 from disentangle.scoring.run_subject import RunSubject
+from tests.launching import ON_CPU, on_two_processes
 
 SMALL = ["--points", "300", "--test_points", "150", "--activeness.latents", "4"]
 FEW = [
@@ -752,16 +753,11 @@ def test_two_processes_score_as_one(run):
     names = "mig,sap,factor_vae_score,activeness,frechet_inception_distance,perceptual_path_length"
     names += ",variation_predictability"
     arguments = [str(run), *FEW, *FEATURES, *PATHS, *PAIRS, "--metrics", names]
-    alone = [sys.executable, "-m", "disentangle.evaluate"]
-    launch = "accelerate.commands.accelerate_cli launch --multi_gpu --num_processes 2"
-    launch += " --num_machines 1 --mixed_precision no --dynamo_backend no -m disentangle.evaluate"
-    together = [sys.executable, "-m", *launch.split()]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
+    alone = [sys.executable, "-m", "disentangle.evaluate", *arguments]
+    together = on_two_processes("disentangle.evaluate", *arguments)
     found, printed = [], []
     for command in (alone, together):
-        process = subprocess.run(
-            [*command, *arguments], check=True, env=environment, capture_output=True, text=True
-        )
+        process = subprocess.run(command, check=True, env=ON_CPU, capture_output=True, text=True)
         lines = [line.split()[0] for line in process.stdout.splitlines() if line]
         printed.append([word for word in lines if word != "[Gloo]"])  # of older versions of torch
         found.append({name: (s["score"], s["details"]) for name, s in scores_of(run).items()})

@@ -22,6 +22,7 @@ from disentangle.training import loop
 from disentangle.training.launcher import build_accelerator
 from disentangle.training.logs import MetricsLog, read_lines
 from disentangle.training.loop import Session
+from tests.launching import ON_CPU, on_two_processes
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -386,12 +387,9 @@ def test_corrupt_images_are_named_or_counted(tiny_vae, tmp_path, capsys, complai
 def test_two_processes_train_as_one(options, tmp_path):
     """The joint batch, its order, latents, noise and R1 steps are those of one process."""
     alone = lines(train([*options, "--output", str(tmp_path / "alone")]))
-    command = "accelerate launch --multi_gpu --num_processes 2 --num_machines 1"
-    command += " --mixed_precision no --dynamo_backend no -m disentangle.train"
     together = [*options, "--output", str(tmp_path / "together")]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
-    launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command.split()[1:]]
-    subprocess.run([*launcher, *together], check=True, env=environment, capture_output=True)
+    command = on_two_processes("disentangle.train", *together)
+    subprocess.run(command, check=True, env=ON_CPU, capture_output=True)
     # Adam makes a whole step of a gradient that is rounding noise, so weights differ more than
     # losses do; `images_per_second` is no result.
     for one, two in zip(alone, lines(tmp_path / "together"), strict=True):

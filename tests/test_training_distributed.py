@@ -6,7 +6,6 @@ Under DistributedDataParallel, and under FSDP2, which divides the parameters ove
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +31,7 @@ from disentangle.training.recognition import classify as classify_module
 from disentangle.training.recognition.classify import classify
 from disentangle.training.resuming import check_division
 from disentangle.training.vae import task as vae_module
+from tests.launching import ON_CPU, on_two_processes
 
 pytestmark = pytest.mark.slow
 
@@ -282,14 +282,6 @@ def test_validation_images_that_processes_cannot_share_equally(results):
 # How runs end
 
 
-LAUNCH = [
-    *(sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu"),
-    *("--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"),
-    *("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "disentangle.train"),
-]
-ON_CPU = os.environ | {"ACCELERATE_USE_CPU": "true"}
-
-
 def children(pid):
     """The processes that a process has started."""
     found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
@@ -298,7 +290,11 @@ def children(pid):
 
 def launch(options):
     return subprocess.Popen(
-        [*LAUNCH, *options], env=ON_CPU, stderr=subprocess.PIPE, text=True, start_new_session=True
+        on_two_processes("disentangle.train", *options),
+        env=ON_CPU,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -453,7 +449,8 @@ def test_configurations_of_accelerate(file, machines, processes):
 
 
 def test_the_configuration_of_fsdp_is_one_that_works(monkeypatch):
-    command = ["--config_file", "configs/accelerate/fsdp.yaml", "-m", "disentangle.train"]
+    command = ["--config_file", "configs/accelerate/fsdp.yaml", "--main_process_port", "0"]
+    command += ["-m", "disentangle.train"]
     arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(command))
     for name, value in prepare_multi_gpu_env(arguments).items():
         if name.startswith(("FSDP_", "ACCELERATE_USE_")):
