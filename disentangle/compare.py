@@ -1,6 +1,7 @@
 """`disentangle compare RUN…`: the scores of runs side by side, mean ± deviation over seeds."""
 
 import math
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,9 @@ def main(arguments: Sequence[str]) -> int:
         spreads = gather_spreads(groups, options.metrics)
     kind: Format = options.format
     make = list_records if kind == "csv" else line_up
-    print(format_table(*make(groups, spreads), kind, DIGITS))
+    # What is piped keeps its lines whole, for `grep` and the like.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(format_table(*make(groups, spreads), kind, DIGITS, width))
     notes = list_notes(runs, {name.partition(", ")[0] for name in spreads})
     if notes:
         stream = sys.stdout if kind == "text" else sys.stderr

@@ -19,12 +19,17 @@ LATEX_SPECIAL = {
     "−": "$-$",
     "–": "--",
 }
+GAP = "  "  # between columns
 LARGE = 1e9  # of which no digit after the point matters
 Cell = str | float | int | None
 
 
 def format_table(
-    header: Sequence[str], rows: Sequence[Sequence[Cell]], kind: Format = "text", digits: int = 4
+    header: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    kind: Format = "text",
+    digits: int = 4,
+    width: int | None = None,
 ) -> str:
     r"""A table with a header.
 
@@ -34,6 +39,8 @@ def format_table(
             cell.
         kind: What is written. CSV has its numbers in full.
         digits: After the decimal point of numbers that are not integers.
+        width: Of a terminal, in letters: text that is wider is broken into tables one below the
+            other, each with the first column. None breaks nothing.
 
     No cell moves a terminal's cursor or begins a line: text is as `show_plainly` has it.
 
@@ -42,6 +49,12 @@ def format_table(
         metric   score
         mig     0.2500
         sap     1.0000
+        >>> print(format_table(["metric", "NOG", "OLR"], [["mig", 0.25, 0.5]], width=16))
+        metric     NOG
+        mig     0.2500
+        <BLANKLINE>
+        metric     OLR
+        mig     0.5000
         >>> print(format_table(["a", "b"], [["x|y", 2]], "markdown"))
         | a | b |
         |---|---:|
@@ -67,7 +80,7 @@ def format_table(
     texts = [[format_cell(cell, digits) for cell in row] for row in [header, *rows]]
     if kind == "markdown":
         return _format_markdown(texts, right)
-    return _format_latex(texts, right) if kind == "latex" else _format_text(texts, right)
+    return _format_latex(texts, right) if kind == "latex" else _format_text(texts, right, width)
 
 
 def format_cell(cell: Cell, digits: int = 4) -> str:
@@ -87,16 +100,29 @@ def format_cell(cell: Cell, digits: int = 4) -> str:
     return f"{cell:.{digits}f}" if cell == 0 or abs(cell) >= 10**-digits else f"{cell:.1e}"
 
 
-def _format_text(texts: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    lines = (
-        "  ".join(
-            text.rjust(width) if at_right else text.ljust(width)
-            for text, width, at_right in zip(row, widths, right, strict=True)
-        )
-        for row in texts
-    )
-    return "\n".join(line.rstrip() for line in lines)
+def _format_text(texts: Sequence[Sequence[str]], right: Sequence[bool], width: int | None) -> str:
+    columns = []
+    for column, at_right in zip(zip(*texts, strict=True), right, strict=True):
+        most = max(map(len, column))
+        columns.append([text.rjust(most) if at_right else text.ljust(most) for text in column])
+    widths = [len(column[0]) for column in columns]
+    tables = []
+    for part in _break(widths, width):
+        lines = zip(*(columns[i] for i in part), strict=True)
+        tables.append("\n".join(GAP.join(line).rstrip() for line in lines))
+    return "\n\n".join(tables)
+
+
+def _break(widths: Sequence[int], most: int | None) -> list[list[int]]:
+    """The columns of each table; at least one beside the first, however wide."""
+    parts, wide = [[0]], widths[0]
+    for i in range(1, len(widths)):
+        wide += len(GAP) + widths[i]
+        if most is not None and wide > most and len(parts[-1]) > 1:
+            parts.append([0])
+            wide = widths[0] + len(GAP) + widths[i]
+        parts[-1].append(i)
+    return parts
 
 
 def _format_markdown(texts: Sequence[Sequence[str]], right: Sequence[bool]) -> str:

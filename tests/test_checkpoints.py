@@ -9,6 +9,7 @@ from disentangle.training.checkpoints import (
     find_checkpoint,
     read_step,
     save_checkpoint,
+    torn_checkpoints,
 )
 
 
@@ -33,14 +34,16 @@ def test_the_newest_are_kept(accelerator, tmp_path):
     assert find_checkpoint(tmp_path, "step-15") == find_checkpoint(tmp_path, "15")
 
 
-def test_a_torn_checkpoint_is_reported_and_passed_over(accelerator, tmp_path):
+def test_a_torn_checkpoint_is_passed_over(accelerator, tmp_path):
     save_checkpoint(accelerator, tmp_path, 1, keep=3)
     save_checkpoint(accelerator, tmp_path, 2, keep=3)
     weights = tmp_path / "step-2" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     (tmp_path / "step-3").mkdir()
-    with pytest.warns(UserWarning, match=r"step-[23] is not whole"):
-        assert find_checkpoint(tmp_path, "latest") == tmp_path / "step-1"
+    (tmp_path / ".step-4.tmp").mkdir()
+    assert find_checkpoint(tmp_path, "latest") == tmp_path / "step-1"
+    assert torn_checkpoints(tmp_path, 1) == [2, 3, 4]
+    assert torn_checkpoints(tmp_path, 3) == [4]
     with pytest.raises(ValueError, match="step-2 is not whole"):
         find_checkpoint(tmp_path, "step-2")
 

@@ -52,6 +52,19 @@ def test_runs_side_by_side(runs, capsys):
     )
 
 
+def test_columns_that_a_terminal_has_no_room_for(runs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    compare.main([*runs, "--metrics", "mig"])
+    assert capsys.readouterr().out == (
+        "metric  NOG (2 runs)\n"
+        "mig     0.2500 ± 0.2121\n"
+        "\n"
+        "metric  no technique\n"
+        "mig     0.8000\n"
+    )
+
+
 def test_a_run_that_is_given_twice_counts_once(runs, capsys):
     compare.main([runs[0], runs[0] + "/../a", runs[1]])
     assert "NOG (2 runs)" in capsys.readouterr().out

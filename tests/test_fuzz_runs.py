@@ -135,7 +135,6 @@ DAMAGES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:the checkpoint .* is not whole")
 @given(
     command=st.sampled_from(list(COMMANDS)),
     kind=st.sampled_from(list(DAMAGES)),
@@ -317,7 +316,6 @@ def test_scores_of_any_kind(tmp_path, data):
 
 
 @given(content=damaged(json.dumps({"step": 2, "sizes": {"a": 1}}).encode()))
-@pytest.mark.filterwarnings("ignore:the checkpoint .* is not whole")
 def test_damaged_manifests(tmp_path, content):
     folder = tmp_path / "step-2"
     folder.mkdir(exist_ok=True)

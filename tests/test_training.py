@@ -326,6 +326,14 @@ def test_what_a_resumed_run_does_otherwise_is_said(tiny_vae, tmp_path, capsys):
     assert expected in capsys.readouterr().out
 
 
+def test_a_torn_checkpoint_is_reported(tiny_vae, capsys):
+    run = train(tiny_vae)
+    (run / "checkpoints" / "step-6" / "manifest.json").unlink()
+    assert main([*tiny_vae, "--resume"]) == 0
+    assert "going on from step-3; not written whole: step-6" in capsys.readouterr().out
+    assert json.loads((run / "checkpoints" / "step-6" / "manifest.json").read_text())["step"] == 6
+
+
 def test_a_damaged_checkpoint(tiny_vae, complaint, tmp_path):
     damaged = train(tiny_vae) / "checkpoints" / "step-6" / "model.safetensors"
     damaged.write_bytes(b"x" * damaged.stat().st_size)

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -49,8 +48,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int
 def find_checkpoint(folder: Path, which: str) -> Path:
     """The checkpoint that `latest` or `step-N` names.
 
-    A checkpoint whose files are not those of its manifest is passed over with a warning by
-    `latest`.
+    `latest` passes over a checkpoint whose files are not those of its manifest.
 
     Raises:
         ValueError: If there is no such checkpoint, or it is not whole.
@@ -60,7 +58,6 @@ def find_checkpoint(folder: Path, which: str) -> Path:
         for step in steps:
             if is_whole(folder / f"step-{step}"):
                 return folder / f"step-{step}"
-            warnings.warn(f"the checkpoint {folder / f'step-{step}'} is not whole", stacklevel=2)
         raise ValueError(f"there is no whole checkpoint in {folder}")
     if (match := re.fullmatch(r"(?:step-)?(\d+)", which)) is None:
         raise ValueError(f"--resume takes 'latest' or 'step-N', got {which!r}")
@@ -111,6 +108,12 @@ def later_checkpoints(folder: Path, step: int) -> list[int]:
     return [s for s in later if is_whole(folder / f"step-{s}")]
 
 
+def torn_checkpoints(folder: Path, step: int) -> list[int]:
+    """The steps after a step whose checkpoints were not finished, or are damaged, in order."""
+    begun = {*_steps(folder), *_steps(folder, r"\.step-{}\.tmp")}
+    return sorted(s for s in begun if s > step and not is_whole(folder / f"step-{s}"))
+
+
 def drop_checkpoints_after(folder: Path, step: int) -> None:
     """Removes the checkpoints of steps that a resumed run will make again, and unfinished ones."""
     for unfinished in folder.glob(".step-*.tmp"):
@@ -159,6 +162,7 @@ def _publish(temporary: Path, checkpoint: Path) -> None:
     flush(checkpoint.parent)
 
 
-def _steps(folder: Path) -> list[int]:
+def _steps(folder: Path, pattern: str = "step-{}") -> list[int]:
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    return [int(match[1]) for name in names if (match := re.fullmatch(r"step-(0|[1-9]\d*)", name))]
+    pattern = pattern.format(r"(0|[1-9]\d*)")
+    return [int(match[1]) for name in names if (match := re.fullmatch(pattern, name))]

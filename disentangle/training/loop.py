@@ -23,6 +23,7 @@ from disentangle.training.checkpoints import (
     load_checkpoint,
     read_step,
     save_checkpoint,
+    torn_checkpoints,
 )
 from disentangle.training.collapse import CollapseWatch
 from disentangle.training.division import whole_model
@@ -82,8 +83,8 @@ class Session:
             check_future(run, checkpoint, overwrite=overwrite)
         self.data = run.build_data()
         self.accelerator = build_accelerator(run)
-        if checkpoint is not None and (changes := list_changes(run, self.folder)):
-            self.accelerator.print(f"going on with other options: {', '.join(changes)}")
+        if checkpoint is not None:
+            self._report_resumption(checkpoint)
         self._report_skipped()
         set_seed(run.seed)  # for the initial weights; every later draw has a stream of its own
         self.task = TASK_CLASSES[run.task](run, self.accelerator, self.data)
@@ -153,6 +154,15 @@ class Session:
             raise ValueError(
                 f"the checkpoint {checkpoint} cannot be gone on from: {error}"
             ) from error
+
+    def _report_resumption(self, checkpoint: Path) -> None:
+        """Says which checkpoints are of no use, and which options have changed."""
+        step = read_step(checkpoint)
+        if torn := torn_checkpoints(self.folder.checkpoints, step):
+            names = ", ".join(f"step-{number}" for number in torn)
+            self.accelerator.print(f"going on from step-{step}; not written whole: {names}")
+        if changes := list_changes(self.run, self.folder):
+            self.accelerator.print(f"going on with other options: {', '.join(changes)}")
 
     def _report_skipped(self) -> None:
         """Says how many images of a folder are left out because they cannot be read."""
