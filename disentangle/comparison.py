@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from disentangle.config import flatten
 from disentangle.scoring.registry import METRICS, choose_metrics
 from disentangle.scoring.summary import describe_protocol, split_values
 from disentangle.tables import Cell, format_cell
@@ -147,7 +148,16 @@ def list_notes(runs: Sequence[ScoredRun], names: set[str]) -> list[str]:
     steps = sorted({run.step for run in runs if run.step is not None})
     if len(steps) > 1:
         notes.append(f"training steps differ: {', '.join(map(str, steps))}")
-    return notes
+    return notes + _name_repeated(runs)
+
+
+def _name_repeated(runs: Sequence[ScoredRun]) -> list[str]:
+    """Notes on runs of the same seed, whose deviation says nothing of that over seeds."""
+    alike: dict[frozenset[tuple[str, str]], list[str]] = {}
+    for run in runs:
+        options = flatten({key: value for key, value in run.config.items() if key != "output"})
+        alike.setdefault(frozenset(options.items()), []).append(str(run.folder.path))
+    return [f"alike in seed, too: {', '.join(paths)}" for paths in alike.values() if paths[1:]]
 
 
 def _essence(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -222,6 +222,12 @@ def test_further_values_are_shown(tmp_path, capsys):
     assert "dci (fitted encoder), informativeness  0.5000" in out
 
 
+def test_runs_of_the_same_seed_are_named(tmp_path, capsys):
+    once, again = (make_run(tmp_path / name, {"mig": 0.5}, seed=3) for name in ("once", "again"))
+    compare.main([once, again, make_run(tmp_path / "other", {"mig": 0.4}, seed=4)])
+    assert capsys.readouterr().out.splitlines()[-1] == f"alike in seed, too: {once}, {again}"
+
+
 def test_what_does_not_compare_is_said(runs, tmp_path, capsys):
     change(runs[0], "mig", protocol={"bins": 10})
     change(runs[2], "mig", details={"caveat": "random features"})
