@@ -6,10 +6,12 @@ Scores go to the terminal as a table and, with all that is behind them, to `scor
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from diffusers import ModelMixin
 from jsonargparse import Namespace
 from tqdm import tqdm
 
@@ -17,7 +19,7 @@ from disentangle.commands import bad_input_exits, parse_arguments, pick_device, 
 from disentangle.config import RecognitionObjective
 from disentangle.data import ImageData
 from disentangle.experiments import group_by_experiment
-from disentangle.models import Encoder
+from disentangle.models import Encoder, RotatedGenerator, sefa_axes
 from disentangle.plain_text import show_plainly
 from disentangle.scoring.choice import choose, introduce, needs_data
 from disentangle.scoring.classifier_subject import ClassifierSubject
@@ -27,7 +29,7 @@ from disentangle.scoring.options import build_parser, read_draws, read_protocols
 from disentangle.scoring.points import identify_points, read_points
 from disentangle.scoring.processes import Processes, leads_its_machine, silence
 from disentangle.scoring.progress import Progress
-from disentangle.scoring.registry import choose_metrics
+from disentangle.scoring.registry import METRICS, choose_metrics
 from disentangle.scoring.rehearsal import check_fit, check_options
 from disentangle.scoring.report import FIT, read_report
 from disentangle.scoring.run_subject import RunSubject
@@ -98,6 +100,10 @@ def plan(
     if (options.codes is None) == (not options.run):
         raise ValueError("give run folders, or --codes FILE, and not both")
     names, named = choose_metrics(options.metrics)
+    if options.sefa:
+        names = choose_along_axes(names, named=named)
+    elif options.sefa_layer is not None:
+        raise ValueError("--sefa_layer has a meaning with --sefa only")
     if options.codes is not None:
         jobs = [plan_codes(options, draws, processes)]
     else:
@@ -115,10 +121,22 @@ def plan(
     return jobs
 
 
+def choose_along_axes(names: Sequence[str], *, named: bool) -> list[str]:
+    """Those of the metrics that move a generator along its axes, for which axes can be changed.
+
+    Raises:
+        ValueError: If there is none, or another that must be computed.
+    """
+    known = [name for name, metric in METRICS.items() if "axes" in metric.inputs.needs]
+    others = [name for name in names if name not in known]
+    if len(others) == len(names) or (named and others):
+        raise ValueError(f"--sefa goes with {' and '.join(known)}, not with {', '.join(others)}")
+    return [name for name in names if name in known]
+
+
 def plan_codes(options: Namespace, draws: Draws, processes: Processes) -> Job:
     """The job of scoring the codes of a file."""
-    if options.encoder == "fit":
-        raise ValueError("--encoder fit needs the run of a generator, not --codes")
+    _check_no_generator(options, "--codes")
     if (draws.points, draws.test_points) != (Draws.points, Draws.test_points):
         raise ValueError("--points and --test_points go with runs; --codes has all that are scored")
     progress = Progress(shown=processes.is_first)
@@ -166,24 +184,22 @@ def plan_runs(
         _check_writable(folder)
         old = read_report(folder.scores) if folder.scores.is_file() else None
         common: dict[str, Any] = {"draws": draws, "processes": processes, "device": device}
-        subject: Subject
         if folder.recognises:
-            if options.encoder == "fit":
-                raise ValueError(f"--encoder fit needs the run of a generator, not {path}")
-            subject = _test_classifier(folder, str(path), common)
+            subject = _judge_classifier(folder, str(path), options, common)
         else:
-            model, fits = folder.load_generator(), options.encoder == "fit"
-            needed = needs_data(names, encodes=fits or isinstance(model, Encoder))
-            data = _build_data(folder, data_sets) if needed else None
-            subject = RunSubject(str(path), model, data, fits_encoder=fits, **common)
+            load = partial(_build_data, folder, data_sets)
+            subject = _judge_generator(folder, str(path), options, names, load, common)
         job = Job(subject, step=folder.read_step(), folder=folder, old=old)
         planned.append(RunJob(folder, folder.read_config(), job))
     _introduce_runs(planned, across_settings=options.udr.across_settings)
     return [run.job for run in planned]
 
 
-def _test_classifier(folder: RunFolder, name: str, common: Mapping[str, Any]) -> Subject:
+def _judge_classifier(
+    folder: RunFolder, name: str, options: Namespace, common: Mapping[str, Any]
+) -> Subject:
     """The classifier of a run with the images that it is tested on."""
+    _check_no_generator(options, name)
     run = read_run(folder)
     assert isinstance(run.objective, RecognitionObjective)
     split = run.objective.test_split
@@ -191,6 +207,43 @@ def _test_classifier(folder: RunFolder, name: str, common: Mapping[str, Any]) ->
         raise ValueError(f"{name} has no images to be tested on: objective.test_split is none")
     data = run.build_data(split=split)
     return ClassifierSubject(name, folder.load_classifier(), data, split=split, **common)
+
+
+def _check_no_generator(options: Namespace, name: str) -> None:
+    """Whether nothing is asked for that only a generator has."""
+    for option, given in (("encoder fit", options.encoder == "fit"), ("sefa", options.sefa)):
+        if given:
+            raise ValueError(f"--{option} needs the run of a generator, not {name}")
+
+
+def _judge_generator(
+    folder: RunFolder,
+    name: str,
+    options: Namespace,
+    metrics: Sequence[str],
+    load_data: Callable[[], ImageData],
+    common: Mapping[str, Any],
+) -> Subject:
+    """The generator of a run, with its data set if the metrics look at it."""
+    model, fits = folder.load_generator(), options.encoder == "fit"
+    if options.sefa and fits:
+        raise ValueError("--encoder fit reads the model's own axes: leave out --sefa")
+    if options.sefa:
+        return RunSubject(name, _rotate(model, options.sefa_layer), None, **common)
+    needed = needs_data(metrics, encodes=fits or isinstance(model, Encoder))
+    data = load_data() if needed else None
+    return RunSubject(name, model, data, fits_encoder=fits, **common)
+
+
+def _rotate(model: ModelMixin, layer: str | None) -> RotatedGenerator:
+    """A generator in the coordinates that SeFa finds."""
+    try:
+        axes = sefa_axes(model, layer)
+    except ValueError as error:  # it names the arguments of the function
+        raise ValueError(
+            f"--sefa needs a layer that takes in all latents (--sefa_layer LAYER): {error}"
+        ) from error
+    return RotatedGenerator(model, axes)
 
 
 def _introduce_runs(runs: Sequence[RunJob], *, across_settings: bool) -> None:

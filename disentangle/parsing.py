@@ -194,6 +194,21 @@ def new_parser(command: str, description: str | None = None) -> ArgumentParser:
     )
 
 
+def add_sefa_arguments(parser: ArgumentParser) -> None:
+    """Adds `--sefa` and `--sefa_layer`, by which SeFa's axes take the place of a model's own."""
+    parser.add_argument(
+        "--sefa",
+        action="store_true",
+        help="Take the directions that SeFa finds in place of the model's own axes.",
+    )
+    parser.add_argument(
+        "--sefa_layer",
+        type=str,
+        metavar="LAYER",
+        help="That takes in the latents; default: the first such layer of the model.",
+    )
+
+
 def one_line(message: str, parser: ArgumentParser) -> str:
     """The parser's complaint without line breaks and type names, and what was perhaps meant."""
     message = " ".join(message.split())

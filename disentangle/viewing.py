@@ -15,6 +15,7 @@ from disentangle.data import scale_pixels
 from disentangle.data.images.decoding import Decoder
 from disentangle.models import Axis, Encoder, Generator, sefa_axes
 from disentangle.models.devices import device_of
+from disentangle.parsing import add_sefa_arguments
 from disentangle.training.run_folder import RunFolder
 from disentangle.traversal import invert, pick_axes, rank_axes
 
@@ -71,31 +72,17 @@ def add_view_arguments(parser: ArgumentParser, *, samples: int) -> None:
         "--range", type=float, default=2.0, help="Largest value, in standard deviations."
     )
     _add_start_arguments(parser, samples)
-    _add_sefa_arguments(parser)
-    parser.add_argument(
-        "--device",
-        type=str,
-        help="Default: a GPU if there is one; of --generator, where it is.",
-    )
-
-
-def _add_sefa_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--sefa",
-        action="store_true",
-        help="Along the directions that SeFa finds in place of the model's own axes.",
-    )
-    parser.add_argument(
-        "--sefa_layer",
-        type=str,
-        metavar="LAYER",
-        help="That takes in the latents; default: the first such layer of the model.",
-    )
+    add_sefa_arguments(parser)
     parser.add_argument(
         "--sefa_offset", type=int, help="Index of the layer's first latent, if it takes in a part."
     )
     parser.add_argument(
         "--sefa_count", type=int, help=f"Directions of SeFa; default: the first {SEFA_AXES}."
+    )
+    parser.add_argument(
+        "--device",
+        type=str,
+        help="Default: a GPU if there is one; of --generator, where it is.",
     )
 
 

@@ -5,6 +5,7 @@ from disentangle.models.latent_vae import LatentVAE, LatentVAEOutput
 from disentangle.models.loading import load_model
 from disentangle.models.protocol import Axis, Encoder, Generator
 from disentangle.models.resnet import ResNet
+from disentangle.models.rotated_generator import RotatedGenerator
 from disentangle.models.sefa import rotate_latents, sefa_axes, unrotate_latents
 from disentangle.models.simple_gan import SimpleGAN, SimpleGANDiscriminator
 from disentangle.models.subspace_vae import SubspaceVAE, VAEOutput
@@ -20,6 +21,7 @@ __all__ = [
     "LatentVAE",
     "LatentVAEOutput",
     "ResNet",
+    "RotatedGenerator",
     "SimpleGAN",
     "SimpleGANDiscriminator",
     "SubspaceVAE",

@@ -17,8 +17,8 @@ from torch.distributions import Normal, kl_divergence
 
 from disentangle import evaluate, train
 from disentangle.data import RenderedSprites, scale_pixels
-from disentangle.metrics import mig, udr
-from disentangle.models import Axis, load_model
+from disentangle.metrics import activeness, mig, udr
+from disentangle.models import Axis, load_model, sefa_axes, unrotate_latents
 from disentangle.models.subspace_vae import ConvEncoder
 from disentangle.scoring.draws import Draws
 from disentangle.scoring.failures import SharedError
@@ -100,6 +100,43 @@ def test_scores_are_those_of_the_functions(run):
     codes = model.encode(scale_pixels(data.render(factors))).detach()
     expected = mig(codes[:300], factors[:300], bins=10)
     assert scores_of(run)["mig"]["score"] == pytest.approx(expected.score, rel=1e-6)
+
+
+@pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
+def test_the_axes_of_sefa_are_judged_beside_the_model_s_own(run, capsys):
+    evaluate.main([str(run), *SMALL, "--metrics", "activeness"])
+    capsys.readouterr()
+    assert evaluate.main([str(run), *SMALL, "--sefa"]) == 0
+    printed = capsys.readouterr().out
+    assert "SeFa of decoder.subspaces.0, rank 1 (gain 1)" in printed
+    assert "not computed" not in printed
+    scores = scores_of(run)
+    assert list(scores) == ["activeness", "activeness (SeFa)"]
+    assert scores["activeness (SeFa)"]["protocol"]["axes"] == "SeFa of decoder.subspaces.0"
+    model = load_model(run / "model")
+    axes = sefa_axes(model)
+    y = model.sample_latents(4, torch.Generator().manual_seed(0))
+    directions = torch.stack([axis.direction for axis in axes])
+    expected = activeness(model.decode, unrotate_latents(y, axes), directions).per_axis
+    found = scores["activeness (SeFa)"]["details"]["per_axis"]
+    assert found == pytest.approx(expected.tolist(), rel=1e-4)
+    assert scores["activeness"]["details"]["per_axis"] != pytest.approx(found, rel=0.01)
+
+
+@pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
+def test_pairs_along_the_axes_of_sefa(run):
+    evaluate.main([str(run), *PAIRS, "--metrics", "variation_predictability", "--sefa"])
+    scores = scores_of(run)
+    (name,) = scores
+    assert name == "variation_predictability (SeFa)"
+    assert scores[name]["protocol"]["coordinates"] == list(range(10))
+
+
+@pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
+def test_an_eigengan_has_no_axes_of_sefa(run, complaint):
+    message = complaint(evaluate.main, [run, "--sefa"])
+    assert "--sefa needs a layer that takes in all latents" in message
+    assert "EigenGAN takes in its latents at several layers" in message
 
 
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
@@ -364,6 +401,11 @@ def test_what_was_computed_before_an_interruption_is_kept(run, monkeypatch):
         (["--points", "19"], "mig: at least 20 points are needed, got 19"),
         (["--seed", "-1"], "seed must be between 0 and 2**32 - 1, got -1"),
         (["--encoder", "fit", "--fit_encoder.steps", "0"], "fit_encoder: steps must be at least 1"),
+        (["--sefa", "--encoder", "fit"], "--encoder fit reads the model's own axes"),
+        (["--sefa", "--metrics", "mig"], "goes with activeness and variation_predictability, not"),
+        (["--sefa", "--metrics", "supervised"], "not with mig, sap, modularity, explicitness, irs"),
+        (["--sefa_layer", "x"], "--sefa_layer has a meaning with --sefa only"),
+        (["--sefa", "--sefa_layer", "x"], "no layer of kind Linear, ConvTranspose2d"),
         (["--output", "x"], "--output goes with --codes"),
         (["--codes", "x.npz"], "give run folders, or --codes FILE, and not both"),
         (["--features.images", "1"], "features.images must be at least 2, got 1"),

@@ -35,19 +35,19 @@ def write_heat_maps(folder: Path, subject: Subject, scores: Mapping[str, Any]) -
     Returns:
         The files.
     """
-    files = []
+    files, suffix = [], subject.suffixes.get("codes", "")
     for name, (title, places) in MAPS.items():
-        found = [(m, key) for m, key in places if m + subject.suffix in scores]
+        found = [(m, key) for m, key in places if m + suffix in scores]
         if not found:
             continue
         metric, key = found[0]
-        matrix = scores[metric + subject.suffix]["details"][key]
-        mark = "-fitted-encoder" if subject.suffix else ""
+        matrix = scores[metric + suffix]["details"][key]
+        mark = "-fitted-encoder" if suffix else ""
         file = folder / f"{name}{mark}.png"
         folder.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)  # it could be a link to anything
         means = ", histograms" if metric == "histogram_dci" else ""
-        file.write_bytes(_draw(matrix, subject, f"{title}{means}{subject.suffix}"))
+        file.write_bytes(_draw(matrix, subject, f"{title}{means}{suffix}"))
         files.append(file)
     return files
 

@@ -15,6 +15,7 @@ NEEDS = {
     "factors": "a data set with known factors",
     "test split": "the arrays test_codes and test_factors",
     "rendering": "a run whose data set renders any factors",
+    "axes": "the run of a generator",
     "generator": "the run of a generator",
     "images": "the run of a generator and its data set",
     "classifier": "a run of the task recognition",
@@ -86,7 +87,7 @@ PEERS = Inputs(
     },
 )
 AXES = Inputs(
-    ("generator",),
+    ("axes",),
     {
         "decode": lambda s: s.decode,
         "latents": lambda s: s.latents,
@@ -94,17 +95,18 @@ AXES = Inputs(
         "std": lambda s: s.stds,
         "batch_size": lambda s: BATCH,
     },
-    lambda s: {"latents": s.draws.latents},
+    lambda s: {"latents": s.draws.latents} | s.origin_of_axes,
     shared=True,
 )
 PAIRS = Inputs(
-    ("generator",),
+    ("axes",),
     {
         "decode": lambda s: s.decode,
         "sample": lambda s: s.sample,
         "decode_batch_size": lambda s: BATCH,
         "progress": lambda s: partial(s.progress.follow, unit="epoch"),
     },
+    lambda s: s.origin_of_axes,
     usual=lambda s: {"coordinates": s.coordinates},
     shared=True,
 )

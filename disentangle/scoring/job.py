@@ -113,8 +113,8 @@ class Job:
             result = metric.call(arguments, protocol, subject.draws.seed)
         details = asdict(result)
         del details["score"]
-        suffix = subject.suffix if "codes" in metric.inputs.needs else ""
-        self.scores[name + suffix] = self._describe(
+        suffixes = (subject.suffixes.get(need, "") for need in metric.inputs.needs)
+        self.scores["".join([name, *suffixes])] = self._describe(
             float(metric.pick(result, subject)),
             metric.inputs.protocol(subject) | protocol,
             time.perf_counter() - start,

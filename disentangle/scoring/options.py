@@ -6,7 +6,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from disentangle.metrics import fit_encoder
-from disentangle.parsing import new_parser
+from disentangle.parsing import add_sefa_arguments, new_parser
 from disentangle.scoring.draws import Draws
 from disentangle.scoring.feature_sets import FeatureOptions
 from disentangle.scoring.registry import GROUPS, METRICS
@@ -59,6 +59,7 @@ def _add_subjects(parser: ArgumentParser) -> None:
         "be scored against the factors, and reports how well it reads each latent.",
     )
     parser.add_function_arguments(fit_encoder, FIT, skip=ENCODER_ARGUMENTS)
+    add_sefa_arguments(parser)
 
 
 def _add_draws(parser: ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from disentangle.training.files import replace_text
 
 FIT = "fit_encoder"  # how the fit of an encoder is named among the scores
 FITTED = " (fitted encoder)"  # what it adds to the names of scores by that encoder
+ALONG_SEFA = " (SeFa)"  # and of scores of the axes that SeFa finds
 INFINITE = ("-Infinity", "Infinity")
 DEEPEST = 10  # levels of a report; details have two or three of their own
 # Of codes and factors, which pictures show: the metrics and how their details call them.

@@ -13,7 +13,7 @@ from torch import Tensor
 from disentangle.data import GroundTruthData, ImageData, scale_pixels
 from disentangle.metrics import Features, FittedEncoder, fit_encoder
 from disentangle.metrics.features import FeatureNetwork
-from disentangle.models import Encoder, LatentVAE, SubspaceVAE
+from disentangle.models import Encoder, LatentVAE, RotatedGenerator, SubspaceVAE
 from disentangle.scoring.draws import Draws
 from disentangle.scoring.encoding import EncodedImages
 from disentangle.scoring.feature_sets import load_distance, load_network
@@ -21,7 +21,7 @@ from disentangle.scoring.looking import SharedDistance, look_at
 from disentangle.scoring.points import Points, name_codes
 from disentangle.scoring.processes import DECODED, Processes
 from disentangle.scoring.progress import Progress
-from disentangle.scoring.report import FITTED
+from disentangle.scoring.report import ALONG_SEFA, FITTED
 from disentangle.scoring.subject import Subject
 from disentangle.training.vae.losses import gaussian_divergence
 
@@ -33,7 +33,7 @@ class RunSubject(Subject):
 
     Args:
         name: For tables and messages.
-        model: A generator, perhaps an encoder.
+        model: A generator, perhaps an encoder; a rotated one is judged by its axes only.
         data: The data set, if anything needs it.
         draws: How much is drawn.
         processes: Which encode and decode.
@@ -45,7 +45,7 @@ class RunSubject(Subject):
     def __init__(
         self,
         name: str,
-        model: ModelMixin,
+        model: ModelMixin | RotatedGenerator,
         data: ImageData | None,
         *,
         draws: Draws,
@@ -53,15 +53,19 @@ class RunSubject(Subject):
         device: torch.device,
         fits_encoder: bool = False,
     ) -> None:
-        self.name, self.model, self.draws = name, model, draws
+        self.name, self.draws = name, draws
+        self.model: Any = model
         self.data: Any = data
         self.processes, self.device, self.fits_encoder = processes, device, fits_encoder
         self.progress = Progress(shown=processes.is_first)
-        self.suffix = FITTED if fits_encoder else ""
+        self.suffixes = {"codes": FITTED} if fits_encoder else {}
         self.encoder: Callable[[Tensor], Tensor] | None = None
         self.peers: Sequence[Subject] = (self,)
-        self.offers = {"generator"}
-        if data is not None:
+        self.offers = {"axes", "generator"}
+        if isinstance(model, RotatedGenerator):
+            self.offers = {"axes"}
+            self.suffixes = {"axes": ALONG_SEFA}
+        elif data is not None:
             self.offers.add("images")
             if fits_encoder or isinstance(model, Encoder):
                 self.offers.add("codes")
@@ -194,6 +198,12 @@ class RunSubject(Subject):
     def directions(self) -> Tensor:
         """Unit vectors `(A, D)` of the model's axes."""
         return torch.stack([axis.direction for axis in self.model.axes]).to(self.device)
+
+    @property
+    def origin_of_axes(self) -> dict[str, str]:
+        """What a protocol says of axes that are not the model's own."""
+        rotated = isinstance(self.model, RotatedGenerator)
+        return {"axes": self.model.axes[0].group} if rotated else {}
 
     @property
     def coordinates(self) -> list[int] | None:

@@ -1,6 +1,6 @@
 """What is scored: codes that came from anywhere, or what has more to offer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from disentangle.scoring.draws import Draws
 from disentangle.scoring.points import Points
@@ -20,10 +20,11 @@ class Subject:
         offers: What a metric may ask of it, of the keys of `NEEDS` in `scoring.inputs`.
         peers: Subjects with the same points, itself included, for metrics of several runs.
         across_settings: Whether the peers may differ in more than their seed.
-        suffix: What distinguishes the names of its scores from those of the model's own encoder.
+        suffixes: What distinguishes the names of scores, by what these need, from those of the
+            model's own encoder and axes.
     """
 
-    suffix = ""
+    suffixes: Mapping[str, str] = {}
     across_settings = False
 
     def __init__(self, name: str, points: Points, draws: Draws, progress: Progress) -> None:

@@ -91,9 +91,10 @@ def list_notes(job: Job) -> list[str]:
 
 def format_axes(job: Job) -> str | None:
     """The activeness of each axis, with bars; None if it was not computed."""
-    if "activeness" not in job.scores or not isinstance(job.subject, RunSubject):
+    found = [entry for name, entry in job.scores.items() if name.startswith("activeness")]
+    if not found or not isinstance(job.subject, RunSubject):
         return None
-    per_axis = job.scores["activeness"]["details"]["per_axis"]
+    per_axis = found[0]["details"]["per_axis"]
     most = max(per_axis.max(), np.finfo(float).tiny)
     rows: list[list[Cell]] = [
         [f"{axis.group}, {axis.name}", float(value), "█" * round(BAR * value / most)]
