@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from disentangle.commands import bad_input_exits, parse_arguments
@@ -81,7 +82,9 @@ def tabulate(folders: Sequence[RunFolder], quantity: str, layers: Sequence[str])
 
 def read_meta_layers(folder: RunFolder) -> dict[str, float]:
     """What the SVD meta-layers of a run add to their covariances, by the layer's name."""
-    return getattr(read_run_config(folder).build_model(), "meta_layers", {})
+    run = read_run_config(folder)
+    with torch.device("meta"):  # others' configurations can ask for any amount of memory
+        return getattr(run.build_model(), "meta_layers", {})
 
 
 def build_parser() -> ArgumentParser:
