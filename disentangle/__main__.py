@@ -1,6 +1,9 @@
 """`disentangle data|train|evaluate|compare|traverse …`, the same as `python -m disentangle …`."""
 
 import importlib
+import io
+import os
+import signal
 import sys
 
 from disentangle import __version__
@@ -20,6 +23,25 @@ MODULES = {"data": "show_data"}  # `disentangle.data` is the package of the data
 
 
 def main() -> None:
+    """Runs a command; whoever interrupts it, or reads no further, need not see where it was."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            hand_over()
+        finally:
+            if sys.stdout is not None:  # as it is if it was closed
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # as of `| head -1`
+        # Or Python would try to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def hand_over() -> None:
     """Hands over to a command; imports it, and PyTorch with it, only then."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in COMMANDS:

@@ -23,6 +23,8 @@ def bad_input_exits(command: str) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # of who reads what is printed
+        raise
     except (ValueError, OSError, ModuleNotFoundError) as error:
         message = show_plainly(" ".join(str(error).split()))
         print(f"disentangle {command}: error: {message}", file=sys.stderr)

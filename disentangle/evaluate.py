@@ -69,6 +69,7 @@ def main(arguments: Sequence[str]) -> int:
             for job in jobs:
                 job.compute(protocols, processes, bar)
         report(jobs, options.format)
+    processes.leave()
     return int(any(job.failed for job in jobs))
 
 
@@ -104,6 +105,8 @@ def plan(
         names = choose_along_axes(names, named=named)
     elif options.sefa_layer is not None:
         raise ValueError("--sefa_layer has a meaning with --sefa only")
+    if options.output == "":  # as of a variable of the shell that is not set
+        raise ValueError("--output must name a folder, got ''")
     if options.codes is not None:
         jobs = [plan_codes(options, draws, processes)]
     else:

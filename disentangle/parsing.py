@@ -23,6 +23,11 @@ from disentangle.config import (
 from disentangle.config.yaml_files import read_yaml
 
 SECTIONS = {"data", "model", "discriminator", "objective", "optimizer", "training"}
+FILES = (
+    *(("data", key) for key in ("path", "picture", "unpacked")),
+    ("model", "autoencoder"),
+    ("objective", "pretrained"),
+)
 COMMAND_LINE_ONLY = {"config", "overwrite", "resume"}  # no part of a run
 
 
@@ -56,11 +61,12 @@ def parse_run(arguments: Sequence[str]) -> tuple[RunConfig, Namespace]:
         if not isinstance(values[section], dict):
             given = values[section]
             raise ValueError(f"{section} must be a mapping of options, got {given!r}")
-    # A saved run may be read from another folder.
-    files = ("data", "path"), ("model", "autoencoder"), ("objective", "pretrained")
-    for section, key in files:
-        if isinstance(values[section].get(key), str | Path):
-            values[section][key] = str(Path(values[section][key]).absolute())
+    for section, key in FILES:
+        if isinstance(file := values[section].get(key), str | Path):
+            if file == "":  # as of a variable of the shell that is not set: all that lies here
+                raise ValueError(f"{section}.{key} must name a file or folder, got ''")
+            # A saved run may be read from another folder.
+            values[section][key] = str(Path(file).absolute())
     for section, (_, cls) in sections.items():
         _check_values(cls, values[section], f"{section}.")
     for section, cls in (
@@ -179,6 +185,9 @@ def _build_parser(task: Task, sections: Mapping[str, tuple[str, type]]) -> Argum
         chosen_elsewhere = FROM_RUN if section == "model" else FROM_MODEL
         parser.add_class_arguments(cls, section, skip=chosen_elsewhere)
         parser.add_argument(f"--{section}.name", default=name, help=f"Which {section}.")
+    for action in parser._actions:
+        if action.dest in SECTIONS:  # the parser would offer to read it from a file of its own
+            action.help = SUPPRESS
     for key in FROM_RUN:  # known, so that `RunConfig` can say where it is chosen
         parser.add_argument(f"--model.{key}", default=SUPPRESS, help=SUPPRESS)
     return parser

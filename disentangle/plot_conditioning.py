@@ -71,7 +71,7 @@ def tabulate(folders: Sequence[RunFolder], quantity: str, layers: Sequence[str])
         for layer in layers:
             names = [measure_name(layer, quantity, measure) for measure in MEASURES]
             if last := next((line for line in reversed(lines) if names[0] in line), None):
-                values = [last[name] for name in names]
+                values = [last.get(name) for name in names]
                 rows.append([str(folder.path), layer, last["step"], *values])
     if quantity == "covariance":
         header.append("eps")
@@ -116,7 +116,8 @@ def read_run(folder: RunFolder, quantity: str, measure: str) -> ConditionedRun:
     if not layers:
         kinds = (split_measure_name(name) for name in chain.from_iterable(lines))
         recorded = sorted({kind[1] for kind in kinds if kind is not None})
-        there_is = ", ".join(recorded) or "none (training.conditioning_every may be 0)"
+        reason = "training.conditioning_every may be 0 or more than its steps"
+        there_is = ", ".join(recorded) or f"none ({reason})"
         raise ValueError(f"{folder.path} has no records of the {quantity}; of these: {there_is}")
     return ConditionedRun(folder, folder.read_config(), layers)
 

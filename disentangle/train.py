@@ -9,6 +9,7 @@ from disentangle.parsing import parse_run
 from disentangle.plain_text import show_plainly
 from disentangle.training.checkpoints import later_checkpoints
 from disentangle.training.loop import Session
+from disentangle.training.terminal import outlive_terminal
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -18,6 +19,11 @@ def main(arguments: Sequence[str]) -> int:
         The exit status: 0; 1 when a loss was no longer finite or a file could not be
         written or read; 128 + N when signal N ended the run.
     """
+    with outlive_terminal():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
     with bad_input_exits("train"):
         run, options = parse_run(arguments)
         session = Session(run, resume=options.resume, overwrite=options.overwrite)

@@ -121,6 +121,11 @@ def sefa_axes(
     D = _latent_dim(generator)
     name = _default_layer(generator) if first_layer is None else first_layer
     matrix = _read_matrix(generator, name).float().cpu()
+    if matrix.shape[1] > D:
+        raise ValueError(
+            f"first_layer must take in latents, of which there are {D}, got {name!r}, which takes "
+            f"in {matrix.shape[1]} numbers"
+        )
     part = f"{name!r} takes in {matrix.shape[1]} of {D} latents"
     if first_layer is None and matrix.shape[1] != D:
         raise ValueError(

@@ -155,6 +155,20 @@ def test_an_encoder():
         generator.encode(torch.rand(3, 3, 2, 2))
 
 
+def test_functions_may_change_what_they_are_given():
+    generator = adapt(
+        lambda z: z.mul_(0.1).view(-1, 1, 2, 2),
+        encode=lambda x: x.mul_(10).flatten(1),
+        latent_dim=4,
+    )
+    z = torch.randn(3, 4)
+    given, images = z.clone(), generator.decode(z)
+    kept = images.clone()
+    torch.testing.assert_close(generator.encode(images), given)
+    assert torch.equal(z, given)
+    assert torch.equal(images, kept)
+
+
 def test_other_axes():
     generator = adapt_tiny(tiny_network())
     turned = generator.with_axes(sefa_axes(generator, "network.0"))
@@ -196,6 +210,12 @@ def test_other_axes():
             {"uniform": (0, 1), "sample_latents": torch.randn},
             "uniform or sample_latents, got two priors",
         ),
+        (
+            tiny_network(),
+            {"sample_latents": lambda n, g: torch.ones(n, 4, dtype=torch.int64)},
+            r"floating-point latents, got torch\.int64",
+        ),
+        (lambda z: torch.zeros(2, 3, 0, 8), {}, r"images of shape .* got \(2, 3, 0, 8\)"),
         (lambda z: z / 0, {}, r"channels, got \(2, 4, 1, 1\)"),
         (lambda z: z[:, :1] * torch.nan, {}, "finite images, got NaN"),
         (lambda z: torch.zeros(1, 3, 8, 8), {}, r"shape \(2, C, H, W\) .* got \(1, 3, 8, 8\)"),

@@ -1,3 +1,6 @@
+import os
+import signal
+
 import pytest
 import torch
 
@@ -44,6 +47,37 @@ def test_batches_are_images_on_the_device(workers):
     assert set(batches[0].images.unique().tolist()) == {-1.0, 1.0}
     expected = data.__getitems__(list(source)[1]).float() / 127.5 - 1
     assert torch.equal(batches[1].images, expected)
+
+
+class Broken(RenderedSprites):
+    """A data set of which nothing can be read."""
+
+    def _images(self, indices):
+        raise OSError(f"cannot read image {indices[0]}")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_one_line_from_a_worker_too(workers):
+    broken = load_batches(
+        Broken(image_size=32), sampler(), device=torch.device("cpu"), workers=workers
+    )
+    with pytest.raises(OSError, match=r"^cannot read image \d$"):
+        next(broken)
+
+
+class Greedy(RenderedSprites):
+    """A data set for which there is not enough memory."""
+
+    def _images(self, indices):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed():
+    greedy = load_batches(Greedy(image_size=32), sampler(), device=torch.device("cpu"), workers=1)
+    with pytest.raises(
+        OSError, match=r"^a process that decodes images ended, for want of memory\?"
+    ):
+        next(greedy)
 
 
 def test_labels_go_with_their_images_and_their_parts():

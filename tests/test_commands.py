@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 
@@ -53,3 +55,29 @@ def test_a_command_is_handed_its_arguments(monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "disentangle evaluate: error: there is no run folder no/such/run\n"
     )
+
+
+def test_a_reader_that_reads_no_further():
+    reader, writer = os.pipe()
+    os.close(reader)
+    help_command = [sys.executable, "-m", "disentangle", "--help"]
+    done = subprocess.run(help_command, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_what_is_printed_where_letters_are_lacking():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    help_command = [sys.executable, "-m", "disentangle", "--help"]
+    printed = subprocess.run(help_command, env=environment, capture_output=True, check=True).stdout
+    assert printed.startswith(rb"usage: disentangle COMMAND \u2026 ")
+
+
+def test_an_interrupt_is_no_error_of_ours(monkeypatch, capsys):
+    monkeypatch.setattr("disentangle.evaluate.main", lambda arguments: signal.raise_signal(2))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(SystemExit) as exited:
+        run(monkeypatch, "evaluate", "run")
+    signal.signal(signal.SIGINT, before)
+    assert exited.value.code == 130
+    assert capsys.readouterr().err == ""

@@ -57,11 +57,7 @@ def test_columns_that_a_terminal_has_no_room_for(runs, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     compare.main([*runs, "--metrics", "mig"])
     assert capsys.readouterr().out == (
-        "metric  NOG (2 runs)\n"
-        "mig     0.2500 ± 0.2121\n"
-        "\n"
-        "metric  no technique\n"
-        "mig     0.8000\n"
+        "metric  NOG (2 runs)\nmig     0.2500 ± 0.2121\n\nmetric  no technique\nmig     0.8000\n"
     )
 
 

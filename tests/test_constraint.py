@@ -175,7 +175,10 @@ def test_bad_weights(constraint):
     with pytest.raises(ValueError, match=r"rank 0|zero or not finite"):
         constrain_weight(layer, "weight", constraint)
     assert not parametrize.is_parametrized(layer)
-    layer.reset_parameters()
+    layer.weight = nn.Parameter(torch.randn(4, 10, dtype=torch.complex64))
+    with pytest.raises(ValueError, match=r"'weight' must be floating point, got torch\.complex64"):
+        constrain_weight(layer, "weight", constraint)
+    layer = nn.Linear(10, 4)
     constrain_weight(layer, "weight", constraint)
     with pytest.raises(ValueError, match="'weight' of ParametrizedLinear is parametrized already"):
         constrain_weight(layer, "weight", constraint)

@@ -407,6 +407,7 @@ def test_what_was_computed_before_an_interruption_is_kept(run, monkeypatch):
         (["--sefa_layer", "x"], "--sefa_layer has a meaning with --sefa only"),
         (["--sefa", "--sefa_layer", "x"], "no layer of kind Linear, ConvTranspose2d"),
         (["--output", "x"], "--output goes with --codes"),
+        (["--output", ""], "--output must name a folder, got ''"),
         (["--codes", "x.npz"], "give run folders, or --codes FILE, and not both"),
         (["--features.images", "1"], "features.images must be at least 2, got 1"),
         (

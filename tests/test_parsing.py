@@ -83,6 +83,10 @@ def test_resume_takes_an_optional_checkpoint(options, resume):
         ([*VAE, "--objective.beta", "-1"], "objective.beta must not be negative, got -1"),
         ([*VAE, "--objective.r1_weight", "1"], "unrecognized arguments: --objective.r1_weight"),
         ([*VAE, "--discriminator.base_channels", "4"], "--discriminator.base_channels"),
+        (
+            [*VAE, "--data.name", "folder", "--data.path", ""],
+            "data.path must name a file or folder",
+        ),
         ([*VAE, "--seed", "-1"], "seed must be between 0 and 2**63 - 1, got -1"),
         ([*VAE, "--config", "nowhere.yaml"], "cannot read the configuration nowhere.yaml: No such"),
         ([*VAE, "extra"], "unrecognized arguments: extra"),
@@ -125,6 +129,7 @@ def test_help_shows_the_knobs_of_what_was_chosen():
     assert "Depths at which the code enters the decoder" in done.stdout
     assert "r1_weight" not in done.stdout
     assert "pre_svd_weight" not in done.stdout
+    assert "--model CONFIG" not in done.stdout  # a section is given by its options only
 
 
 @pytest.mark.parametrize(
@@ -138,6 +143,15 @@ def test_the_constraint_of_the_weights_comes_from_the_techniques(tmp_path, techn
     saved.write_text(run.dump())
     assert "pre_svd_weight" not in saved.read_text()
     assert parse_run(["--config", str(saved)])[0] == run
+
+
+def test_files_are_found_from_any_folder():
+    data = ["--data.name", "scream_dsprites", "--data.path", "d.npz", "--data.picture", "p.jpg"]
+    run, _ = parse_run([*VAE, "--model.image_channels", "3", *data])
+    assert (run.data["path"], run.data["picture"]) == (
+        str(Path("d.npz").absolute()),
+        f"{Path.cwd()}/p.jpg",
+    )
 
 
 def test_dumped_values_are_plain():

@@ -276,3 +276,12 @@ def test_a_corrupt_image_that_is_found_in_training(tiny, tmp_path, capsys):
     assert train_command.main([*tiny, *options, "--objective.validation", "0"]) == 1
     (line,) = re.findall("disentangle train: error: .*$", capsys.readouterr().err, re.MULTILINE)
     assert re.search(r"cannot decode .*3\.png", line)
+
+
+def test_images_that_others_are_held_out_of(tiny, tmp_path, complaint):
+    train(tiny)
+    manifest = tmp_path / "run" / "checkpoints" / "step-6" / "manifest.json"
+    facts = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(facts | {"images": facts["images"] + 1}))
+    message = complaint(train_command.main, [*tiny, "--resume", "--training.steps", "7"])
+    assert "the data set had 1438 images and has 1437 now, others of them held out" in message

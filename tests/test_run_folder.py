@@ -1,6 +1,9 @@
+import errno
+
 import pytest
 
 from disentangle.training.files import replace_files, replace_text
+from disentangle.training.holding import holding
 from disentangle.training.run_folder import RunFolder
 
 CONFIG = "{task: vae, model: {}, data: {}, output: run}"
@@ -124,3 +127,26 @@ def test_files_are_replaced_whole(tmp_path):
     replace_files(target, lambda folder: (folder / "a").write_text("new"))
     assert (target / "a").read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_in_which_another_process_trains(run, overwrite, monkeypatch):
+    monkeypatch.setattr("disentangle.training.run_folder.PATIENCE", 0.1)
+    with holding(run.path):
+        with pytest.raises(BlockingIOError, match=r"another process trains in .*run: wait"):
+            run.check_claim(resume=not overwrite, overwrite=overwrite)
+        with pytest.raises(BlockingIOError), holding(run.path):
+            pass
+    with holding(run.path, alone=False):  # several processes of one run look at it at once
+        run.check_claim(resume=not overwrite, overwrite=overwrite)
+    with holding(run.path):
+        pass
+
+
+def test_a_file_system_without_locks(run, monkeypatch):
+    def refuse(descriptor, kind):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with holding(run.path):
+        run.check_claim(resume=True, overwrite=False)

@@ -226,7 +226,7 @@ def test_bad_generators_are_refused():
         sefa_axes(linear(torch.eye(3), latent_dim=5), "layer")
     with pytest.raises(ValueError, match="3 of 5 latents: offset must be between 0 and 2, got -1"):
         sefa_axes(linear(torch.eye(3), latent_dim=5), "layer", offset=-1)
-    with pytest.raises(ValueError, match="3 of 2 latents"):
+    with pytest.raises(ValueError, match="there are 2, got 'layer', which takes in 3"):
         sefa_axes(linear(torch.eye(3), latent_dim=2), "layer")
     with pytest.raises(ValueError, match="Linear must have a latent_dim, got None"):
         sefa_axes(nn.Linear(2, 2), "weight")

@@ -73,6 +73,18 @@ def test_zero_does_not_lose_the_vector():
     assert torch.allclose(power_step(torch.zeros(4, 7), u), u)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e10, 1e30])
+def test_the_size_of_a_weight_does_not_matter(scale):
+    # float32 has neither the squares of these numbers nor, with 1e-30 and 1e30, their products.
+    M = torch.randn(4, 7)
+    tracker = LargestSingularValue(rows=4)
+    tracker.fit(scale * M)
+    for _ in range(20):
+        sigma = tracker(scale * M)
+    assert sigma.item() == pytest.approx(scale * norm(M), rel=1e-5)
+    assert tracker.u.norm().item() == pytest.approx(1, rel=1e-6)
+
+
 def test_the_length_of_the_vector_does_not_matter():
     M = torch.randn(4, 7)
     tracker = LargestSingularValue(rows=4).eval()

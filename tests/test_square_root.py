@@ -469,6 +469,14 @@ def test_roots_scale_with_their_matrix(root, method, scale):
 
 
 @roots
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_exact_roots_scale_beyond_the_squares_of_float64(root, scale):
+    A = make_covariance(5, 10.0)
+    power = 0.5 if root is matrix_sqrt else -0.5
+    assert relative_error(root(scale * A, "eigh"), scale**power * root(A, "eigh")) <= 1e-12
+
+
+@roots
 @methods
 def test_one_by_one(root, method):
     A = torch.tensor([[[4.0]], [[0.25]]])
@@ -592,6 +600,10 @@ def test_bad_input(root):
         root(torch.eye(2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"floating point, got torch\.complex64"):
         root(torch.eye(2, dtype=torch.complex64))
+    with pytest.raises(ValueError, match=r"dense tensor, got ndarray"):
+        root(eye.numpy())
+    with pytest.raises(ValueError, match=r"dense tensor, got torch\.sparse_coo"):
+        root(eye.to_sparse())
     with pytest.raises(ValueError, match="at least 1, got 0"):
         root(eye, "newton_schulz", iterations=0)
     with pytest.raises(ValueError, match="'newton_schulz', got method 'auto'"):

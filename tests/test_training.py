@@ -231,7 +231,7 @@ def test_bfloat16(options):
 
 
 @pytest.mark.parametrize(
-    ("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGTERM, 2)]
+    ("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGHUP, 2)]
 )
 def test_a_signal_to_the_process_group_checkpoints_and_leaves(tiny_vae, tmp_path, number, workers):
     command = [sys.executable, "-m", "disentangle.train", *tiny_vae, "--training.steps", "100000"]
@@ -389,6 +389,21 @@ def test_corrupt_images_are_named_or_counted(tiny_vae, tmp_path, capsys, complai
     train([*options, "--data.on_corrupt", "skip", "--training.flip", "true"])
     assert "1 of 9 images cannot be read and are left out, such as" in capsys.readouterr().out
     assert len(os.listdir(images)) == 9
+
+
+def test_images_that_came_or_went_are_counted(tiny_vae, tmp_path, capsys):
+    from PIL import Image
+
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(9):
+        Image.new("L", (40, 40), i * 20).save(images / f"{i}.png")
+    options = [*tiny_vae, "--data.name", "folder", "--data.path", str(images)]
+    train(options)
+    (images / "3.png").unlink()
+    train([*options, "--resume", "--training.steps", "7"])
+    line = "going on with other data: the data set had 9 images and has 8 now\n"
+    assert capsys.readouterr().out == line
 
 
 @pytest.mark.slow

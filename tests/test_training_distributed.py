@@ -431,6 +431,16 @@ def test_a_network_is_not_divided_over_one_process(monkeypatch):
         check_divided_run(run, accelerator)
 
 
+def test_processes_that_do_not_join_are_refused(monkeypatch, tmp_path, capsys):
+    """As without GPUs and without ACCELERATE_USE_CPU: each would write into the run folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    output = ["--output", str(tmp_path / "run")]
+    with pytest.raises(SystemExit, match="2"):
+        main([*COMMON, *VAE, *output])
+    assert "2 processes were started, but accelerate joins 1: set ACC" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("file", "machines", "processes"),
     [("one_gpu", 1, 1), ("eight_gpus", 1, 8), ("two_by_eight", 2, 16), ("fsdp", 1, 8)],

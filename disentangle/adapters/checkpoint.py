@@ -153,12 +153,13 @@ def _read(file: Path) -> Any:
                 "file from elsewhere could run anything. Save its state_dict() where you trust it"
             ) from error
         raise ValueError(
-            f"{file} must be a file of PyTorch or safetensors: {_shorten(str(error))}"
+            f"{file} must be a file of PyTorch or safetensors: {_shorten(error)}"
         ) from error
 
 
-def _shorten(reason: str) -> str:
-    """Without the advice of PyTorch, which is to let the file run code."""
+def _shorten(error: Exception) -> str:
+    """The reason without the advice of PyTorch, which is to let the file run code."""
+    reason = str(error) or type(error).__name__
     if reason.startswith("Weights only load failed"):
         return "it is damaged, or of another kind"
     return reason.partition("\n")[0]

@@ -95,6 +95,8 @@ class AdaptedGenerator(StandardNormalPrior, nn.Module):
             raise ValueError(
                 f"sample_latents must give latents of shape ({n}, {self.latent_dim}), got {got}"
             )
+        if not z.is_floating_point():
+            raise ValueError(f"sample_latents must give floating-point latents, got {z.dtype}")
         return z.cpu()
 
     def decode(self, z: Tensor) -> Tensor:
@@ -108,7 +110,8 @@ class AdaptedGenerator(StandardNormalPrior, nn.Module):
 
     def _call(self, z: Tensor) -> Any:
         """What the function returns for latents `(N, D)` of the toolkit's prior."""
-        u = z if self._uniform is None else normal_to_uniform(z, *self._uniform)
+        # A copy: a function may change what it is given, as `z /= z.norm()` does.
+        u = z.clone() if self._uniform is None else normal_to_uniform(z, *self._uniform)
         return self._functions[0](u.unflatten(1, self.latent_shape))  # (N, D) -> (N, …)
 
     @torch.no_grad()
@@ -142,7 +145,7 @@ class AdaptedAutoencoder(AdaptedGenerator):
 
     def encode(self, images: Tensor) -> Tensor:
         """The codes `(N, D)` of images `(N, C, H, W)` in `[-1, 1]`."""
-        codes = self._encode[0](images)
+        codes = self._encode[0](images.clone())  # which it may change
         if not isinstance(codes, Tensor) or codes.shape != (len(images), self.latent_dim):
             got = tuple(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
             raise ValueError(

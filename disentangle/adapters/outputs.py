@@ -90,7 +90,7 @@ def check_range(name: str, limits: Sequence[float]) -> None:
 def check_shape(images: Tensor, count: int) -> None:
     """Raises `ValueError` unless these are `count` floating-point images, grey or in colour."""
     shape = tuple(images.shape)
-    if images.ndim == 4 and len(images) == count and shape[1] in (1, 3):
+    if images.ndim == 4 and len(images) == count and shape[1] in (1, 3) and all(shape[1:]):
         if not images.is_floating_point():
             raise ValueError(f"decode must give floating-point images, got {images.dtype}")
         return

@@ -1,10 +1,14 @@
 """What the matrix functions accept."""
 
+import torch
 from torch import Tensor
 
 
 def check_matrix(name: str, matrix: Tensor) -> None:
-    """Raises `ValueError` unless `matrix` is `(…, m, n)` and floating point."""
+    """Raises `ValueError` unless `matrix` is a dense `(…, m, n)` and floating point."""
+    if not isinstance(matrix, Tensor) or matrix.layout != torch.strided:
+        kind = matrix.layout if isinstance(matrix, Tensor) else type(matrix).__name__
+        raise ValueError(f"{name} must be a dense tensor, got {kind}")
     if matrix.ndim < 2:
         shape = tuple(matrix.shape)
         raise ValueError(f"{name} must have at least 2 dimensions, (…, m, n), got shape {shape}")

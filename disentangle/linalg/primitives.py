@@ -53,6 +53,6 @@ def zero_level(lambdas: Tensor, dtype: torch.dtype) -> Tensor:
         lambdas: Eigenvalues `(…, n)`, found in float64.
         dtype: That of the matrix before it was converted to float64.
     """
-    rounding = torch.finfo(dtype).eps * torch.linalg.vector_norm(lambdas, dim=-1, keepdim=True)
+    rounding = torch.finfo(dtype).eps * frobenius_norm(lambdas[..., None, :])[..., 0]
     solver = lambdas.shape[-1] * torch.finfo(torch.float64).eps * lambdas.amax(-1, keepdim=True)
     return torch.maximum(rounding, solver)

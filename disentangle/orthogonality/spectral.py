@@ -46,6 +46,21 @@ def largest_singular_vector(matrix: Tensor) -> Tensor:
     return functional.normalize(u, dim=-2).squeeze(-1).to(matrix.dtype)
 
 
+def unit(vectors: Tensor, dim: int) -> Tensor:
+    """Vectors of length 1 in the directions of others of any length; zero for zero.
+
+    `functional.normalize` takes a length below 1e-12 for zero, and in float32 the square of one
+    beyond 1e19 is infinite.
+
+    Examples:
+        >>> unit(torch.tensor([[3e30, 4e30], [0.0, 1e-30]]), dim=1)
+        tensor([[0.6000, 0.8000],
+                [0.0000, 1.0000]])
+    """
+    largest = vectors.abs().amax(dim, keepdim=True)
+    return functional.normalize(vectors / torch.where(largest > 0, largest, 1.0), dim=dim)
+
+
 def power_step(matrix: Tensor, vector: Tensor) -> Tensor:
     """One power iteration `u ← M Mᵀ u / ‖M Mᵀ u‖`; `u` itself where that is zero.
 
@@ -61,10 +76,10 @@ def power_step(matrix: Tensor, vector: Tensor) -> Tensor:
         tensor([0.9487, 0.3162])
     """
     u = vector[..., None]
-    stepped = matrix @ (matrix.mT @ u)
+    stepped = matrix @ unit(matrix.mT @ u, dim=-2)
     # A weight that passes through zero must not take the vector with it.
-    kept = torch.where(torch.linalg.vector_norm(stepped, dim=-2, keepdim=True) > 0, stepped, u)
-    return functional.normalize(kept, dim=-2).squeeze(-1)
+    kept = torch.where(stepped.abs().amax(dim=-2, keepdim=True) > 0, stepped, u)
+    return unit(kept, dim=-2).squeeze(-1)
 
 
 class LargestSingularValue(nn.Module):
@@ -107,8 +122,10 @@ class LargestSingularValue(nn.Module):
             with torch.no_grad():
                 self.u.copy_(power_step(matrix, self.u.to(matrix.dtype)))
         # A new tensor: the next iteration, in place, may come before this one's backward.
-        u = functional.normalize(self.u.to(matrix.dtype), dim=0)
-        return torch.linalg.vector_norm(matrix.mT @ u)
+        v = matrix.mT @ unit(self.u.to(matrix.dtype), dim=0)
+        largest = v.detach().abs().amax()
+        scale = torch.where(largest > 0, largest, 1.0)  # squares of v could leave the range
+        return scale * torch.linalg.vector_norm(v / scale)
 
 
 class SpectralNorm(nn.Module):

@@ -12,6 +12,7 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from torch import Tensor
 
 from disentangle.scoring.failures import SharedError, describe_error
+from disentangle.training.launcher import check_joined
 
 # The first process may fit classifiers for hours while the others wait for its next images.
 PATIENCE = timedelta(days=2)
@@ -120,6 +121,12 @@ class Processes:
             raise SharedError(next(reason for reason in reasons if reason)) from failure
         return value
 
+    def leave(self) -> None:
+        """Ends the work together; a process that just stopped could take the others down."""
+        if self.count > 1:
+            PartialState().wait_for_everyone()
+            PartialState().destroy_process_group()
+
 
 def _join() -> PartialState:
     started = int(os.environ.get("WORLD_SIZE", 1))
@@ -128,11 +135,7 @@ def _join() -> PartialState:
         state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{started} processes were started, but cannot join: {error}") from error
-    if state.num_processes != started:
-        raise ValueError(
-            f"{started} processes were started, but accelerate joins {state.num_processes}: "
-            "set ACCELERATE_USE_CPU=true to score on several processes without GPUs"
-        )
+    check_joined(state.num_processes)
     return state
 
 

@@ -1,6 +1,6 @@
 """Which images a step trains on, and the random numbers that go with them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from disentangle.config import RunConfig
 from disentangle.data import ImageData, LabelledImages, scale_pixels
@@ -122,9 +122,12 @@ def load_batches(
         sampler: What each step reads.
         device: Where the images go; they travel as uint8.
         workers: Processes that decode; 0 decodes in this one.
+
+    Raises:
+        OSError: If images cannot be read, or a process that decodes them has ended.
     """
     loader = DataLoader(
-        data,
+        _Handing(data),
         batch_sampler=sampler,
         collate_fn=as_fetched,
         num_workers=workers,
@@ -132,10 +135,44 @@ def load_batches(
         worker_init_fn=begin_worker,
     )
     labels = torch.from_numpy(data.labels) if isinstance(data, LabelledImages) else None
-    for step, indices, pixels in zip(sampler.steps, sampler, loader, strict=True):
+    for step, indices, pixels in zip(sampler.steps, sampler, _read(loader), strict=True):
         images = scale_pixels(pixels.to(device, non_blocking=True))
         classes = None if labels is None else labels[indices].to(device, non_blocking=True)
         yield Batch(images, step, sampler.samples, sampler.seed, classes)
+
+
+class _Handing(Dataset[Any]):
+    """A data set that hands over an error as an item: PyTorch would make a traceback its message.
+
+    Args:
+        data: The data set.
+    """
+
+    def __init__(self, data: ImageData) -> None:
+        self.data = data
+
+    def __getitems__(self, indices: list[int]) -> Tensor | OSError:
+        """A batch of the data set, or why it cannot be read."""
+        try:
+            return self.data.__getitems__(indices)
+        except OSError as error:
+            return error
+
+
+def _read(loader: Iterable[Tensor | OSError]) -> Iterator[Tensor]:
+    """What a loader gives; an error that it hands over is raised."""
+    try:
+        for images in loader:
+            if isinstance(images, OSError):
+                raise images
+            yield images
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise OSError(
+            f"a process that decodes images ended, for want of memory? {reason}"
+        ) from error
 
 
 def as_fetched(images: Any) -> Any:

@@ -20,10 +20,13 @@ from disentangle.training.run_folder import read_step as read_step_file
 MANIFEST = "manifest.json"
 
 
-def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int) -> None:
+def save_checkpoint(
+    accelerator: Accelerator, folder: Path, step: int, keep: int, images: int | None = None
+) -> None:
     """Writes the checkpoint `folder/step-N` and removes all whole ones but the newest `keep`.
 
-    Every process takes part; the first one writes what they share.
+    Every process takes part; the first one writes what they share. How many images the data set
+    has is kept beside, for `read_images`.
 
     Raises:
         OSError: If it cannot be written; the older ones are still there.
@@ -36,7 +39,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int
             accelerator.save_state(str(temporary))
         accelerator.wait_for_everyone()
         if leads:
-            _seal(temporary, step)
+            _seal(temporary, {"step": step, "images": images})
     if leads:
         _publish(temporary, folder / f"step-{step}")
         whole = [s for s in sorted(_steps(folder)) if is_whole(folder / f"step-{s}")]
@@ -137,6 +140,12 @@ def read_step(checkpoint: Path) -> int:
     return read_step_file(checkpoint / MANIFEST)
 
 
+def read_images(checkpoint: Path) -> int | None:
+    """How many images the data set had when a checkpoint was written, if that is known."""
+    images = json.loads((checkpoint / MANIFEST).read_text()).get("images")
+    return images if isinstance(images, int) else None
+
+
 def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint holds every file of its manifest, in full length."""
     try:
@@ -147,11 +156,11 @@ def is_whole(checkpoint: Path) -> bool:
         return False
 
 
-def _seal(temporary: Path, step: int) -> None:
+def _seal(temporary: Path, facts: dict[str, int | None]) -> None:
     files = sorted(file for file in temporary.rglob("*") if file.is_file())
     sizes = {str(file.relative_to(temporary)): file.stat().st_size for file in files}
     manifest = temporary / MANIFEST
-    manifest.write_text(json.dumps({"step": step, "sizes": sizes}, indent=1))
+    manifest.write_text(json.dumps(facts | {"sizes": sizes}, indent=1))
     for file in [*files, manifest]:
         flush(file)
 

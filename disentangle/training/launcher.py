@@ -53,6 +53,7 @@ def build_accelerator(run: RunConfig) -> Accelerator:
         log_with="tensorboard",
         project_config=ProjectConfiguration(str(folder), logging_dir=str(folder)),
     )
+    check_joined(accelerator.num_processes)
     if (parts := accelerator.gradient_accumulation_steps) != run.training.accumulation:
         raise ValueError(
             f"accelerate launch asks for {parts} accumulation steps and the run for "
@@ -86,6 +87,20 @@ def check_launcher() -> None:
             if (value := os.environ.get(variable, default)).lower() != needed.lower():
                 option = variable.lower()
                 raise ValueError(f"{option} of accelerate launch must be {needed}, got {value}")
+
+
+def check_joined(joined: int) -> None:
+    """Whether as many processes work together as were started.
+
+    Raises:
+        ValueError: If they do not: each would take itself for the first, and write.
+    """
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if joined != started:
+        raise ValueError(
+            f"{started} processes were started, but accelerate joins {joined}: set "
+            "ACCELERATE_USE_CPU=true to work on several processes without GPUs"
+        )
 
 
 def divide_on_cpus(accelerator: Accelerator) -> None:

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ from disentangle.training.division import whole_model
 from disentangle.training.files import replace_text
 from disentangle.training.finite import check_weights
 from disentangle.training.gan.task import GANTask
+from disentangle.training.holding import holding
 from disentangle.training.launcher import build_accelerator
 from disentangle.training.learner import Terms
 from disentangle.training.logs import MetricsLog, drop_lines_after, read_lines
@@ -38,6 +39,7 @@ from disentangle.training.resuming import (
     check_architecture,
     check_division,
     check_future,
+    count_change,
     list_changes,
 )
 from disentangle.training.run_folder import RunFolder
@@ -105,7 +107,16 @@ class Session:
 
         Returns:
             The number of the signal, if one ended the run early.
+
+        Raises:
+            BlockingIOError: If another process trains in the folder.
         """
+        if self.accelerator.is_main_process:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+        with holding(self.folder.path) if self.accelerator.is_main_process else nullcontext():
+            return self._train()
+
+    def _train(self) -> int | None:
         training = self.run.training
         sampler = StepSampler(
             size=len(self.task.data),
@@ -161,6 +172,8 @@ class Session:
         if torn := torn_checkpoints(self.folder.checkpoints, step):
             names = ", ".join(f"step-{number}" for number in torn)
             self.accelerator.print(f"going on from step-{step}; not written whole: {names}")
+        if change := count_change(self.run, checkpoint, len(self.data)):
+            self.accelerator.print(change)
         if changes := list_changes(self.run, self.folder):
             self.accelerator.print(f"going on with other options: {', '.join(changes)}")
 
@@ -172,11 +185,10 @@ class Session:
             self.accelerator.print(line + show_plainly(str(skipped[0])))
 
     def _open_folder(self) -> None:
-        """Makes or clears the folder, or takes it back to the step that training goes on from."""
+        """Clears the folder, or takes it back to the step that training goes on from."""
         if self.accelerator.is_main_process:
             if self.step == 0:
                 self.folder.clear()
-            self.folder.path.mkdir(parents=True, exist_ok=True)
             replace_text(self.folder.config, self.run.dump())
             drop_lines_after(self.folder.metrics, self.step)
             drop_checkpoints_after(self.folder.checkpoints, self.step)
@@ -247,7 +259,11 @@ class Session:
         if save:
             self._write_models(models)
             save_checkpoint(
-                self.accelerator, self.folder.checkpoints, self.step, training.keep_checkpoints
+                self.accelerator,
+                self.folder.checkpoints,
+                self.step,
+                keep=training.keep_checkpoints,
+                images=len(self.data),
             )
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from accelerate.utils.constants import FSDP_MODEL_NAME
 from disentangle.config import RunConfig, find_differing, flatten
 from disentangle.orthogonality import WEIGHT_TECHNIQUES
 from disentangle.plain_text import cut, show_plainly
-from disentangle.training.checkpoints import later_checkpoints, read_step
+from disentangle.training.checkpoints import later_checkpoints, read_images, read_step
 from disentangle.training.launcher import divides_networks
 from disentangle.training.run_folder import RunFolder
 
@@ -70,6 +70,28 @@ def list_changes(run: RunConfig, folder: RunFolder) -> list[str]:
         for option in find_differing([then, now])
         if option in known
     ]
+
+
+def count_change(run: RunConfig, checkpoint: Path, images: int) -> str | None:
+    """What there is to say of a data set that has more or fewer images than it had.
+
+    The steps to come then go through them in another order, and see images again.
+
+    Args:
+        run: The run.
+        checkpoint: From which it goes on.
+        images: How many the data set has now.
+
+    Raises:
+        ValueError: If the run chooses images to validate on, which it may have been trained on.
+    """
+    then = read_images(checkpoint)
+    if then is None or then == images:
+        return None
+    change = f"the data set had {then} images and has {images} now"
+    if run.task == "recognition":
+        raise ValueError(f"{checkpoint} cannot be gone on from: {change}, others of them held out")
+    return f"going on with other data: {change}"
 
 
 def check_future(run: RunConfig, checkpoint: Path, *, overwrite: bool) -> None:

@@ -11,7 +11,9 @@ from diffusers import ModelMixin
 from disentangle.config.yaml_files import read_yaml
 from disentangle.models import load_model
 from disentangle.training.files import replace_files, temporary_of
+from disentangle.training.holding import holding
 
+PATIENCE = 5.0  # seconds; the workers of a run that was killed hold its folder until they end too
 STEP_FILE = "training.json"  # beside the weights of a model
 SECTIONS = ("model", "data", "discriminator", "objective", "optimizer", "training")
 MODELS = ("model", "ema", "best", "discriminator")
@@ -93,6 +95,7 @@ class RunFolder:
         Raises:
             ValueError: If something is here and it was not said what is to become of it, if nothing
                 is here and it was to be resumed, or if no folder can be made here.
+            BlockingIOError: If another process trains here.
         """
         try:
             self.read_config()
@@ -106,6 +109,8 @@ class RunFolder:
                 f"{self.path} already holds a run: add --resume to go on with it, --overwrite to "
                 "replace it, or choose another --output"
             )
+        with holding(self.path, alone=False, patience=PATIENCE):
+            pass
         if resume:
             self._check_kinds()
 

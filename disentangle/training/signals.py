@@ -6,10 +6,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @contextmanager
 def note_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM while inside; a second one of them acts as it always does.
+    """Collects signals to stop while inside; a second one of a kind acts as it always does.
+
+    SIGHUP, which a terminal sends when it goes, stays ignored where it is, as under `nohup`.
 
     Examples:
         >>> with note_signals() as noted:
@@ -18,9 +22,9 @@ def note_signals() -> Iterator[list[int]]:
         True
     """
     noted: list[int] = []
-    previous: dict[int, Any] = {
-        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    previous: dict[int, Any] = {number: signal.getsignal(number) for number in STOPPING}
+    if previous[signal.SIGHUP] == signal.SIG_IGN:
+        del previous[signal.SIGHUP]
 
     def note(number: int, frame: FrameType | None) -> None:
         noted.append(number)

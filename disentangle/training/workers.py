@@ -5,6 +5,8 @@ import signal
 from multiprocessing import connection, parent_process
 from threading import Thread
 
+from disentangle.training.signals import STOPPING
+
 
 def begin_worker(worker: int) -> None:
     """Has a worker of a `DataLoader` end with the process it works for, and with nothing else.
@@ -13,7 +15,7 @@ def begin_worker(worker: int) -> None:
     workers look every few seconds whether it is still there; but one that was born while it was
     killed takes the process that adopted it for it, and would go on forever.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,0 +1,42 @@
+"""The terminal that a run reports to, and may outlive."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
+from typing import Any, TextIO
+
+
+class Expendable:
+    """A stream of text that can be done without: what cannot be written to it is lost.
+
+    Args:
+        stream: Where the text goes. Everything but writing is left to it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes, or does not."""
+        with suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes, or does not."""
+        with suppress(OSError):
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def outlive_terminal() -> Iterator[None]:
+    """Lets nothing inside end because the standard error is closed, gone or on a full disk."""
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        redirect_stderr(Expendable(sys.stderr or nowhere)),
+    ):
+        yield

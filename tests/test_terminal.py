@@ -1,0 +1,31 @@
+import io
+import sys
+
+import pytest
+
+from disentangle.train import main
+from disentangle.training.terminal import outlive_terminal
+
+
+class Gone(io.StringIO):
+    """What a program has that was started from a terminal which is no longer there."""
+
+    def write(self, text):
+        raise OSError(5, "Input/output error")
+
+    def flush(self):
+        raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("stream", [Gone(), None])
+def test_a_run_outlives_its_terminal(tiny_vae, tmp_path, monkeypatch, stream):
+    monkeypatch.setattr("sys.stderr", stream)
+    assert main(tiny_vae) == 0
+    assert sys.stderr is stream
+    assert (tmp_path / "run" / "checkpoints" / "step-6").is_dir()
+
+
+def test_what_can_be_written_is(capsys):
+    with outlive_terminal():
+        print("one line", file=sys.stderr, flush=True)
+    assert capsys.readouterr().err == "one line\n"
