@@ -11,6 +11,7 @@ from disentangle.config import RecognitionObjective, RunConfig
 from disentangle.data import ImageData, LabelledImages, hold_out
 from disentangle.metrics import accuracy
 from disentangle.models import load_torchvision_weights
+from disentangle.plain_text import cut
 from disentangle.training.batches import Batch, images_at_once
 from disentangle.training.learner import Learner, Terms
 from disentangle.training.recognition.classify import classify
@@ -111,7 +112,8 @@ def check_classes(run: RunConfig, data: ImageData) -> LabelledImages:
     counts = np.bincount(data.labels, minlength=classes)
     if not counts.all():
         missing = [data.class_names[k] for k in np.flatnonzero(counts == 0)]
-        raise ValueError(f"{name!r} has no images to train on of: {', '.join(missing)}")
+        names = cut(", ".join(missing), 80)
+        raise ValueError(f"{name!r} has no images to train on of: {names}")
     return data
 
 
