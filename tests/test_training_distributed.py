@@ -14,7 +14,7 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.state import AcceleratorState, GradientState
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DistributedType, DynamoBackend
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
@@ -433,8 +433,8 @@ def test_a_network_is_not_divided_over_one_process(monkeypatch):
 
 def test_processes_that_do_not_join_are_refused(monkeypatch, complaint, tmp_path):
     """As without GPUs and without ACCELERATE_USE_CPU: each would write into the run folder."""
-    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "none", "MASTER_PORT": "0"}.items():
-        monkeypatch.setenv(name, value)
+    PartialState()  # of a process that Accelerate, in some versions, leaves on its own
+    monkeypatch.setenv("WORLD_SIZE", "2")
     line = complaint(main, [*COMMON, *VAE, "--output", tmp_path / "run"])
     assert "2 processes were started, but accelerate joins 1: set ACCELERATE_USE_CPU=true" in line
     assert not (tmp_path / "run").exists()
