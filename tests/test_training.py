@@ -231,7 +231,8 @@ def test_bfloat16(options):
 
 
 @pytest.mark.parametrize(
-    ("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGHUP, 2)]
+    ("number", "workers"),
+    [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGTERM, 2), (signal.SIGHUP, 2)],
 )
 def test_a_signal_to_the_process_group_checkpoints_and_leaves(tiny_vae, tmp_path, number, workers):
     command = [sys.executable, "-m", "disentangle.train", *tiny_vae, "--training.steps", "100000"]
