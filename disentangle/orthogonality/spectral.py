@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from disentangle.linalg.primitives import without_autocast
+from disentangle.linalg.primitives import frobenius_norm, without_autocast
 from disentangle.orthogonality.parameters import as_matrix
 from disentangle.orthogonality.sharding import gather
 
@@ -123,9 +123,7 @@ class LargestSingularValue(nn.Module):
                 self.u.copy_(power_step(matrix, self.u.to(matrix.dtype)))
         # A new tensor: the next iteration, in place, may come before this one's backward.
         v = matrix.mT @ unit(self.u.to(matrix.dtype), dim=0)
-        largest = v.detach().abs().amax()
-        scale = torch.where(largest > 0, largest, 1.0)  # squares of v could leave the range
-        return scale * torch.linalg.vector_norm(v / scale)
+        return frobenius_norm(v[None]).squeeze()
 
 
 class SpectralNorm(nn.Module):
