@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 LOWEST := .venv-lowest
 
-.PHONY: quickstart test test-install test-lowest lint format bench clean
+.PHONY: quickstart test soak test-install test-lowest lint format bench clean
 .DELETE_ON_ERROR:
 
 quickstart: $(INSTALLED)  ## train a small VAE on sprites, score it, draw its traversals
@@ -15,6 +15,9 @@ quickstart: $(INSTALLED)  ## train a small VAE on sprites, score it, draw its tr
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses 2
+
+soak: $(INSTALLED)  ## what may fail once in many times, tried many times: half an hour
+	$(BIN)/python -m pytest -m soak
 
 test-install: $(INSTALLED)  ## build the wheel, install it in a fresh environment and use it there
 	tests/install/check $(BIN)/python

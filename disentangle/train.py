@@ -2,12 +2,12 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from disentangle.commands import bad_input_exits
 from disentangle.parsing import parse_run
 from disentangle.plain_text import show_plainly
 from disentangle.training.checkpoints import later_checkpoints
+from disentangle.training.launcher import has_lost_process
 from disentangle.training.loop import Session
 from disentangle.training.terminal import outlive_terminal
 
@@ -16,8 +16,8 @@ def main(arguments: Sequence[str]) -> int:
     """Trains a run.
 
     Returns:
-        The exit status: 0; 1 when a loss was no longer finite or a file could not be
-        written or read; 128 + N when signal N ended the run.
+        The exit status: 0; 1 when a loss was no longer finite, a file could not be written or
+        read, or another process of the run ended; 128 + N when signal N ended the run.
     """
     with outlive_terminal():
         return _main(arguments)
@@ -29,14 +29,17 @@ def _main(arguments: Sequence[str]) -> int:
         session = Session(run, resume=options.resume, overwrite=options.overwrite)
     try:
         stopped_by = session.train()
-    except FloatingPointError as error:
-        if session.accelerator.is_main_process:  # in every process alike
-            text = f"{error}; {name_checkpoint(session.folder.checkpoints)}; lower optimizer.lr?"
-            print(show_plainly(f"disentangle train: error: {text}"), file=sys.stderr)
+    except FloatingPointError as error:  # in every process alike
+        if session.accelerator.is_main_process:
+            _report(f"{error}; {describe_checkpoint(session)}; lower optimizer.lr?")
         return 1
     except OSError as error:
-        text = f"{error}; {name_checkpoint(session.folder.checkpoints)}"
-        print(show_plainly(f"disentangle train: error: {text}"), file=sys.stderr)
+        _report(f"{error}; {describe_checkpoint(session)}")
+        return 1
+    except RuntimeError as error:
+        if not has_lost_process(error):
+            raise
+        _report(f"another process of the run ended; {describe_checkpoint(session)}")
         return 1
     if stopped_by is not None:
         print(f"stopped at step {session.step}; go on with --resume", file=sys.stderr)
@@ -44,11 +47,17 @@ def _main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def name_checkpoint(folder: Path) -> str:
-    """Which checkpoint a run that has ended badly can go on from."""
-    if not (steps := later_checkpoints(folder, 0)):
-        return "there is no checkpoint yet"
-    return f"the last good checkpoint is step-{steps[-1]}, from which --resume goes on"
+def _report(text: str) -> None:
+    print(show_plainly(f"disentangle train: error: {text}"), file=sys.stderr)
+
+
+def describe_checkpoint(session: Session) -> str:
+    """Name the checkpoint that a run which has ended badly can be resumed from."""
+    if steps := later_checkpoints(session.folder.checkpoints, 0):
+        return f"the last good checkpoint is step-{steps[-1]}; continue from it with --resume"
+    if session.saved:
+        return f"the last good checkpoint was step-{session.saved}"
+    return "there is no checkpoint yet"
 
 
 if __name__ == "__main__":

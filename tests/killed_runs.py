@@ -242,6 +242,65 @@ def both_killed_at_random(task: str, steps: int = 40) -> None:
     compare("whole", "killed")
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_for_checkpoint(run: str, pid: int) -> None:
+    while not any(Path(run, "checkpoints").glob("step-*")):
+        assert not has_ended(pid), f"status {wait(pid)}: {last_line()}"
+        time.sleep(0.02)
+
+
+def check_ends(pids: list[int], *, seconds: float) -> None:
+    """Each run must end with status 1 and one line, which names the checkpoint."""
+    deadline = time.monotonic() + seconds
+    while not all(map(has_ended, pids)):
+        assert time.monotonic() < deadline, f"still there after {seconds} s: {last_line()}"
+        time.sleep(0.02)
+    statuses = [wait(pid) for pid in pids]
+    assert statuses == [1] * len(pids), f"{statuses}: {last_line()}"
+    check_nothing_is_left(pids)
+    printed = Path("train.log").read_text()
+    assert "Traceback" not in printed, printed
+    assert printed.count("disentangle train: error: ") == len(pids), printed
+    assert printed.count("the last good checkpoint ") == len(pids), printed
+
+
+def start_afresh(arguments: list[str], processes: int = 1) -> list[int]:
+    """Start a run, or one on two processes, and wait for its first checkpoint."""
+    for folder in ("run", "elsewhere"):
+        shutil.rmtree(folder, ignore_errors=True)
+    Path("train.log").unlink(missing_ok=True)
+    pids = [start(arguments)] if processes == 1 else start_both(arguments)
+    wait_for_checkpoint("run", pids[0])
+    return pids
+
+
+def losing_a_worker(task: str, workers: int, trials: int = 1, processes: int = 1) -> None:
+    """A run that loses one of its workers ends within seconds and leaves no process."""
+    moments = random.Random(f"{task} {workers} {processes}")
+    for _ in range(trials):
+        arguments = [*options(task, "run", 100_000), "--training.workers", str(workers)]
+        pids = start_afresh(arguments, processes)
+        time.sleep(moments.uniform(0, 0.5))
+        # A validation has workers of its own, which are younger and may just have done their work.
+        ours = children_of(moments.choice(pids))[:workers]
+        os.kill(moments.choice(ours), signal.SIGKILL)
+        check_ends(pids, seconds=10)
+        assert "a process that decodes images ended" in Path("train.log").read_text()
+
+
+def losing_its_folder(how: str) -> None:
+    """A run whose folder is renamed or deleted says so and names the checkpoint that it had."""
+    (pid,) = start_afresh(options("vae", "run", 100_000))
+    if how == "renamed":
+        os.rename("run", "elsewhere")
+    else:
+        shutil.rmtree("run", ignore_errors=True)  # it may just be writing there
+    check_ends([pid], seconds=30)
+
+
 WRITES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
 
 

@@ -35,6 +35,29 @@ def test_so_does_a_run_on_two_processes(tmp_path, task):
     play(tmp_path, "both_killed_at_random", task)
 
 
+@pytest.mark.parametrize("task", ["gan", "vae", "recognition"])
+def test_a_run_that_loses_a_worker_ends(tmp_path, task):
+    play(tmp_path, "losing_a_worker", task, "2")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", ["1", "2", "3", "4"])
+@pytest.mark.parametrize("task", ["gan", "vae", "recognition"])
+def test_so_it_does_twenty_times(tmp_path, task, workers):
+    play(tmp_path, "losing_a_worker", task, workers, "20")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("task", ["gan", "vae", "recognition"])
+def test_so_do_two_processes(tmp_path, task):
+    play(tmp_path, "losing_a_worker", task, "2", "20", "2")
+
+
+@pytest.mark.parametrize("how", ["renamed", "deleted"])
+def test_a_run_that_loses_its_folder_ends(tmp_path, how):
+    play(tmp_path, "losing_its_folder", how)
+
+
 def test_a_run_killed_while_it_writes_keeps_a_whole_checkpoint(tmp_path):
     play(tmp_path, "killed_at_each_write", STRIDE)
 

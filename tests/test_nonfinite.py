@@ -234,8 +234,11 @@ def test_the_command_says_it_in_one_line(tiny_vae, capsys, monkeypatch):
     monkeypatch.setattr(loop.VAETask, "step", step)
     assert main(tiny_vae) == 1
     (line,) = re.findall("^.*error: .*$", capsys.readouterr().err, flags=re.MULTILINE)
-    assert re.search(r"not finite, first at step 5: loss, .* and \d+ more; the last good ", line)
-    assert line.endswith("checkpoint is step-3, from which --resume goes on; lower optimizer.lr?")
+    assert re.search(
+        r"not finite, first at step 5: loss, .* and \d+ more; the last good checkpoint is step-3;",
+        line,
+    )
+    assert line.endswith("; continue from it with --resume; lower optimizer.lr?")
     assert main([*tiny_vae, "--overwrite", "--training.checkpoint_every", "100"]) == 1
     assert "; there is no checkpoint yet; " in capsys.readouterr().err
 

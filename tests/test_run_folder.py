@@ -150,3 +150,14 @@ def test_a_file_system_without_locks(run, monkeypatch):
     monkeypatch.setattr("fcntl.flock", refuse)
     with holding(run.path):
         run.check_claim(resume=True, overwrite=False)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_held_folder_that_is_renamed(run, tmp_path, replaced):
+    with holding(run.path) as check_place:
+        check_place()
+        run.path.rename(tmp_path / "elsewhere")
+        if replaced:
+            run.path.mkdir()
+        with pytest.raises(FileNotFoundError, match=r"the run folder .*run was renamed or deleted"):
+            check_place()

@@ -9,15 +9,16 @@ import pytest
 
 ORPHAN = """
 import multiprocessing, os, signal, time
-from disentangle.training.workers import begin_worker
+from disentangle.training.workers import _begin
 
 def work():
     while os.getppid() == parent:
         time.sleep(0.01)
-    begin_worker(0)
+    _begin(None, lifeline, held)
     time.sleep(100)
 
 parent = os.getpid()
+lifeline, held = multiprocessing.Pipe(duplex=False)
 worker = multiprocessing.get_context("fork").Process(target=work)
 worker.start()
 print(worker.pid, flush=True)

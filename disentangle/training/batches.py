@@ -1,21 +1,21 @@
 """Which images a step trains on, and the random numbers that go with them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
 from disentangle.config import RunConfig
 from disentangle.data import ImageData, LabelledImages, scale_pixels
 from disentangle.training import randomness
 from disentangle.training.randomness import Purpose
-from disentangle.training.workers import begin_worker
+from disentangle.training.workers import read_batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def shuffled(seed: int, epoch: int, size: int) -> np.ndarray:
 
 def load_batches(
     data: ImageData, sampler: StepSampler, *, device: torch.device, workers: int
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches of a sampler's steps, decoded as whole batches by `workers` processes.
 
     Args:
@@ -126,55 +126,15 @@ def load_batches(
     Raises:
         OSError: If images cannot be read, or a process that decodes them has ended.
     """
-    loader = DataLoader(
-        _Handing(data),
-        batch_sampler=sampler,
-        collate_fn=as_fetched,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=begin_worker,
-    )
     labels = torch.from_numpy(data.labels) if isinstance(data, LabelledImages) else None
-    for step, indices, pixels in zip(sampler.steps, sampler, _read(loader), strict=True):
-        images = scale_pixels(pixels.to(device, non_blocking=True))
-        classes = None if labels is None else labels[indices].to(device, non_blocking=True)
-        yield Batch(images, step, sampler.samples, sampler.seed, classes)
+    with closing(read_batches(data, sampler, workers)) as decoded:
+        for step, indices, pixels in zip(sampler.steps, sampler, decoded, strict=True):
+            images = scale_pixels(_send(pixels, device))
+            classes = None if labels is None else _send(labels[indices], device)
+            yield Batch(images, step, sampler.samples, sampler.seed, classes)
 
 
-class _Handing(Dataset[Any]):
-    """A data set that hands over an error as an item: PyTorch would make a traceback its message.
-
-    Args:
-        data: The data set.
-    """
-
-    def __init__(self, data: ImageData) -> None:
-        self.data = data
-
-    def __getitems__(self, indices: list[int]) -> Tensor | OSError:
-        """A batch of the data set, or why it cannot be read."""
-        try:
-            return self.data.__getitems__(indices)
-        except OSError as error:
-            return error
-
-
-def _read(loader: Iterable[Tensor | OSError]) -> Iterator[Tensor]:
-    """What a loader gives; an error that it hands over is raised."""
-    try:
-        for images in loader:
-            if isinstance(images, OSError):
-                raise images
-            yield images
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        reason = " ".join(str(error).split())
-        raise OSError(
-            f"a process that decodes images ended, for want of memory? {reason}"
-        ) from error
-
-
-def as_fetched(images: Any) -> Any:
-    """The batch as the data set gave it, in place of a collation."""
-    return images
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device, which goes on with what it does if it is a GPU."""
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)

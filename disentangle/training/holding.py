@@ -3,14 +3,16 @@
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def holding(folder: Path, *, alone: bool = True, patience: float = 0.2) -> Iterator[None]:
-    """Keeps other processes from holding a folder until the block, or this process, ends.
+def holding(
+    folder: Path, *, alone: bool = True, patience: float = 0.2
+) -> Iterator[Callable[[], None]]:
+    """Keep other processes from holding a folder until the block, or this process, ends.
 
     Nothing is written, so that a kill leaves nothing behind. Where the file system knows no locks,
     nothing is kept from anybody.
@@ -21,6 +23,10 @@ def holding(folder: Path, *, alone: bool = True, patience: float = 0.2) -> Itera
             in it, which several processes can do at once.
         patience: Seconds to wait for another process.
 
+    Yields:
+        A check that raises `FileNotFoundError` once the folder has been renamed or deleted, also if
+        there is another one in its place.
+
     Raises:
         BlockingIOError: If another process holds the folder.
     """
@@ -28,12 +34,21 @@ def holding(folder: Path, *, alone: bool = True, patience: float = 0.2) -> Itera
     try:
         held = _lock(descriptor, folder, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, patience)
         try:
-            yield
+            yield lambda: _check_place(descriptor, folder)
         finally:
             if held:  # not by closing alone: workers that have not ended yet have it open, too
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
+
+
+def _check_place(descriptor: int, folder: Path) -> None:
+    try:
+        if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+            return
+    except FileNotFoundError:
+        pass
+    raise FileNotFoundError(f"the run folder {folder} was renamed or deleted")
 
 
 def _lock(descriptor: int, folder: Path, kind: int, patience: float) -> bool:

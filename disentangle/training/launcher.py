@@ -11,6 +11,7 @@ from accelerate.utils import (
     ProjectConfiguration,
     parse_flag_from_env,
 )
+from torch import distributed
 
 from disentangle.config import RecognitionObjective, RunConfig
 from disentangle.training.memory import keep_freed_memory
@@ -101,6 +102,14 @@ def check_joined(joined: int) -> None:
             f"{started} processes were started, but accelerate joins {joined}: set "
             "ACCELERATE_USE_CPU=true to work on several processes without GPUs"
         )
+
+
+def has_lost_process(error: RuntimeError) -> bool:
+    """Tell whether an error is that of a collective operation whose other processes have ended.
+
+    Gloo's errors have no type of their own.
+    """
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)
 
 
 def divide_on_cpus(accelerator: Accelerator) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
 
@@ -45,6 +45,7 @@ from disentangle.training.resuming import (
 from disentangle.training.run_folder import RunFolder
 from disentangle.training.signals import note_signals
 from disentangle.training.task import VALIDATION_SCORE, Task
+from disentangle.training.terminal import leave_io_errors_to_main_thread
 from disentangle.training.vae.task import VAETask
 from disentangle.traversal import image_grid
 
@@ -65,6 +66,10 @@ class Session:
         run: The run.
         resume: The checkpoint to go on from, `latest` or `step-N`; `None` starts afresh.
         overwrite: Whether a run in the folder is to be replaced.
+
+    Attributes:
+        step: Number of optimizer steps made.
+        saved: Step of the newest checkpoint, 0 if there is none.
 
     Raises:
         ValueError: If the run cannot be trained as it is described.
@@ -96,10 +101,10 @@ class Session:
         self.average = build_average(self.task.learner.raw, run)
         if self.average is not None:
             self.accelerator.register_for_checkpointing(self.average)
-        self.step = 0
+        self.step = self.saved = 0
         if checkpoint is not None:
             load_checkpoint(self.accelerator, checkpoint)
-            self.step = read_step(checkpoint)
+            self.step = self.saved = read_step(checkpoint)
             self._check_loaded(checkpoint)
 
     def train(self) -> int | None:
@@ -110,13 +115,18 @@ class Session:
 
         Raises:
             BlockingIOError: If another process trains in the folder.
+            OSError: If images cannot be read, or the run folder cannot be written to.
         """
-        if self.accelerator.is_main_process:
+        leads = self.accelerator.is_main_process
+        if leads:
             self.folder.path.mkdir(parents=True, exist_ok=True)
-        with holding(self.folder.path) if self.accelerator.is_main_process else nullcontext():
-            return self._train()
+        with (
+            leave_io_errors_to_main_thread(),
+            holding(self.folder.path) if leads else nullcontext(lambda: None) as check_folder,
+        ):
+            return self._train(check_folder)
 
-    def _train(self) -> int | None:
+    def _train(self, check_folder: Callable[[], None]) -> int | None:
         training = self.run.training
         sampler = StepSampler(
             size=len(self.task.data),
@@ -142,7 +152,7 @@ class Session:
         watch = self._watch_for_collapse()
         self.best = self._recall_best()
         stop = False
-        with closing(log), note_signals() as noted:
+        with closing(log), note_signals() as noted, closing(batches):
             for batch in batches:
                 log.add(batch.step, self.task.step(augment(batch, training)))
                 log.note(batch.step, self.task.learner.conditioning)
@@ -151,6 +161,7 @@ class Session:
                     self.average.update(self.task.learner.raw, first=self.step == 1)
                 self._measure(log, watch)
                 stop = self._asked_to_stop(noted)
+                check_folder()
                 self._write_what_is_due(log, last=stop or self.step == training.steps)
                 if stop:
                     break
@@ -265,6 +276,7 @@ class Session:
                 keep=training.keep_checkpoints,
                 images=len(self.data),
             )
+            self.saved = self.step
 
     @torch.no_grad()
     def _write_sheet(self) -> None:

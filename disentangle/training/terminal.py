@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any, TextIO
@@ -30,6 +31,25 @@ class Expendable:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
+
+
+@contextmanager
+def leave_io_errors_to_main_thread() -> Iterator[None]:
+    """Keep threads that fail to write from printing a traceback.
+
+    TensorBoard writes in a thread of its own, and raises its error again in the thread that logs.
+    """
+    default = threading.excepthook
+
+    def report(arguments: threading.ExceptHookArgs) -> None:
+        if not issubclass(arguments.exc_type, OSError):
+            default(arguments)
+
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = default
 
 
 @contextmanager

@@ -1,16 +1,16 @@
 """What a classifier says of a whole data set."""
 
+from contextlib import closing
+
 import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers import ModelMixin
 from torch import Tensor, distributed
-from torch.utils.data import DataLoader
 
 from disentangle.data import ImageData, scale_pixels
 from disentangle.models.modes import evaluation_mode
-from disentangle.training.batches import as_fetched
-from disentangle.training.workers import begin_worker
+from disentangle.training.workers import read_batches
 
 
 @torch.no_grad()
@@ -49,16 +49,10 @@ def classify(
             distributed.broadcast(buffer, 0)
     parts = np.split(np.arange(len(data)), range(batch_size, len(data), batch_size))
     own = parts[accelerator.process_index :: accelerator.num_processes]
-    loader = DataLoader(
-        data,
-        batch_sampler=[part.tolist() for part in own],
-        collate_fn=as_fetched,
-        num_workers=workers,
-        worker_init_fn=begin_worker,
-    )
+    decoded = read_batches(data, [part.tolist() for part in own], workers)
     shape = len(data), model.config.classes
     whole = torch.zeros(shape, dtype=torch.float32, device=model.device)
-    with accelerator.autocast():
-        for indices, pixels in zip(own, loader, strict=True):
+    with accelerator.autocast(), closing(decoded):
+        for indices, pixels in zip(own, decoded, strict=True):
             whole[indices] = classify_images(model, pixels)
     return accelerator.reduce(whole, "sum").cpu()  # each row is zero but in one process
