@@ -318,11 +318,14 @@ def test_what_a_resumed_run_does_otherwise_is_said(tiny_vae, tmp_path, capsys):
     train([*tiny_vae, *more[:3], "--training.steps", "9", "--seed", "3", "--optimizer.lr", "0.5"])
     expected = "going on with other options: optimizer.lr 0.0001 → 0.5, seed 0 → 3"
     assert expected in capsys.readouterr().out
+    linear = [*tiny_vae, "--seed", "3", "--optimizer.schedule", "linear", "--resume"]
+    train([*linear, "--training.steps", "10"])
+    assert "training.steps 9 → 10" in capsys.readouterr().out  # the rate depends on it
     file = tmp_path / "run" / "config.yaml"
     config = yaml.safe_load(file.read_text())
     config["training"]["log_every"] = "\x1b[2J\n" + "x" * 100
     file.write_text(yaml.safe_dump(config))
-    train([*tiny_vae, *more[2:], "--training.steps", "10", "--seed", "3", "--optimizer.lr", "0.5"])
+    train([*tiny_vae, *more[2:], "--training.steps", "11", "--seed", "3", "--optimizer.lr", "0.5"])
     expected = rf"training.log_every \x1b[2J\n{'x' * 34}… → 2"
     assert expected in capsys.readouterr().out
 
@@ -403,7 +406,11 @@ def test_images_that_came_or_went_are_counted(tiny_vae, tmp_path, capsys):
     train(options)
     (images / "3.png").unlink()
     train([*options, "--resume", "--training.steps", "7"])
-    line = "going on with other data: the data set had 9 images and has 8 now\n"
+    line = "resuming with other data: the data set had 9 images and has 8 now\n"
+    assert capsys.readouterr().out == line
+    (images / "2.png").rename(images / "20.png")
+    train([*options, "--resume", "--training.steps", "8"])
+    line = "resuming with other data: names or sizes of the data set's files have changed\n"
     assert capsys.readouterr().out == line
 
 

@@ -3,7 +3,8 @@
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,10 @@ class ImageData(Dataset[Tensor], ABC):
     Attributes:
         image_size: Height and width of an image, in pixels.
         image_channels: 1 (grey) or 3 (RGB).
+        paths: Files that the images are read from; none if they are rendered.
     """
+
+    paths: Sequence[Path] = ()
 
     def __init__(self, *, image_size: int, image_channels: int) -> None:
         self.image_size = image_size

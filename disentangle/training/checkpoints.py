@@ -8,9 +8,11 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -18,15 +20,16 @@ from disentangle.training.files import filling, flush, naming_place, temporary_o
 from disentangle.training.run_folder import read_step as read_step_file
 
 MANIFEST = "manifest.json"
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def save_checkpoint(
-    accelerator: Accelerator, folder: Path, step: int, keep: int, images: int | None = None
+    accelerator: Accelerator, folder: Path, step: int, keep: int, facts: Mapping[str, Any] = NONE
 ) -> None:
     """Writes the checkpoint `folder/step-N` and removes all whole ones but the newest `keep`.
 
-    Every process takes part; the first one writes what they share. How many images the data set
-    has is kept beside, for `read_images`.
+    Every process takes part; the first one writes what they share. Facts about the data are kept
+    beside, for `read_facts`.
 
     Raises:
         OSError: If it cannot be written; the older ones are still there.
@@ -39,7 +42,7 @@ def save_checkpoint(
             accelerator.save_state(str(temporary))
         accelerator.wait_for_everyone()
         if leads:
-            _seal(temporary, {"step": step, "images": images})
+            _seal(temporary, {"step": step, **facts})
     if leads:
         _publish(temporary, folder / f"step-{step}")
         whole = [s for s in sorted(_steps(folder)) if is_whole(folder / f"step-{s}")]
@@ -140,10 +143,9 @@ def read_step(checkpoint: Path) -> int:
     return read_step_file(checkpoint / MANIFEST)
 
 
-def read_images(checkpoint: Path) -> int | None:
-    """How many images the data set had when a checkpoint was written, if that is known."""
-    images = json.loads((checkpoint / MANIFEST).read_text()).get("images")
-    return images if isinstance(images, int) else None
+def read_facts(checkpoint: Path) -> dict[str, Any]:
+    """The step of a whole checkpoint, the sizes of its files, and the facts that it was given."""
+    return json.loads((checkpoint / MANIFEST).read_text())
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -156,7 +158,7 @@ def is_whole(checkpoint: Path) -> bool:
         return False
 
 
-def _seal(temporary: Path, facts: dict[str, int | None]) -> None:
+def _seal(temporary: Path, facts: dict[str, Any]) -> None:
     files = sorted(file for file in temporary.rglob("*") if file.is_file())
     sizes = {str(file.relative_to(temporary)): file.stat().st_size for file in files}
     manifest = temporary / MANIFEST

@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from disentangle.training.checkpoints import (
 from disentangle.training.collapse import CollapseWatch
 from disentangle.training.division import whole_model
 from disentangle.training.files import replace_text
+from disentangle.training.fingerprint import Fingerprint
 from disentangle.training.finite import check_weights
 from disentangle.training.gan.task import GANTask
 from disentangle.training.holding import holding
@@ -39,7 +41,7 @@ from disentangle.training.resuming import (
     check_architecture,
     check_division,
     check_future,
-    count_change,
+    describe_data_change,
     list_changes,
 )
 from disentangle.training.run_folder import RunFolder
@@ -89,6 +91,7 @@ class Session:
             check_division(checkpoint)
             check_future(run, checkpoint, overwrite=overwrite)
         self.data = run.build_data()
+        self.fingerprint = Fingerprint.of(self.data)
         self.accelerator = build_accelerator(run)
         if checkpoint is not None:
             self._report_resumption(checkpoint)
@@ -183,7 +186,7 @@ class Session:
         if torn := torn_checkpoints(self.folder.checkpoints, step):
             names = ", ".join(f"step-{number}" for number in torn)
             self.accelerator.print(f"going on from step-{step}; not written whole: {names}")
-        if change := count_change(self.run, checkpoint, len(self.data)):
+        if change := describe_data_change(self.run, checkpoint, self.fingerprint):
             self.accelerator.print(change)
         if changes := list_changes(self.run, self.folder):
             self.accelerator.print(f"going on with other options: {', '.join(changes)}")
@@ -274,7 +277,7 @@ class Session:
                 self.folder.checkpoints,
                 self.step,
                 keep=training.keep_checkpoints,
-                images=len(self.data),
+                facts=asdict(self.fingerprint),
             )
             self.saved = self.step
 

@@ -9,7 +9,8 @@ from accelerate.utils.constants import FSDP_MODEL_NAME
 from disentangle.config import RunConfig, find_differing, flatten
 from disentangle.orthogonality import WEIGHT_TECHNIQUES
 from disentangle.plain_text import cut, show_plainly
-from disentangle.training.checkpoints import later_checkpoints, read_images, read_step
+from disentangle.training.checkpoints import later_checkpoints, read_facts, read_step
+from disentangle.training.fingerprint import MODIFIED, Fingerprint
 from disentangle.training.launcher import divides_networks
 from disentangle.training.run_folder import RunFolder
 
@@ -61,10 +62,14 @@ def _state_options(config: dict[str, Any]) -> dict[str, Any]:
 def list_changes(run: RunConfig, folder: RunFolder) -> list[str]:
     """The options of a saved run that have another value in this one, each with both.
 
-    Other steps and another place do not count, nor do options that one of the two does not have.
+    Another place does not count, nor do steps, unless the learning rate depends on their number,
+    nor options that one of the two does not have.
     """
     then, now = flatten(folder.read_config()), flatten(yaml.safe_load(run.dump()))
-    known = (then.keys() & now.keys()) - {"output", "training.steps"}
+    unimportant = {"output"}
+    if run.optimizer.schedule == "constant":
+        unimportant.add("training.steps")
+    known = (then.keys() & now.keys()) - unimportant
     return [
         show_plainly(f"{option} {cut(then[option])} → {cut(now[option])}")
         for option in find_differing([then, now])
@@ -72,26 +77,25 @@ def list_changes(run: RunConfig, folder: RunFolder) -> list[str]:
     ]
 
 
-def count_change(run: RunConfig, checkpoint: Path, images: int) -> str | None:
-    """What there is to say of a data set that has more or fewer images than it had.
+def describe_data_change(run: RunConfig, checkpoint: Path, data: Fingerprint) -> str | None:
+    """Describe how the data set differs from the one that a checkpoint was trained on.
 
-    The steps to come then go through them in another order, and see images again.
+    The steps to come then go through it in another order, and see images again.
 
     Args:
         run: The run.
-        checkpoint: From which it goes on.
-        images: How many the data set has now.
+        checkpoint: Checkpoint to resume from.
+        data: Fingerprint of the data set as it is now.
 
     Raises:
         ValueError: If the run chooses images to validate on, which it may have been trained on.
     """
-    then = read_images(checkpoint)
-    if then is None or then == images:
+    change = data.describe_change(read_facts(checkpoint))
+    if change is None:
         return None
-    change = f"the data set had {then} images and has {images} now"
-    if run.task == "recognition":
-        raise ValueError(f"{checkpoint} cannot be gone on from: {change}, others of them held out")
-    return f"going on with other data: {change}"
+    if run.task == "recognition" and change != MODIFIED:
+        raise ValueError(f"cannot resume {checkpoint}: {change}, so others would be held out")
+    return f"resuming with other data: {change}"
 
 
 def check_future(run: RunConfig, checkpoint: Path, *, overwrite: bool) -> None:

@@ -54,6 +54,7 @@ class Cars3D(GroundTruthData):
             factor_names=FACTOR_NAMES,
             factor_sizes=(ELEVATIONS, AZIMUTHS, len(files)),
         )
+        self.paths = tuple(files)
         # A tensor, since torch shares the memory of tensors with spawned workers.
         self._stored = _read_objects(files)
 

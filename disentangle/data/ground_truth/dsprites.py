@@ -68,6 +68,7 @@ class DSprites(GroundTruthData):
             factor_names=FACTOR_NAMES,
             factor_sizes=factor_sizes,
         )
+        self.paths = (file,)
         # A tensor, since torch shares the memory of tensors with spawned workers.
         self._packed = torch.from_numpy(packed)
 

@@ -120,6 +120,7 @@ class ScreamDSprites(_SeededDSprites):
     ) -> None:
         self._picture = _read_picture(Path(picture))
         super().__init__(path=path, verify=verify, seed=seed)
+        self.paths = (*self.paths, Path(picture))
         height, width = self._picture.shape[:2]
         if min(height, width) <= self.image_size:
             raise ValueError(

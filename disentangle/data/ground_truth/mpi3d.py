@@ -73,6 +73,7 @@ class MPI3D(GroundTruthData):
             factor_names=FACTOR_NAMES,
             factor_sizes=factor_sizes,
         )
+        self.paths = (file,)
 
     def _images(self, indices: Integers) -> Tensor:
         return channels_first(self._stored.open()[indices])

@@ -80,6 +80,7 @@ class Shapes3D(GroundTruthData):
             factor_names=FACTOR_NAMES,
             factor_sizes=factor_sizes,
         )
+        self.paths = (self._file, *([] if unpacked is None else [Path(unpacked)]))
         self._stored = None if unpacked is None else _map_unpacked(Path(unpacked), len(self))
 
     def _images(self, indices: Integers) -> Tensor:

@@ -16,6 +16,7 @@ from disentangle.data.official import MappedArray, OfficialFile, refuse_broken
 ALL_SIZES = (5, 10, 9, 18, 6)  # category, instance, elevation, azimuth, lighting
 VISIBLE = (0, 2, 3, 4)  # the instance is hidden
 FACTOR_NAMES = ("category", "elevation", "azimuth", "lighting")
+KINDS = ("dat", "cat", "info")
 SPLITS = ("5x46789x9x18x6x2x96x96-training", "5x01235x9x18x6x2x96x96-testing")
 SPLIT_SIZE = 24_300
 CAMERAS, STORED_SIZE, IMAGE_SIZE = 2, 96, 64
@@ -60,6 +61,8 @@ class SmallNORB(GroundTruthData):
             factor_names=FACTOR_NAMES,
             factor_sizes=tuple(ALL_SIZES[column] for column in VISIBLE),
         )
+        names = [f"smallnorb-{split}-{kind}.mat" for split in SPLITS for kind in KINDS]
+        self.paths = tuple(Path(path) / name for name in names)
         self._stored = tuple(_map_images(Path(path), split) for split in SPLITS)
         factors = np.concatenate([_read_factors(Path(path), split) for split in SPLITS])
         with refuse_broken(Path(path), "SmallNORB"):

@@ -70,7 +70,7 @@ class LSUN(ImageData):
         self._decoder = Decoder(image_size=image_size, image_channels=image_channels, crop=crop)
         super().__init__(image_size=self._decoder.image_size, image_channels=image_channels)
         self._folder = Path(path)
-        OFFICIAL.locate(self._folder / OFFICIAL.name)
+        self.paths = (OFFICIAL.locate(self._folder / OFFICIAL.name),)
         _import_lmdb()  # so that it is not the folder that is said to be wrong without it
         with refuse_broken(self._folder, "an lmdb folder"):
             _check_length(self._folder / OFFICIAL.name)

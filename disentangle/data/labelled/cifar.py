@@ -62,6 +62,7 @@ class _CIFAR(LabelledArray):
             names,
             image_size=image_size,
         )
+        self.paths = tuple(folder / name for name, _ in listed)
 
 
 class CIFAR10(_CIFAR):

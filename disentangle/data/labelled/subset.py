@@ -26,6 +26,7 @@ class LabelledSubset(LabelledImages):
 
     def __init__(self, data: LabelledImages, indices: Integers) -> None:
         self._data, self._places = data, check_indices(indices, len(data))
+        self.paths = data.paths
         super().__init__(
             image_size=data.image_size,
             image_channels=data.image_channels,
