@@ -52,6 +52,7 @@ def copy(folder, target):
 
 
 def test_interface(data):
+    assert len(data.paths) == len(set(data.paths)) == data.factor_sizes[2]
     assert isinstance(data, GroundTruthData)
     assert data.factor_names == ("elevation", "azimuth", "object_type")
     assert data.factor_sizes == (4, 24, 3)

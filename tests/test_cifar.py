@@ -63,6 +63,7 @@ def cifar100(tmp_path):
 
 def test_cifar10(cifar10):
     data = CIFAR10(path=cifar10, verify=False)
+    assert [path.name for path in data.paths] == [f"data_batch_{i}" for i in range(1, 6)]
     assert isinstance(data, LabelledImages)
     assert (len(data), data.image_size, data.image_channels) == (30, 32, 3)
     assert data.class_names == tuple(f"kind {k}" for k in range(10))

@@ -43,6 +43,7 @@ def data(file):
 
 
 def test_factors_are_read_from_the_file(data):
+    assert [path.suffix for path in data.paths] == [".npz"]
     assert isinstance(data, GroundTruthData)
     assert data.factor_names == RenderedSprites().factor_names
     assert data.factor_sizes == SIZES

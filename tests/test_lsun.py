@@ -40,6 +40,7 @@ def church(tmp_path):
 
 def test_images_are_those_of_the_keys_in_order(church, tmp_path):
     data = LSUN(path=church, image_size=16)
+    assert data.paths == (church / "data.mdb",)
     assert isinstance(data, ImageData)
     assert (len(data), data.image_size, data.image_channels) == (5, 16, 3)
     assert data.keys.tolist() == [f"{number:040x}".encode() for number in range(5)]

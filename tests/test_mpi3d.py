@@ -25,6 +25,7 @@ def file(tmp_path_factory):
 
 def test_images_are_those_of_the_file(file):
     data = MPI3D(path=file)
+    assert data.paths == (file,)
     assert isinstance(data, GroundTruthData)
     assert (len(data), data.image_size, data.image_channels) == (COUNT, 64, 3)
     indices = [143, 0, 7, 7]

@@ -42,6 +42,7 @@ def test_interface(file):
 @pytest.mark.parametrize("unpacked", [False, True])
 def test_images_in_any_order_and_repeated(file, tmp_path, unpacked):
     data = Shapes3D(path=file, unpacked=tmp_path / "images.npy" if unpacked else None)
+    assert data.paths == (file, *([tmp_path / "images.npy"] if unpacked else []))
     indices = [143, 0, 7, 143, 7, 60]
     assert np.array_equal(data.__getitems__(indices), IMAGES[indices].transpose(0, 3, 1, 2))
     assert np.array_equal(data.__getitems__(range(COUNT)), IMAGES.transpose(0, 3, 1, 2))

@@ -62,6 +62,8 @@ def index_of(rows):
 
 
 def test_interface(data):
+    assert len(set(data.paths)) == 6
+    assert all(path.is_file() for path in data.paths)
     assert isinstance(data, GroundTruthData)
     assert data.factor_names == ("category", "elevation", "azimuth", "lighting")
     assert data.factor_sizes == (5, 9, 18, 6)
