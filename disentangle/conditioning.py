@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from disentangle.channel_axis import find_channel_axis, layer_kind
 from disentangle.linalg.primitives import without_autocast
 from disentangle.linalg.spectrum import Spectrum, feature_spectrum, gram_spectrum
 from disentangle.orthogonality import as_matrix
@@ -95,7 +96,9 @@ def gradient_conditioning(gradient: Tensor) -> Conditioning:
 
 
 @torch.no_grad()
-def covariance_conditioning(features: Tensor, *, eps: float = 0.0) -> Conditioning:
+def covariance_conditioning(
+    features: Tensor, *, eps: float = 0.0, channel_axis: int = 1
+) -> Conditioning:
     """The conditioning of the covariance of features between their channels.
 
     `Σ = (1/M) Σ (x − x̄)(x − x̄)ᵀ` over the `M` samples and positions. `eps` enters `condition`
@@ -106,12 +109,15 @@ def covariance_conditioning(features: Tensor, *, eps: float = 0.0) -> Conditioni
     With more channels than samples the smaller Gram matrix of the samples gives the same.
 
     Args:
-        features: `(N, C)` or `(N, C, …)` with channels second, floating point.
+        features: At least 2 dimensions, floating point; all axes but that of the channels count
+            samples and positions.
         eps: What the meta-layer adds to the diagonal.
+        channel_axis: The axis of the channels: 1 for `(N, C)` or images `(N, C, H, W)`, -1 for
+            sequences `(N, T, C)`.
 
     Raises:
-        ValueError: If `features` has fewer than 2 dimensions, is empty or is not floating point, or
-            `eps` is negative.
+        ValueError: If `features` has fewer than 2 dimensions, no axis `channel_axis`, is empty or
+            is not floating point, or `eps` is negative.
 
     Examples:
         >>> features = torch.tensor([[2.0, 1.0], [-2.0, 1.0], [2.0, -1.0], [-2.0, -1.0]])
@@ -121,10 +127,12 @@ def covariance_conditioning(features: Tensor, *, eps: float = 0.0) -> Conditioni
         2.0
     """
     _check_eps(eps)
+    shape = tuple(features.shape)
     if features.ndim < 2:
-        shape = tuple(features.shape)
-        raise ValueError(f"features must be (N, C) or (N, C, …), got shape {shape}")
-    samples = features.movedim(1, -1).flatten(end_dim=-2)  # (N, C, …) -> (N…, C)
+        raise ValueError(f"features must be (N, C) or have more dimensions, got shape {shape}")
+    if not -features.ndim <= channel_axis < features.ndim:
+        raise ValueError(f"features have no channel axis {channel_axis}, got shape {shape}")
+    samples = features.movedim(channel_axis, -1).flatten(end_dim=-2)  # (…, C, …) -> (M, C)
     spectrum = feature_spectrum(samples)
     measures = _measure(spectrum, error=_spread(spectrum))
     return measures._replace(condition=spectrum.condition_number(eps=eps))
@@ -139,7 +147,15 @@ class ConditioningProbe:
     weight (OW, SN) that is the effective weight, and the gradient of the free parameter behind it.
 
     Of each module it measures the covariance of what goes in or comes out, at the last forward pass
-    before `record`. It takes the first positional argument, or the output, `(N, C, …)`.
+    before `record`: of the first positional argument, or of the output. The first of a tuple is
+    taken as the output of PyTorch's attention and recurrent layers.
+
+    The axis of the channels follows from the kind of layer: the last for linear, embedding,
+    attention, recurrent, layer and RMS norm layers; the second for convolutions, pooling, batch,
+    instance and group norms, also without a batch axis. A module of your own can state it in an
+    attribute `channel_axis`. For any other layer, such as an activation or a container, and for a
+    subclass with a `forward` of its own, more than 2 dimensions are refused unless `channel_axes`
+    names the axis.
 
     On several processes (DistributedDataParallel, FSDP2) each calls `record`, and finds the same of
     weights and gradients. A covariance is that of the process's own share of the batch.
@@ -157,6 +173,8 @@ class ConditioningProbe:
         inputs: Modules whose input to measure, by their name in the network, each with the `eps`
             that it adds to the diagonal of the covariance.
         outputs: Modules whose output to measure, with the `eps` of whatever takes it in.
+        channel_axes: The axis of the channels in what is measured of a module, by its name; in
+            place of the one that its kind implies.
         every: Steps between two measurements.
         training_only: Whether modules in evaluation mode are left out.
 
@@ -165,8 +183,9 @@ class ConditioningProbe:
 
     Raises:
         ValueError: If there is nothing to measure, `every` is not positive, an `eps` is negative,
-            or the network has no such parameter or module. At a forward pass: if what a module
-            takes or gives is no tensor `(N, C, …)`.
+            the network has no such parameter or module, or `channel_axes` names a module that is
+            not measured. At a forward pass: if what a module takes or returns is no tensor, or the
+            axis of its channels is ambiguous.
 
     Examples:
         >>> from disentangle.orthogonality import resolve_parameters
@@ -193,6 +212,7 @@ class ConditioningProbe:
         *,
         inputs: Mapping[str, float] | None = None,
         outputs: Mapping[str, float] | None = None,
+        channel_axes: Mapping[str, int] | None = None,
         every: int = 1,
         training_only: bool = True,
     ) -> None:
@@ -203,6 +223,11 @@ class ConditioningProbe:
             raise ValueError("expected at least one parameter or module to measure, got none")
         if both := inputs.keys() & outputs.keys():
             raise ValueError(f"expected the input or the output of {both.pop()!r}, got both")
+        self._channel_axes = dict(channel_axes or {})
+        if stray := self._channel_axes.keys() - inputs.keys() - outputs.keys():
+            raise ValueError(
+                f"channel_axes must name modules among inputs or outputs, got {stray.pop()!r}"
+            )
         self.step, self.every, self.training_only = 1, every, training_only
         self._weights = {
             name: _find_weight(network, name, parameter) for name, parameter in parameters.items()
@@ -262,23 +287,34 @@ class ConditioningProbe:
         self.remove()
 
     def _take_input(self, name: str, eps: float, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._take(name, eps, module, args[0] if args else None)
+        self._take(name, eps, module, args[0] if args else None, "input")
 
     def _take_output(
         self, name: str, eps: float, module: nn.Module, args: tuple[Any, ...], output: Any
     ) -> None:
-        self._take(name, eps, module, output)
+        if type(output) is tuple and layer_kind(module) is not None:
+            output = output[0]  # of attention, beside its weights; of an LSTM, beside its state
+        self._take(name, eps, module, output, "output")
 
     # An eigendecomposition is no part of a graph that is compiled.
     @torch.compiler.disable
-    def _take(self, name: str, eps: float, module: nn.Module, features: Any) -> None:
+    def _take(self, name: str, eps: float, module: nn.Module, features: Any, side: str) -> None:
         if not self.due or (self.training_only and not module.training):
             return
+        what = f"the {side} of {name!r} ({type(module).__name__})"
         if not isinstance(features, Tensor):
             got = type(features).__name__
-            raise ValueError(f"the covariance of {name!r} needs a tensor (N, C, …), got {got}")
+            raise ValueError(f"{what} must be a tensor to measure its covariance, got {got}")
+        axis = self._channel_axes.get(name, find_channel_axis(module, features))
+        if axis is None:
+            shape = tuple(features.shape)
+            raise ValueError(
+                f"the channel axis of {what} is ambiguous for shape {shape}: pass "
+                f"channel_axes={{{name!r}: 1}} if channels come second, -1 if they come last"
+            )
         # Now and not in `record`: what follows may change the features in place.
-        self._covariances[name] = covariance_conditioning(features.detach(), eps=eps)
+        features = features.detach()
+        self._covariances[name] = covariance_conditioning(features, eps=eps, channel_axis=axis)
 
 
 def measure_name(layer: str, quantity: str, measure: str) -> str:

@@ -20,7 +20,15 @@ from disentangle.conditioning import (
     split_measure_name,
     weight_conditioning,
 )
-from disentangle.orthogonality import attach, constrain_weight, resolve_parameters
+from disentangle.models.layers.covariance_pooling import CovarianceRoot
+from disentangle.models.layers.decorrelated_batch_norm import DecorrelatedBatchNorm2d
+from disentangle.models.layers.joint_batch_norm import JointBatchNorm2d
+from disentangle.orthogonality import (
+    SkewOrthogonalConv2d,
+    attach,
+    constrain_weight,
+    resolve_parameters,
+)
 
 few = settings(max_examples=30, deadline=None, derandomize=True)
 
@@ -167,6 +175,8 @@ def test_a_convolution_with_more_channels_than_inputs():
 def test_features_say_what_they_expect():
     with pytest.raises(ValueError, match=r"features must be \(N, C\).*got shape \(4,\)"):
         covariance_conditioning(torch.ones(4))
+    with pytest.raises(ValueError, match=r"no channel axis 2, got shape \(4, 3\)"):
+        covariance_conditioning(torch.ones(4, 3), channel_axis=2)
     with pytest.raises(ValueError, match=r"eps must not be negative, got -1"):
         covariance_conditioning(torch.ones(4, 4), eps=-1)
     with pytest.raises(ValueError, match=r"floating point, got torch.int64"):
@@ -230,7 +240,9 @@ def test_inputs_and_outputs_of_several_modules():
         network[i].register_forward_hook(
             lambda module, args, output, i=i: seen.update({i: (args[0].clone(), output.clone())})
         )
-    probe = ConditioningProbe(network, inputs={"0": 0.5, "1": 0.25}, outputs={"2": 0.0})
+    probe = ConditioningProbe(
+        network, inputs={"0": 0.5, "1": 0.25}, outputs={"2": 0.0}, channel_axes={"2": 1}
+    )
     run_backward(network)
     measures = as_numbers(probe.record())
     before_relu = network[1](seen[1][0])
@@ -402,6 +414,8 @@ def test_the_probe_says_what_it_expects():
         ConditioningProbe(make_network(), parameters)
     with pytest.raises(ValueError, match=r"the input or the output of '0', got both"):
         ConditioningProbe(network, inputs={"0": 0.0}, outputs={"0": 0.0})
+    with pytest.raises(ValueError, match=r"channel_axes must name modules among.*got '1'"):
+        ConditioningProbe(network, inputs={"0": 0.0}, channel_axes={"1": -1})
     with pytest.raises(ValueError, match=r"every must be positive, got 0"):
         ConditioningProbe(network, parameters, every=0)
     with pytest.raises(ValueError, match=r"eps must not be negative, got -0.1"):
@@ -409,13 +423,140 @@ def test_the_probe_says_what_it_expects():
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network)
 
 
-def test_a_module_that_gives_no_features():
-    network = nn.LSTM(3, 4)
+def test_a_module_that_returns_no_tensor():
+    class Posterior(nn.Module):
+        def forward(self, x):
+            return x, x
+
+    network = Posterior()
     with (
         ConditioningProbe(network, outputs={"": 0.0}),
-        pytest.raises(ValueError, match=r"needs a tensor \(N, C, …\), got tuple"),
+        pytest.raises(ValueError, match=r"output of '' \(Posterior\) must be a tensor.*got tuple"),
     ):
-        network(torch.randn(2, 5, 3))
+        network(torch.randn(2, 3))
+
+
+# The axis of the channels
+
+
+class Doubled(nn.Linear):
+    """A subclass whose forward pass is that of its kind."""
+
+
+class ChannelsSecond(nn.LayerNorm):
+    """As `LayerNorm2d` of torchvision and others."""
+
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class Stated(nn.Module):
+    channel_axis = 2
+
+    def forward(self, x):
+        return x + 1
+
+
+def measure(module, features, side, **options):
+    """The measures of the input or output of a module, without their prefix."""
+    with ConditioningProbe(module, **{side: {"": 0.0}}, **options) as probe:
+        module(features)
+        measures = as_numbers(probe.record())
+    return {name.split("/")[-1]: value for name, value in measures.items()}
+
+
+KNOWN = {
+    "linear": (nn.Linear(4, 3), (6, 5, 4), -1),
+    "a subclass": (Doubled(4, 3), (6, 5, 4), -1),
+    "lazy": (nn.LazyLinear(3), (6, 5, 4), -1),
+    "parametrized": (constrain_weight(nn.Linear(4, 3), "weight", "spectral"), (6, 5, 4), -1),
+    "layer norm": (nn.LayerNorm(4), (6, 5, 4), -1),
+    "RMS norm": (nn.RMSNorm(4), (2, 6, 5, 4), -1),
+    "encoder layer": (nn.TransformerEncoderLayer(4, 2, 8, dropout=0), (6, 5, 4), -1),
+    "LSTM": (nn.LSTM(4, 3), (6, 5, 4), -1),
+    "convolution": (nn.Conv2d(4, 3, 1), (6, 4, 5, 5), 1),
+    "convolution of one image": (nn.Conv2d(4, 3, 1), (4, 5, 5), 0),
+    "convolution of one sequence": (nn.Conv1d(4, 3, 1), (4, 9), 0),
+    "lazy convolution": (nn.LazyConv1d(3, 1), (6, 4, 5), 1),
+    "transposed convolution": (nn.ConvTranspose3d(4, 3, 1), (6, 4, 2, 2, 2), 1),
+    "batch norm of vectors": (nn.BatchNorm1d(4), (9, 4), 1),
+    "batch norm of sequences": (nn.BatchNorm1d(4), (6, 4, 5), 1),
+    "batch norm": (nn.BatchNorm2d(4), (6, 4, 3, 5), 1),
+    "instance norm": (nn.InstanceNorm2d(4), (6, 4, 3, 5), 1),
+    "instance norm of one image": (nn.InstanceNorm2d(4), (4, 3, 5), 0),
+    "group norm": (nn.GroupNorm(2, 4), (6, 4, 3, 5), 1),
+    "group norm of vectors": (nn.GroupNorm(2, 4), (9, 4), 1),
+    "pooling": (nn.AdaptiveAvgPool2d(2), (6, 4, 4, 4), 1),
+    "vectors into any layer": (nn.Tanh(), (9, 4), 1),
+    "an attribute": (Stated(), (3, 5, 4, 2), 2),
+    "skew-orthogonal convolution": (SkewOrthogonalConv2d(4, 4, 3), (2, 4, 6, 6), 1),
+    "decorrelated norm": (DecorrelatedBatchNorm2d(4), (6, 4, 3, 5), 1),
+    "joint norm": (JointBatchNorm2d(4), (6, 4, 3, 5), 1),
+    "covariance root": (CovarianceRoot(), (6, 2, 3, 5), 1),
+}
+
+
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+@pytest.mark.parametrize(("module", "shape", "axis"), KNOWN.values(), ids=KNOWN.keys())
+def test_the_kind_of_layer_tells_the_axis(module, shape, axis, side):
+    features = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    seen = {}
+    module.register_forward_hook(
+        lambda _, args, output: seen.update(inputs=args[0], outputs=output)
+    )
+    measures = measure(module, features, side)
+    measured = seen[side][0] if isinstance(seen[side], tuple) else seen[side]
+    rows = measured.detach().movedim(axis, -1)
+    expected = covariance_conditioning(rows.reshape(-1, rows.shape[-1]))
+    assert measures == pytest.approx(as_numbers(expected._asdict()), nan_ok=True)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_attention(batch_first):
+    attention = nn.MultiheadAttention(4, 2, batch_first=batch_first)
+    x = torch.randn(6, 5, 4, generator=torch.Generator().manual_seed(0))
+    with ConditioningProbe(attention, outputs={"": 0.0}) as probe:
+        output, _ = attention(x, x, x)
+        measured = probe.record()["conditioning//covariance/condition"]
+    assert measured == covariance_conditioning(output, channel_axis=-1).condition
+    with ConditioningProbe(attention, inputs={"": 0.0}) as probe:
+        attention(x, x, x)
+        measured = probe.record()["conditioning//covariance/condition"]
+    assert measured == covariance_conditioning(x.flatten(end_dim=1)).condition
+
+
+def test_embeddings():
+    embedding = nn.Embedding(7, 3)
+    words = torch.randint(7, (9, 5), generator=torch.Generator().manual_seed(0))
+    measures = measure(embedding, words, "outputs")
+    expected = covariance_conditioning(embedding(words).flatten(end_dim=1))
+    assert measures == as_numbers(expected._asdict())
+
+
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.ReLU(), (6, 4, 5, 5)),
+        (nn.Sequential(nn.Linear(4, 4)), (6, 5, 4)),
+        (ChannelsSecond(4), (6, 4, 5, 5)),
+        (nn.LayerNorm((4, 5, 5)), (6, 4, 5, 5)),
+    ],
+    ids=["activation", "container", "own forward", "joint norm"],
+)
+def test_an_ambiguous_axis_is_refused_or_named(module, shape, side):
+    features = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    name = type(module).__name__
+    expected = (
+        rf"axis of the {side[:-1]} of '' \({name}\) is ambiguous.*pass channel_axes=\{{'': 1\}}"
+    )
+    with pytest.raises(ValueError, match=expected):
+        measure(module, features, side)
+    for axis in (1, -1):
+        measured = measure(module, features, side, channel_axes={"": axis})
+        rows = (features if side == "inputs" else module(features)).movedim(axis, -1)
+        expected = covariance_conditioning(rows.reshape(-1, rows.shape[-1]))
+        assert measured == pytest.approx(as_numbers(expected._asdict()), nan_ok=True)
 
 
 # Names

@@ -139,6 +139,8 @@ class SkewOrthogonalConv2d(nn.Module):
         True
     """
 
+    channel_axis = 1  # as `ConditioningProbe` reads it
+
     def __init__(
         self,
         in_channels: int,

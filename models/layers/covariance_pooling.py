@@ -69,6 +69,8 @@ class CovarianceRoot(nn.Module):
         torch.Size([2, 10])
     """
 
+    channel_axis = 1  # as `ConditioningProbe` reads it
+
     def __init__(self, *, eps: float = 1e-2, method: PoolingMethod = "auto") -> None:
         super().__init__()
         if not eps >= 0:
@@ -138,6 +140,8 @@ class GlobalCovariancePooling(nn.Module):
         >>> pooling(torch.randn(2, 16, 6, 6)).shape
         torch.Size([2, 10])
     """
+
+    channel_axis = 1  # as `ConditioningProbe` reads it
 
     def __init__(
         self,

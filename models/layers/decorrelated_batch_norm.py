@@ -53,6 +53,7 @@ class DecorrelatedBatchNorm2d(BatchWhitening):
     """
 
     samples_are = "positions"
+    channel_axis = 1  # as `ConditioningProbe` reads it
 
     def __init__(
         self,

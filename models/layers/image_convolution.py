@@ -23,6 +23,8 @@ class ImageConvTranspose2d(nn.ConvTranspose2d):
         torch.Size([2, 1, 32, 32])
     """
 
+    channel_axis = 1  # as `ConditioningProbe` reads it
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, KERNEL, stride=STRIDE, padding=PADDING)
 

@@ -20,6 +20,8 @@ class JointBatchNorm2d(nn.BatchNorm2d):
         torch.Size([4, 3, 5, 5])
     """
 
+    channel_axis = 1  # as `ConditioningProbe` reads it
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """The normalised maps `(N, C, H, W)`."""
         if not self.training or count_processes() == 1:

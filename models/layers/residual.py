@@ -22,6 +22,8 @@ class ResidualBlock(nn.Module):
         torch.Size([2, 8, 16, 16])
     """
 
+    channel_axis = 1  # as `ConditioningProbe` reads it
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         hidden = min(in_channels, out_channels)
