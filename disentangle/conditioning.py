@@ -127,6 +127,8 @@ def covariance_conditioning(
         2.0
     """
     _check_eps(eps)
+    if features.is_nested:
+        raise ValueError("features must be a dense tensor, got a nested one")
     shape = tuple(features.shape)
     if features.ndim < 2:
         raise ValueError(f"features must be (N, C) or have more dimensions, got shape {shape}")
