@@ -1,4 +1,7 @@
 import copy
+import io
+import pickle
+from inspect import signature
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from disentangle.orthogonality import (
     optimal_learning_rate,
     resolve_parameters,
 )
+from disentangle.orthogonality.step_hooks import step_hooks
 
 
 class Network(nn.Module):
@@ -223,24 +227,142 @@ def test_removal_undoes_the_hooks():
     assert all(map(torch.equal, weights_of(plain), weights_of(network)))
 
 
-def test_a_step_that_raised_does_not_leave_its_rate_behind():
+class Failing(SGD):
+    """Raises after its step."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        if self.failing:
+            raise MemoryError
+
+
+def fail(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["before", "within", "after"])
+def test_a_step_that_raises_leaves_no_rate_behind(where):
     network = Network()
-    optimizer = SGD(network.parameters(), lr=9.0)
+    optimizer = Failing(network.parameters(), lr=9.0)
+    optimizer.failing = where == "within"
+    if where == "after":
+        optimizer.register_step_post_hook(fail)
+    attach(optimizer, resolve_parameters(network, ["linear.weight"]), ["olr"])
+    scheduler = lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+    seen = []
+    watch_rates(optimizer, seen)
+    if where == "before":
+        optimizer.register_step_pre_hook(fail)
+    network.linear.weight.grad = network.linear.weight.detach().clone()
+    with pytest.raises((MemoryError, KeyboardInterrupt)):
+        optimizer.step()
+    assert seen[0] == [9.0, pytest.approx(1 / 3)]
+    for groups in (optimizer.param_groups, optimizer.state_dict()["param_groups"]):
+        assert all(type(group["lr"]) is float and group["lr"] == 9.0 for group in groups)
+    scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [4.5, 4.5]
+
+
+def test_a_step_that_was_bound_before_starts_from_the_scheduled_rate():
+    """As Accelerate binds it when it has a gradient scaler."""
+
+    class Plain(torch.optim.Optimizer):
+        failing = False
+
+        def step(self, closure=None):
+            if self.failing:
+                raise MemoryError
+
+    network = Network()
+    optimizer = Plain(network.parameters(), {"lr": 9.0})
+    step = optimizer.step
     attach(optimizer, resolve_parameters(network, ["linear.weight"]), ["olr"])
     seen = []
     watch_rates(optimizer, seen)
-
-    def fail(*_):
-        raise MemoryError
-
-    handle = optimizer.register_step_pre_hook(fail)
+    optimizer.failing = True
     network.linear.weight.grad = network.linear.weight.detach().clone()
     with pytest.raises(MemoryError):
-        optimizer.step()
-    handle.remove()
+        step()
+    optimizer.failing = False
     network.linear.weight.grad = -network.linear.weight.detach()
-    optimizer.step()
-    assert seen[1] == [9.0, 9.0]
+    step()
+    assert seen == [[9.0, pytest.approx(1 / 3)], [9.0, 9.0]]
+
+
+# Copies
+
+
+def deepcopy_both(network, optimizer):
+    return copy.deepcopy((network, optimizer))
+
+
+def pickle_both(network, optimizer):
+    return pickle.loads(pickle.dumps((network, optimizer)))
+
+
+def save_both(network, optimizer):
+    file = io.BytesIO()
+    torch.save((network, optimizer), file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("make_copy", [deepcopy_both, pickle_both, save_both])
+@pytest.mark.parametrize("techniques", [["nog"], ["olr"], ["nog", "olr"]])
+@pytest.mark.parametrize(
+    "make_optimizer",
+    [
+        lambda parameters: SGD(parameters, lr=2.0, momentum=0.9),
+        lambda parameters: Adam(parameters, lr=2.0, fused=True),
+    ],
+    ids=["sgd", "adam"],
+)
+def test_a_copy_goes_on_as_the_original(make_optimizer, techniques, make_copy):
+    network, optimizer = make_training(make_optimizer, techniques)
+    optimizer.register_step_pre_hook(lambda *_: None)  # cannot be pickled, and need not be
+    train(network, optimizer, 2)
+    # A copy of a copy.
+    twin, twin_optimizer = make_copy(*make_copy(network, optimizer))
+    plain, plain_optimizer = copy.deepcopy((network, optimizer))
+    for hooks in step_hooks(plain_optimizer):
+        hooks.remove()
+    rates = train(network, optimizer, 2, first=2)
+    assert train(twin, twin_optimizer, 2, first=2) == rates
+    train(plain, plain_optimizer, 2, first=2)
+    assert all(map(torch.equal, weights_of(network), weights_of(twin)))
+    assert not any(map(torch.equal, weights_of(network), weights_of(plain)))
+
+
+def test_the_attachment_of_a_copy_is_its_own():
+    network, optimizer = Network(), None
+    optimizer = SGD(network.parameters(), lr=0.1)
+    attachment = attach(optimizer, resolve_parameters(network, NAMES), ["nog"])
+    twin, twin_optimizer, twin_attachment = copy.deepcopy((network, optimizer, attachment))
+    assert step_hooks(twin_optimizer) == [twin_attachment]
+    twin_attachment.remove()
+    for one, its_optimizer, orthogonal in (
+        (network, optimizer, True),
+        (twin, twin_optimizer, False),
+    ):
+        backward(one)
+        its_optimizer.step()
+        gradient = as_matrix(one.conv.weight.grad)
+        assert torch.allclose(gradient @ gradient.T, torch.eye(4), atol=1e-5) == orthogonal
+    assert step_hooks(copy.deepcopy(twin_optimizer)) == []
+
+
+def test_optimizers_without_techniques_are_copied_as_before():
+    make_training(lambda parameters: SGD(parameters, lr=0.1))
+    plain = Network()
+    plain_optimizer = SGD(plain.parameters(), lr=0.1, momentum=0.9)
+    train(plain, plain_optimizer, 1)
+    for make_copy in (deepcopy_both, pickle_both):
+        twin, twin_optimizer = make_copy(plain, plain_optimizer)
+        assert type(twin_optimizer) is SGD
+        assert not twin_optimizer._optimizer_step_pre_hooks
+        train(twin, twin_optimizer, 2)
+    train(plain, plain_optimizer, 2)
+    assert all(map(torch.equal, weights_of(plain), weights_of(twin)))
 
 
 # With schedulers, checkpoints, scalers, accumulation, other optimizers
@@ -501,6 +623,37 @@ def test_coupled_weight_decay_comes_after_both():
 
 
 # Kinds of optimizers
+
+REFUSED = ("ASGD", "Adafactor", "LBFGS", "Rprop", "SparseAdam")  # see test_refusals.py
+OPTIMIZERS = [
+    (kind, options)
+    for name, kind in vars(torch.optim).items()
+    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+    if name not in ("Optimizer", *REFUSED)
+    for options in ({}, {"foreach": True}, {"fused": True}, {"maximize": True})
+    if options.keys() <= signature(kind).parameters.keys()
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), OPTIMIZERS)
+def test_every_optimizer_of_torch_uses_the_rates_of_its_steps(kind, options):
+    sign = -1 if "maximize" in options else 1
+    generator = torch.Generator().manual_seed(0)
+    weight, twin = (nn.Parameter(torch.eye(3, 4)) for _ in range(2))
+    optimizer, plain = kind([weight], lr=10.0, **options), kind([twin], lr=10.0, **options)
+    attach(optimizer, {"weight": weight}, ["olr"])
+    seen = []
+    watch_rates(optimizer, seen)
+    for scale in (1.0, 10.0, 0.5):
+        descent = weight.detach() + torch.rand(3, 4, generator=generator)
+        weight.grad = sign * scale * descent
+        twin.grad = weight.grad.clone()
+        optimizer.step()
+        plain.param_groups[0]["lr"] = seen[-1][0]
+        plain.step()
+        torch.testing.assert_close(weight, twin)
+    assert len({rate for (rate,) in seen}) == 3
+    assert max(seen) < [10.0]
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,72 @@ def test_optimizers_whose_steps_the_techniques_do_not_reach():
         attach(wrapped, parameters, ["nog"])
     with pytest.raises(ValueError, match="LBFGS computes gradients anew"):
         attach(LBFGS(network.parameters()), parameters, ["nog"])
+    for techniques in (["nog"], ["olr"]):
+        with pytest.raises(ValueError, match="SparseAdam takes sparse gradients only"):
+            attach(SparseAdam(list(network.parameters())), parameters, techniques)
+
+
+class Homemade(torch.optim.Optimizer):
+    """Steps by the rate that it was constructed with, as a number, times that of its group."""
+
+    def __init__(self, params, lr=0.1, power=0, convert=lambda rate: rate):
+        super().__init__(params, {"lr": lr, "power": power, "convert": convert})
+        self.lr = lr
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            rate = self.lr * group["convert"](group["lr"]) ** group["power"]
+            for parameter in group["params"]:
+                parameter.sub_(rate * parameter.grad)
+
+
+class Demanding(Homemade):
+    def __init__(self, params, model):
+        super().__init__(params)
+
+
+def to_number(rate):
+    if isinstance(rate, torch.Tensor):
+        raise TypeError("expected a number")
+    return rate
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"maximize": True}, {"foreach": True}])
+@pytest.mark.parametrize("kind", [torch.optim.ASGD, torch.optim.Rprop, torch.optim.Adafactor])
+def test_optimizers_that_do_not_step_by_the_rate_of_the_step(kind, options, dtype):
+    network = Network().to(dtype)
+    optimizer = kind(network.parameters(), lr=0.1, **options)
+    parameters = resolve_parameters(network, NAMES)
+    expected = rf"steps of {kind.__name__} are not proportional to it \(twice the rate, 1 times"
+    with pytest.raises(ValueError, match=expected):
+        attach(optimizer, parameters, ["nog", "olr"])
+    assert len(optimizer.param_groups) == 1
+    assert not optimizer.state
+    attach(optimizer, parameters, ["nog"])
+
+
+def test_optimizers_of_others_are_tried_too():
+    network = Network()
+    parameters = resolve_parameters(network, NAMES)
+
+    def attach_to(kind, **options):
+        return attach(kind(network.parameters(), **options), parameters, ["olr"])
+
+    attach_to(Homemade, power=1)
+    with pytest.raises(ValueError, match=r"Homemade are not.*twice the rate, 1 times"):
+        attach_to(Homemade)
+    with pytest.raises(ValueError, match=r"Homemade are not.*twice the rate, 1.4 times"):
+        attach_to(Homemade, power=0.5)
+    with pytest.raises(ValueError, match="with which Homemade cannot step: expected a number"):
+        attach_to(Homemade, power=1, convert=to_number)
+    # Nothing can be told of one that needs more than its options.
+    attach_to(Demanding, model=network)
+    optimizer = SGD(network.parameters(), lr=0.1)
+    optimizer.param_groups[0]["lr"] = None
+    with pytest.raises(ValueError, match=r"with a learning rate, got SGD without one"):
+        attach(optimizer, parameters, ["olr"])
 
 
 @pytest.mark.parametrize(
@@ -157,11 +223,10 @@ def test_a_closure():
     optimizer.step(closure=None)
 
 
-@pytest.mark.parametrize("optimizer_class", [SGD, SparseAdam])
 @pytest.mark.parametrize("techniques", [["nog"], ["olr"]])
-def test_a_sparse_gradient(optimizer_class, techniques):
+def test_a_sparse_gradient(techniques):
     embedding = nn.Embedding(5, 3, sparse=True)
-    optimizer = optimizer_class(embedding.parameters(), lr=0.1)
+    optimizer = SGD(embedding.parameters(), lr=0.1)
     attach(optimizer, {"words": embedding.weight}, techniques)
     embedding(torch.tensor([1, 3])).sum().backward()
     before = embedding.weight.detach().clone()

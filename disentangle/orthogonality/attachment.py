@@ -13,9 +13,11 @@ from disentangle.orthogonality.refusals import (
     check_optimizer,
     check_own_rates,
     check_parameters,
+    check_rate_scales_step,
     check_step,
     check_techniques,
 )
+from disentangle.orthogonality.step_hooks import StepHooks, step_hooks
 from disentangle.orthogonality.techniques import (
     nearest_orthogonal_gradient,
     nearest_orthogonal_gradients,
@@ -23,10 +25,11 @@ from disentangle.orthogonality.techniques import (
 )
 
 
-class Attachment:
+class Attachment(StepHooks):
     """Techniques at work on an optimizer; what `attach` returns.
 
-    As a context manager it removes itself at the end.
+    As a context manager it removes itself at the end. Parameter groups stay divided: a scheduler
+    may count on them.
     """
 
     def __init__(
@@ -36,27 +39,14 @@ class Attachment:
         self._parameters = dict(parameters)
         # (group, its scheduled rate, the rate in its place) of the step in progress.
         self._replaced: list[tuple[Group, float | Tensor, Tensor]] = []
-        self._handles = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
-        ]
-
-    def remove(self) -> None:
-        """Undoes the hooks. Parameter groups stay divided: a scheduler may count on them."""
-        for handle in self._handles:
-            handle.remove()
-
-    def __enter__(self) -> "Attachment":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
+        super().__init__(optimizer)
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        # If the last step raised, its rates are still in place.
-        self._restore_rates()
+        # The end of a step that raised is missed if it was bound to a name before `attach`, as
+        # Accelerate does with a gradient scaler.
+        self._end_step()
         check_step(optimizer, args, kwargs)
         # Looked up at each step: `load_state_dict` replaces the groups.
         groups = groups_of_parameters(optimizer)
@@ -69,11 +59,6 @@ class Attachment:
                     if parameter.grad is not None:
                         self._replace_rate(groups[id(parameter)], parameter, parameter.grad)
 
-    def _after_step(
-        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        self._restore_rates()
-
     def _replace_rate(self, group: Group, parameter: Tensor, gradient: Tensor) -> None:
         # The formula is that of the step w − ηl.
         gradient = -gradient if group.get("maximize") else gradient
@@ -85,7 +70,8 @@ class Attachment:
         self._replaced.append((group, group["lr"], rate))
         group["lr"] = rate
 
-    def _restore_rates(self) -> None:
+    def _end_step(self) -> None:
+        """Restores the scheduled rates."""
         for group, scheduled, rate in self._replaced:
             if group["lr"] is rate:
                 group["lr"] = scheduled
@@ -101,11 +87,20 @@ def attach(
     acts first, in whatever order they are named. Without a technique nothing is done.
 
     **Learning rate.** OLR gives each parameter its own parameter group, in place. During the step
-    the learning rate of that group is the optimal one, a 0-d tensor; before and after, it is the
-    scheduled one, the base rate of OLR: any scheduler made later goes on as without OLR. Before
-    `load_state_dict` attach to the same parameters as when the state was saved: PyTorch matches
-    optimizer states to parameters by their place in the groups. With
-    `fused=True` (on CUDA also with `capturable=True`) nothing waits for a value on the GPU.
+    the learning rate of that group is the optimal one, a 0-d tensor; before and after, also if the
+    step raises, it is the scheduled one, the base rate of OLR: any scheduler made later goes on as
+    without OLR. With `fused=True` (on CUDA also with `capturable=True`) nothing waits for a value
+    on the GPU.
+
+    **Optimizers for OLR.** The step must be proportional to the learning rate at that step, which a
+    trial on a throw-away optimizer of the same class and options verifies. This refuses ASGD and
+    Rprop, which take the rate of an earlier step, and Adafactor, which caps it. A class that
+    cannot be constructed from its options alone is accepted untried.
+
+    **Copies and checkpoints.** An optimizer that is copied by `copy.deepcopy` or `pickle` keeps its
+    techniques, acting on the copied parameters; copy the network in the same call. A state dict
+    does not hold them: before `load_state_dict` attach to the same parameters as when the state
+    was saved, since PyTorch matches states to parameters by their place in the groups.
 
     **What the optimizer adds.** The optimal rate is that of a plain step `w − ηl`, or `w + ηl` with
     `maximize=True`. Momentum, Adam's scaling and a weight decay that is added to the gradient, as
@@ -134,10 +129,11 @@ def attach(
     Raises:
         ValueError: If a technique is unknown; if there are no parameters, or one is no matrix, is
             not held by the optimizer or already has techniques; if the optimizer is a wrapper,
-            LBFGS or DeepSpeed's. For OLR: if the optimizer has a scheduler, or the parameters are
-            DTensors and it is fused, unless it is Adam or AdamW. At a step: if it is given a
-            closure, or gradients that are still scaled or sparse, or if its parameters have been
-            replaced.
+            LBFGS, SparseAdam or DeepSpeed's. For OLR: if the optimizer has a scheduler, its steps
+            are not proportional to the learning rate or do not accept a tensor as such, or the
+            parameters are DTensors and it is fused, unless it is Adam or AdamW. At a step: if it is
+            given a closure, or gradients that are still scaled or sparse, or if its parameters have
+            been replaced.
 
     Examples:
         >>> from disentangle.orthogonality import resolve_parameters
@@ -155,15 +151,15 @@ def attach(
     _check_free(optimizer, parameters)
     if "olr" in chosen:
         check_own_rates(optimizer, parameters)
+        check_rate_scales_step(optimizer, parameters.values())
         for parameter in parameters.values():
             give_own_group(optimizer, parameter)
     return Attachment(optimizer, parameters, chosen)
 
 
 def _check_free(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> None:
-    hooks = optimizer._optimizer_step_pre_hooks.values()
-    attachments = [getattr(hook, "__self__", None) for hook in hooks]
-    active = [a for a in attachments if isinstance(a, Attachment) and a._techniques]
+    attachments = [hooks for hooks in step_hooks(optimizer) if isinstance(hooks, Attachment)]
+    active = [attachment for attachment in attachments if attachment._techniques]
     taken = {id(parameter) for a in active for parameter in a._parameters.values()}
     for name, parameter in parameters.items():
         if id(parameter) in taken:

@@ -1,13 +1,15 @@
 """What NOG and OLR cannot work with, refused with the reason: when they are attached, at a step."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.optim import LBFGS, Adam, Optimizer
+from torch.optim import LBFGS, Adam, Optimizer, SparseAdam
 
 from disentangle.orthogonality.groups import Group, groups_of_parameters
 from disentangle.orthogonality.parameters import as_list
+from disentangle.orthogonality.rate_trial import step_ratio
 from disentangle.orthogonality.sharding import is_sharded
 from disentangle.orthogonality.techniques import OPTIMIZER_TECHNIQUES
 
@@ -52,6 +54,11 @@ def check_optimizer(optimizer: Optimizer, techniques: Sequence[str]) -> None:
         )
     if isinstance(optimizer, LBFGS):
         raise ValueError("LBFGS computes gradients anew within its step: choose another optimizer")
+    if isinstance(optimizer, SparseAdam):
+        raise ValueError(
+            "SparseAdam takes sparse gradients only, and nog and olr dense ones only: choose "
+            "another optimizer, such as Adam, and sparse=False in embeddings"
+        )
 
 
 def check_parameters(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> None:
@@ -72,7 +79,7 @@ def check_parameters(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> 
 
 
 def check_own_rates(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> None:
-    """Refuses optimizers in which OLR cannot give a parameter its own learning rate."""
+    """Raise if an optimizer cannot give each parameter its own learning rate at each step."""
     if any("initial_lr" in group for group in optimizer.param_groups):
         raise ValueError(
             "olr needs its own parameter groups, which the optimizer's scheduler would not "
@@ -86,6 +93,24 @@ def check_own_rates(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> N
                 f"{name!r} is a DTensor, for which torch has fused kernels with a tensor as "
                 f"learning rate in Adam and AdamW only, got {type(optimizer).__name__}: choose one "
                 "of these, or fused=False"
+            )
+
+
+def check_rate_scales_step(optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
+    """Raise if the steps of an optimizer are not proportional to the learning rate of each."""
+    kind, groups = type(optimizer).__name__, groups_of_parameters(optimizer)
+    # One trial for all parameters that are treated alike.
+    alike = {(id(groups[id(p)]), p.ndim, p.dtype, p.device): p for p in parameters}
+    for parameter in alike.values():
+        group = groups[id(parameter)]
+        if group.get("lr") is None:
+            raise ValueError(f"olr needs an optimizer with a learning rate, got {kind} without one")
+        ratio = step_ratio(optimizer, group, parameter)
+        if ratio is not None and not math.isclose(ratio, 2, rel_tol=0.05):
+            raise ValueError(
+                f"olr sets the learning rate of each step, but steps of {kind} are not "
+                f"proportional to it (twice the rate, {ratio:.2g} times the step): choose another "
+                "optimizer, such as SGD or Adam"
             )
 
 
