@@ -175,9 +175,10 @@ def test_a_constraint_is_never_put_on_fresh_memory(monkeypatch):
     def leave(tensor, *_, **__):
         return tensor.data.fill_(torch.nan)
 
-    monkeypatch.setattr(nn.init, "kaiming_uniform_", leave)
+    for name in ("kaiming_uniform_", "normal_", "uniform_"):
+        monkeypatch.setattr(nn.init, name, leave)
     assert nn.Conv2d(1, 1, 1).weight.isnan().all()
-    for weight in ("free", "spectral"):
+    for weight in WEIGHT_CONSTRAINTS:
         assert pre_svd_convolution(3, 4, 3, stride=1, weight=weight).weight.isfinite().all()
 
 

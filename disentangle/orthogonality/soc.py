@@ -173,10 +173,12 @@ class SkewOrthogonalConv2d(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws the parameters anew, as published, and fits the power iteration to them."""
-        nn.init.normal_(self.weight, std=len(self.weight) ** -0.5)
+        # Without `nn.init`, which `from_pretrained` turns off: the filter is decomposed at once, and
+        # fresh memory need not be finite.
+        self.weight.data.normal_(std=len(self.weight) ** -0.5)
         if self.bias is not None:
             bound = self.out_channels**-0.5
-            nn.init.uniform_(self.bias, -bound, bound)
+            self.bias.data.uniform_(-bound, bound)
         self.fit()
 
     @torch.no_grad()
