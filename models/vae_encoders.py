@@ -32,7 +32,11 @@ class PosteriorLayer(nn.Module):
         self.mean = nn.Linear(input_dim, code_dim, bias=not whiten_codes)
         self.log_variance = nn.Linear(input_dim, code_dim)
         self.whitening = Whitening(dim=code_dim) if whiten_codes else None
-        if whiten_codes:
+        if whiten_codes and pre_svd_weight != "free":
+            # As torch draws it, but without `nn.init`, which `from_pretrained` turns off: a
+            # constraint decomposes the weight, and fresh memory need not have full rank.
+            bound = input_dim**-0.5
+            self.mean.weight.data.uniform_(-bound, bound)
             constrain_weight(self.mean, "weight", pre_svd_weight)
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:

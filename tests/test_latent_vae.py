@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
-from torch import distributed
+from torch import distributed, nn
 from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
 
@@ -185,6 +185,15 @@ def test_constrained_bases(pre_svd_weight):
     sigmas = torch.linalg.svdvals(model.decoder.subspaces[1].U.detach())
     orthogonal = pre_svd_weight == "orthogonal"
     assert torch.allclose(sigmas, torch.ones(10), atol=1e-5) == orthogonal
+
+
+@pytest.mark.parametrize("pre_svd_weight", WEIGHT_CONSTRAINTS[1:])
+def test_a_constraint_is_never_put_on_fresh_memory(pre_svd_weight, monkeypatch):
+    """`from_pretrained` turns `nn.init` off: what is in memory may be anything."""
+    monkeypatch.setattr(nn.init, "kaiming_uniform_", lambda tensor, **_: tensor.data.zero_())
+    model = build(whiten_codes=True, pre_svd_weight=pre_svd_weight)
+    assert not model.encoder.hidden.weight.any()
+    assert model.encoder.posterior.mean.weight.all()
 
 
 def test_files_of_older_versions(folder):
