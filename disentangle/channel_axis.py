@@ -57,8 +57,8 @@ def find_channel_axis(module: nn.Module, features: Tensor) -> int | None:
 
     A module can state it in an integer attribute `channel_axis`. Otherwise it is the last axis for
     layers of sequences (linear, embedding, attention, recurrent, layer and RMS norm) and the second
-    for convolutions, pooling, batch, instance and group norms; the first for a convolution without
-    a batch axis. With any other layer only 2 dimensions, `(N, C)`, are unambiguous.
+    for convolutions, pooling, batch, instance and group norms (the first for a single sample
+    without a batch axis). With any other layer only 2 dimensions, `(N, C)`, are unambiguous.
 
     Args:
         module: The layer.

@@ -154,10 +154,10 @@ class ConditioningProbe:
 
     The axis of the channels follows from the kind of layer: the last for linear, embedding,
     attention, recurrent, layer and RMS norm layers; the second for convolutions, pooling, batch,
-    instance and group norms, also without a batch axis. A module of your own can state it in an
-    attribute `channel_axis`. For any other layer, such as an activation or a container, and for a
-    subclass with a `forward` of its own, more than 2 dimensions are refused unless `channel_axes`
-    names the axis.
+    instance and group norms (the first for a single sample without a batch axis). A module of your
+    own can state it in an attribute `channel_axis`. For any other layer, such as an activation, a
+    container or a subclass with a `forward` of its own, more than 2 dimensions are refused unless
+    `channel_axes` names the axis.
 
     On several processes (DistributedDataParallel, FSDP2) each calls `record`, and finds the same of
     weights and gradients. A covariance is that of the process's own share of the batch.

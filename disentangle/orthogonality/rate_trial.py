@@ -44,7 +44,7 @@ def step_ratio(optimizer: Optimizer, group: Group, like: Tensor) -> float | None
     options = own_options({**group, "lr": 1.0})
     try:
         _second_step(kind, options, like, (1.0, 1.0))
-    except Exception:
+    except Exception:  # a class outside torch can need anything
         return None
     # As OLR sets them.
     dtype = torch.float32 if like.is_cuda else torch.float64

@@ -173,8 +173,8 @@ class SkewOrthogonalConv2d(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws the parameters anew, as published, and fits the power iteration to them."""
-        # Without `nn.init`, which `from_pretrained` turns off: the filter is decomposed at once, and
-        # fresh memory need not be finite.
+        # Without `nn.init`, which `from_pretrained` turns off: the filter is decomposed at once,
+        # and fresh memory need not be finite.
         self.weight.data.normal_(std=len(self.weight) ** -0.5)
         if self.bias is not None:
             bound = self.out_channels**-0.5

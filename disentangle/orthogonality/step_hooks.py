@@ -82,6 +82,8 @@ def _extend(kind: type[Optimizer]) -> None:
 
 
 def _ending(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps a step to end its `StepHooks` if it raises."""
+
     @functools.wraps(step)
     def wrapper(optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
         try:
