@@ -35,7 +35,7 @@ class StepHooks:
         raise NotImplementedError
 
     def _end_step(self) -> None:
-        """Called when a step returns or raises; once or several times."""
+        """End a step that returned or raised; called once or several times."""
         raise NotImplementedError
 
     def _after_step(
@@ -51,7 +51,7 @@ class StepHooks:
         ]
 
     def remove(self) -> None:
-        """Removes the hooks."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
 
@@ -82,7 +82,7 @@ def _extend(kind: type[Optimizer]) -> None:
 
 
 def _ending(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps a step to end its `StepHooks` if it raises."""
+    """Wrap the step of a class so that `StepHooks` end it if it raises."""
 
     @functools.wraps(step)
     def wrapper(optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
@@ -98,7 +98,7 @@ def _ending(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _reduce(optimizer: Optimizer) -> str | tuple[Any, ...]:
-    """What `copy` and `pickle` rebuild an optimizer from."""
+    """The parts from which `copy` and `pickle` rebuild an optimizer."""
     if hooks := step_hooks(optimizer):
         return _rebuild, (type(optimizer), optimizer.__getstate__(), hooks)
     return optimizer.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
