@@ -187,7 +187,7 @@ def check_options(options: Namespace) -> None:
             raise ValueError(
                 "--image gives the one latent to start from: leave out --around and --samples"
             )
-        if not Path(options.image).is_file():
+        if not Path(options.image).exists():
             raise FileNotFoundError(f"there is no image {options.image}")
 
 

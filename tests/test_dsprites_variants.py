@@ -122,6 +122,13 @@ def test_scream_shrinks_the_picture_to_the_published_size(file, tmp_path):
     assert data._picture.dtype == np.uint8
 
 
+def test_scream_scales_a_picture_of_16_bits(file, tmp_path):
+    values = np.full((100, 100), 200 * 257, dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "grey.png")
+    data = ScreamDSprites(path=file, picture=tmp_path / "grey.png")
+    assert (data._picture == 200).all()
+
+
 def test_scream_refuses_wrong_pictures(file, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no picture at .*absent\.jpg"):
         ScreamDSprites(path=file, picture=tmp_path / "absent.jpg")

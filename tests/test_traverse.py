@@ -1,3 +1,4 @@
+import os
 from functools import partial
 
 import pytest
@@ -157,6 +158,12 @@ def test_around_a_given_image(run, tmp_path, drawn, monkeypatch):
         torch.testing.assert_close(made, model.decode(drawn["latents"])[0])
         if not is_gan(run):
             torch.testing.assert_close(drawn["latents"], model.encode(white[None]))
+
+
+def test_a_pipe_for_an_image_does_not_hang(run, tmp_path, complaint):
+    os.mkfifo(tmp_path / "a.png")
+    printed = complaint(traverse.main, [str(run), "--image", str(tmp_path / "a.png")])
+    assert "a.png: not a regular file" in printed
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio-ffmpeg's

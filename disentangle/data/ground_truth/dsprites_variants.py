@@ -11,6 +11,7 @@ from torch import Tensor
 from disentangle.data.base import Integers, checked_integer
 from disentangle.data.ground_truth.dsprites import DSprites
 from disentangle.data.images.decoding import open_image
+from disentangle.data.images.grey_levels import read_levels
 from disentangle.data.official import refuse_broken
 
 THUMBNAIL = (350, 274)  # the published width and height of the Scream, at most
@@ -160,5 +161,6 @@ def _read_picture(path: Path) -> NDArray[np.uint8]:
     if not path.is_file():
         raise FileNotFoundError(f"no picture at {path}")
     with refuse_broken(path, "a picture"), open_image(path) as image:
-        image.thumbnail(THUMBNAIL)
-        return np.array(image.convert("RGB"))
+        picture = read_levels(image).to_8_bits(image)
+        picture.thumbnail(THUMBNAIL)
+        return np.array(picture.convert("RGB"))

@@ -4,6 +4,7 @@ import re
 import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from disentangle.data.base import checked_integer
+from disentangle.data.images.grey_levels import read_levels
 
 MODES = {1: "L", 3: "RGB"}
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -27,8 +29,10 @@ class Decoder:
     """Decodes images, crops them to their central square and resizes it (Lanczos).
 
     An image is turned as its EXIF tag says, laid on white where it is transparent and converted to
-    RGB or grey; a square smaller than `image_size` is enlarged. One of more pixels than
-    `PIL.Image.MAX_IMAGE_PIXELS` (89 million) counts as corrupt.
+    RGB or grey of 8 bits; a square smaller than `image_size` is enlarged. The first image of an
+    animation, or of a file of several pages, is taken. An image counts as corrupt if it has more
+    pixels than `PIL.Image.MAX_IMAGE_PIXELS` (89 million), or grey values that are negative,
+    floating-point numbers or of 32 bits.
 
     Args:
         image_size: Height and width to bring the images to, in pixels.
@@ -101,7 +105,9 @@ class Decoder:
             # A large JPEG is decoded at ½, ¼ or ⅛ of its size, never below twice what is needed;
             # a crop and a banner are in pixels of the whole one.
             image.draft(mode, (2 * size, 2 * size))
-        image = self._cut(_convert(ImageOps.exif_transpose(image), mode))
+        levels = read_levels(image)
+        image = levels.to_8_bits(ImageOps.exif_transpose(image))
+        image = self._cut(_convert(image, mode))
         side = min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
         box = (left, top, left + side, top + side)
@@ -123,33 +129,68 @@ class Decoder:
 
 
 def open_image(source: Path | BinaryIO) -> Image.Image:
-    """An image whose header has been read, and found to be of a known format and of bounded size.
+    """Open an image: read its header, and check that it has a known format and a bounded size.
 
     Raises:
-        ValueError: If it has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, or is of another format
-            than those in `FORMATS`; PIL knows some whose decoders run programs.
+        ValueError: If it has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, is no regular file, or
+            is of another format than those in `FORMATS`; PIL knows some whose decoders run
+            programs.
         Exception: Of many kinds, if it is damaged.
     """
+    try:
+        return _read_header(source)
+    except UnidentifiedImageError as error:
+        raise ValueError(_find_reason(source)) from error
+
+
+def is_decodable(file: Path) -> bool:
+    """Return whether the header of a file is one of an image that can be decoded.
+
+    No pixels are read, so a truncated image counts as one, too.
+    """
+    try:
+        with _read_header(file) as image:
+            read_levels(image)
+    except Exception:  # PIL raises errors of many types on what is no image
+        return False
+    return True
+
+
+def _read_header(source: Path | BinaryIO) -> Image.Image:
+    if isinstance(source, Path) and source.exists() and not source.is_file():
+        raise ValueError("not a regular file")  # opening a pipe would wait for a writer
     # Above the limit PIL warns, and raises only above twice the limit.
     with OPENING, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             return Image.open(source, formats=FORMATS)
-        except UnidentifiedImageError as error:
-            raise ValueError(f"it must be one of {', '.join(FORMATS)}") from error
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             limit, found = Image.MAX_IMAGE_PIXELS, re.search(r"\d+", str(error))
             got = f", got {int(found[0]):,}" if found else ""
             raise ValueError(f"it must have {limit:,} pixels at most{got}: shrink it") from error
 
 
+def _find_reason(source: Path | BinaryIO) -> str:
+    """Return the reason for which PIL did not identify an image, which it keeps to itself."""
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+        file.seek(0)
+        beginning = file.read(16)
+        for name in FORMATS if beginning else ():
+            plugin, accept = Image.OPEN[name]
+            accepted = accept is None or accept(beginning)
+            if isinstance(accepted, str):  # the format is one that this PIL was built without
+                return accepted
+            if accepted:
+                try:
+                    file.seek(0)
+                    plugin(file, "")
+                except Exception as error:
+                    return f"it cannot be read as {name}: {error}"
+    return f"it must be one of {', '.join(FORMATS)}" + ("" if beginning else ", got an empty file")
+
+
 def _convert(image: Image.Image, mode: str) -> Image.Image:
-    """The image in 8-bit RGB or grey."""
-    if image.mode.startswith("I;16"):
-        # PIL would clip 16 bits to 255 instead of scaling them.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels must have 8 or 16 bits, got PIL mode {image.mode!r}")
+    """Convert an image of 8 bits to RGB or grey, and lay it on white where it is transparent."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -61,8 +61,6 @@ class ImageFiles:
         return self._decoder.decode_batch(paths, paths)
 
     def _problem(self, path: Path) -> str | None:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
-            return f"cannot decode {path}: not a regular file"
         try:
             self._decoder.decode(path, path)
         except ValueError as error:
