@@ -16,7 +16,13 @@ from torch import Tensor
 
 from disentangle.commands import bad_input_exits, parse_arguments
 from disentangle.config import DATA_SETS
-from disentangle.data import GroundTruthData, ImageData, LabelledImages, scale_pixels
+from disentangle.data import (
+    GroundTruthData,
+    ImageData,
+    LabelledImages,
+    describe_left_out,
+    scale_pixels,
+)
 from disentangle.parsing import new_parser
 from disentangle.tables import Cell, format_table
 from disentangle.traversal import image_grid, traversal_grid
@@ -38,6 +44,8 @@ def main(arguments: Sequence[str]) -> int:
         data = DATA_SETS[name](**options.as_dict().get("data", {}))
         if options.stats or file is None:
             print(describe(data))
+        if line := describe_left_out(data):
+            print(line)
         if file is not None:
             picture = draw_preview(data, options.seed)
             with file.open("wb" if options.overwrite else "xb") as stream:

@@ -137,3 +137,65 @@ def test_a_split_by_another_name_is_not_taken_for_a_class(tmp_path, name):
         Image.new("RGB", (8, 8)).save(tmp_path / each / "0.png")
     with pytest.raises(ValueError, match=f"{name} must be called one of train, val, test"):
         ClassFolder(path=tmp_path, image_size=8)
+
+
+@pytest.mark.parametrize("stray", ["bus/1.png", "valid/cat/1.png", "1.gif", "bus/small/1"])
+def test_images_beside_a_split_are_refused(tmp_path, stray):
+    for name in ("train/steam/1.png", "train/diesel/1.png"):
+        save(tmp_path / name)
+    (tmp_path / "devkit").mkdir()
+    (tmp_path / "devkit" / "readme.txt").touch()
+    assert len(ClassFolder(path=tmp_path, image_size=8)) == 2
+    (tmp_path / stray).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / stray, "PNG")
+    with pytest.raises(ValueError, match=rf"{stray} lies beside the folder of a split, .*train: "):
+        ClassFolder(path=tmp_path, image_size=8)
+
+
+def test_a_link_to_a_split_is_not_beside_it(splits):
+    (splits / "validation").symlink_to(splits / "val")
+    assert len(ClassFolder(path=splits, image_size=8, split="val")) == 2
+
+
+def test_folders_without_images_are_no_classes(classes):
+    (classes / "ant").mkdir()
+    (classes / "bee").mkdir()
+    (classes / "bee" / "notes.txt").touch()
+    (classes / "kitten").symlink_to(classes / "cat")
+    for split in ("train", "test"):
+        data = ClassFolder(path=classes, image_size=8, split=split)
+        assert data.class_names == ("cat", "dog")
+        assert data.left_out == (
+            "1 non-image file (1 .txt)",
+            "folders without images of their own: ant, bee, kitten",
+        )
+
+
+def test_a_class_may_be_empty_in_a_split(splits):
+    (splits / "val" / "n01440764").mkdir()
+    (splits / "val" / "n02000000").mkdir()
+    for split, count in (("train", 3), ("val", 2)):
+        data = ClassFolder(path=splits, image_size=8, split=split)
+        assert data.class_names == ("n01440764", "n01443537", "n01484850")
+        assert len(data) == count
+        assert data.left_out == ("folders without images of their own: n02000000",)
+
+
+@pytest.mark.parametrize(
+    "name", ["@eaDir", "__MACOSX", ".ipynb_checkpoints", "$RECYCLE.BIN", "lost+found", ".cache"]
+)
+def test_folders_of_systems_are_no_classes(splits, name):
+    for parent in (splits, splits / "train", splits / "train" / "n01440764"):
+        save(parent / name / "1.png")
+    data = ClassFolder(path=splits, image_size=8)
+    assert data.class_names == ("n01440764", "n01443537", "n01484850")
+    assert len(data) == 3
+    assert data.left_out == (f"3 hidden or system folders (3 {name})",)
+
+
+def test_a_class_called_train_may_hold_a_folder_of_a_system(tmp_path):
+    for name in ("train/0.png", "train/@eaDir/0.png/small.jpg", "bicycle/0.png"):
+        save(tmp_path / name)
+    data = ClassFolder(path=tmp_path, image_size=8, test_fraction=1e-9)
+    assert data.class_names == ("bicycle", "train")
+    assert len(data) == 2

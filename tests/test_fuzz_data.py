@@ -69,7 +69,10 @@ def pixels(*shape, high=256):
 
 def encode(kind, size=(12, 10), mode="RGB"):
     file = io.BytesIO()
-    Image.fromarray(pixels(size[1], size[0], 3)).convert(mode).save(file, kind)
+    image = Image.fromarray(pixels(size[1], size[0], 3))
+    if mode == "I;16":  # to which PIL brings grey only
+        image = image.convert("L")
+    image.convert(mode).save(file, kind)
     return file.getvalue()
 
 
@@ -222,6 +225,12 @@ def make_images(kind, mode="RGB"):
     return make
 
 
+def make_nameless(folder):
+    (folder / "a.png").write_bytes(encode("PNG"))
+    (folder / "b").write_bytes(encode("TIFF"))
+    return Case([folder / "b"], lambda: fetch(ImageFolder(path=folder, image_size=8)))
+
+
 CASES = {
     "dsprites": make_dsprites,
     "stored dsprites": make_stored_dsprites,
@@ -244,6 +253,11 @@ CASES = {
     "bmp": make_images("BMP"),
     "ppm": make_images("PPM"),
     "tiff": make_images("TIFF"),
+    "gif": make_images("GIF"),
+    "png of 16 bits": make_images("PNG", "I;16"),
+    "ppm of 16 bits": make_images("PPM", "I;16"),
+    "tiff of 16 bits": make_images("TIFF", "I;16"),
+    "image without extension": make_nameless,
 }
 
 

@@ -1,12 +1,15 @@
+import contextlib
 import os
 import pickle
+import socket
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from disentangle.data import ImageFolder
+from disentangle.data import ImageFolder, describe_left_out
+from disentangle.data.images import finding
 
 
 def noise(height, width, channels=3, seed=0):
@@ -162,10 +165,114 @@ def test_floating_point_pixels_are_refused(tmp_path):
         ImageFolder(path=tmp_path, image_size=16)
 
 
-def test_a_pipe_does_not_hang(tmp_path):
-    os.mkfifo(tmp_path / "a.png")
+def make_pipe(path):
+    os.mkfifo(path)
+
+
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):
+        server.bind(path.name)  # a whole path may be too long
+
+
+def make_link_to_device(path):
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [make_pipe, make_socket, make_link_to_device])
+def test_what_is_no_file_is_refused_and_does_not_hang(tmp_path, make):
+    save(tmp_path / "b.png", noise(8, 8))
+    make(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"a.png: not a regular file"):
         ImageFolder(path=tmp_path, image_size=16)
+    data = ImageFolder(path=tmp_path, image_size=16, check=False)
+    assert data[1].shape == (3, 16, 16)
+    with pytest.raises(ValueError, match=r"a.png: not a regular file \(--data.check true"):
+        data[0]
+    skipping = ImageFolder(path=tmp_path, image_size=16, on_corrupt="skip")
+    assert skipping.skipped == (tmp_path / "a.png",)
+    (tmp_path / "a.png").rename(tmp_path / "a")
+    assert ImageFolder(path=tmp_path, image_size=16).left_out == (
+        "1 non-image file (1 without extension)",
+    )
+
+
+def test_files_with_other_names_are_images_if_their_header_says_so(tmp_path):
+    for name, kind in (
+        ("a.gif", "GIF"),
+        ("b.jfif", "JPEG"),
+        ("c", "PNG"),
+        ("d.JPE", "JPEG"),
+        ("e.bin", "WEBP"),
+        ("f.0001", "TIFF"),
+    ):
+        Image.fromarray(noise(8, 8)).save(tmp_path / name, kind)
+    for name, content in (
+        ("README", "BMP files are a family of formats"),
+        ("LICENSE", "Python's licence"),
+        ("notes", "P5 is a kind of PGM"),
+        ("list.txt", "a.gif 1"),
+        ("depth.pfm", "Pf 1 1 -1.0\n...."),
+        ("empty", ""),
+    ):
+        (tmp_path / name).write_text(content)
+    (tmp_path / "dangling").symlink_to(tmp_path / "absent")
+    data = ImageFolder(path=tmp_path, image_size=8)
+    assert [path.name for path in data.paths] == [
+        "a.gif",
+        "b.jfif",
+        "c",
+        "d.JPE",
+        "e.bin",
+        "f.0001",
+    ]
+    assert data.left_out == ("7 non-image files (5 without extension, 1 .pfm, 1 .txt)",)
+    (tmp_path / "b.jfif").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"b\.jfif: it must be one of BMP"):
+        ImageFolder(path=tmp_path, image_size=8)
+
+
+def test_only_files_without_a_telling_name_are_opened_to_find_images(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(finding, "is_decodable", lambda path: opened.append(path.name))
+    for name in ("a.png", "b.txt", "c.json", "d.mp4", "e.zip", "f.abc", "g"):
+        (tmp_path / name).touch()
+    assert len(ImageFolder(path=tmp_path, image_size=8, check=False)) == 1
+    assert sorted(opened) == ["f.abc", "g"]
+
+
+def test_folders_of_systems_are_left_out(tmp_path):
+    for name in ("a.png", "b/c.png", "b/@eaDir/c.png/thumbnail.jpg", ".cache/x.png", ".d.png"):
+        save(tmp_path / name, noise(8, 8))
+    systems = ("@eaDir", "__MACOSX", ".ipynb_checkpoints", "$RECYCLE.BIN", "lost+found")
+    for name in systems:
+        save(tmp_path / name / "y.png", noise(8, 8))
+    data = ImageFolder(path=tmp_path, image_size=8)
+    assert [path.name for path in data.paths] == ["a.png", "c.png"]
+    folders, hidden = data.left_out
+    assert folders.startswith("7 hidden or system folders (2 @eaDir, ")
+    assert hidden == "1 hidden file"
+
+
+@pytest.mark.parametrize(("kind", "name"), [("GIF", "a.gif"), ("WEBP", "a.webp"), ("PNG", "a.png")])
+def test_the_first_image_of_an_animation_is_taken(tmp_path, kind, name):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    options = {"save_all": True, "append_images": frames[1:], "duration": 100}
+    frames[0].save(tmp_path / name, kind, **options, lossless=True)  # where it has a meaning
+    with Image.open(tmp_path / name) as animation:
+        assert animation.n_frames == 3
+    assert load(tmp_path, 8)[:, 4, 4].tolist() == [255, 0, 0]
+
+
+def test_what_is_left_out_is_one_line(truncated):
+    assert describe_left_out(ImageFolder(path=truncated, image_size=16, check=False)) == ""
+    (truncated / "notes\n.txt").touch()
+    data = ImageFolder(path=truncated, image_size=16, on_corrupt="skip")
+    line = "left out: 1 of 2 images, which cannot be read, such as {}; 1 non-image file (1 .txt)"
+    assert describe_left_out(data) == line.format(truncated / "a.jpg")
+    (truncated / "x.a\x1bb").touch()
+    assert "1 .a\\x1bb" in describe_left_out(
+        ImageFolder(path=truncated, image_size=16, check=False)
+    )
 
 
 def test_links(tmp_path):
@@ -191,9 +298,12 @@ def test_a_file_that_breaks_later_is_named(tmp_path):
 
 
 def test_no_folder_no_images(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no folder .*absent .*\.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*absent .*JPEG"):
         ImageFolder(path=tmp_path / "absent", image_size=8)
-    with pytest.raises(ValueError, match=r"no images in .*: no file ends in \.bmp, .*\.webp"):
+    with pytest.raises(ValueError, match=r"no images in .* \(BMP, .*WEBP\): it has no files"):
+        ImageFolder(path=tmp_path, image_size=8)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"no images in .*: 1 non-image file \(1 .txt\) left out"):
         ImageFolder(path=tmp_path, image_size=8)
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"file must be a folder of images .*, got a file"):

@@ -167,3 +167,19 @@ def test_a_sheet_has_as_many_columns_as_every_class_has_images(tmp_path):
     grid = show_data.draw_classes(data)
     assert grid.width > 2 * 64
     assert grid.width < 3.5 * 64
+
+
+def test_what_is_left_out_is_named(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "list.csv").touch()
+    for i in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / "a" / f"{i}.png")
+    options = ["--data.path", str(tmp_path), "--data.image_size", "8"]
+    line = "left out: 1 non-image file (1 .csv)"
+    for more in ([], ["--preview", str(tmp_path / "preview.png")]):
+        assert main(["folder", *options, *more]) == 0
+        assert line in capsys.readouterr().out.splitlines()
+    (tmp_path / "preview.png").unlink()
+    assert main(["class_folder", *options, "--data.test_fraction", "1e-9"]) == 0
+    assert f"{line}; folders without images of their own: empty" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -390,9 +391,12 @@ def test_corrupt_images_are_named_or_counted(tiny_vae, tmp_path, capsys, complai
     assert "8.png" in message
     assert "--data.on_corrupt skip" in message
     assert not (tmp_path / "run").exists()
+    (images / "notes.txt").touch()
     train([*options, "--data.on_corrupt", "skip", "--training.flip", "true"])
-    assert "1 of 9 images cannot be read and are left out, such as" in capsys.readouterr().out
-    assert len(os.listdir(images)) == 9
+    (line,) = re.findall("^left out: .*$", capsys.readouterr().out, flags=re.MULTILINE)
+    assert line.startswith("left out: 1 of 9 images, which cannot be read, such as")
+    assert line.endswith("8.png; 1 non-image file (1 .txt)")
+    assert len(os.listdir(images)) == 10
 
 
 def test_images_that_came_or_went_are_counted(tiny_vae, tmp_path, capsys):

@@ -16,6 +16,7 @@ from disentangle.data.ground_truth.smallnorb import SmallNORB
 from disentangle.data.ground_truth.sprites import RenderedSprites
 from disentangle.data.images.celeba import CelebA
 from disentangle.data.images.folder import ImageFolder
+from disentangle.data.images.left_out import describe_left_out
 from disentangle.data.images.lsun import LSUN
 from disentangle.data.labelled.base import LabelledImages
 from disentangle.data.labelled.cifar import CIFAR10, CIFAR100
@@ -53,6 +54,7 @@ __all__ = [
     "Shapes3D",
     "SmallNORB",
     "StanfordCars",
+    "describe_left_out",
     "hold_out",
     "sample_pairs",
     "scale_pixels",

@@ -29,9 +29,13 @@ class ImageData(Dataset[Tensor], ABC):
         image_size: Height and width of an image, in pixels.
         image_channels: 1 (grey) or 3 (RGB).
         paths: Files that the images are read from; none if they are rendered.
+        skipped: Files, or names, of the images that were left out since they cannot be decoded.
+        left_out: A phrase for each other kind of file or folder that was left out.
     """
 
     paths: Sequence[Path] = ()
+    skipped: Sequence[Path | str] = ()
+    left_out: Sequence[str] = ()
 
     def __init__(self, *, image_size: int, image_channels: int) -> None:
         self.image_size = image_size

@@ -13,8 +13,8 @@ from diffusers import ModelMixin
 from tqdm import tqdm
 
 from disentangle.config import RunConfig
+from disentangle.data import describe_left_out
 from disentangle.models import Generator
-from disentangle.plain_text import show_plainly
 from disentangle.training.augmentation import augment
 from disentangle.training.average import build_average
 from disentangle.training.batches import StepSampler, load_batches, share_batch
@@ -95,7 +95,7 @@ class Session:
         self.accelerator = build_accelerator(run)
         if checkpoint is not None:
             self._report_resumption(checkpoint)
-        self._report_skipped()
+        self._report_left_out()
         set_seed(run.seed)  # for the initial weights; every later draw has a stream of its own
         self.task = TASK_CLASSES[run.task](run, self.accelerator, self.data)
         self.samples = share_batch(run, len(self.task.data), self.accelerator)
@@ -191,12 +191,10 @@ class Session:
         if changes := list_changes(self.run, self.folder):
             self.accelerator.print(f"going on with other options: {', '.join(changes)}")
 
-    def _report_skipped(self) -> None:
-        """Says how many images of a folder are left out because they cannot be read."""
-        if skipped := getattr(self.data, "skipped", ()):
-            total = len(self.data) + len(skipped)
-            line = f"{len(skipped)} of {total} images cannot be read and are left out, such as "
-            self.accelerator.print(line + show_plainly(str(skipped[0])))
+    def _report_left_out(self) -> None:
+        """Say which files and folders the data set leaves out."""
+        if line := describe_left_out(self.data):
+            self.accelerator.print(line)
 
     def _open_folder(self) -> None:
         """Clears the folder, or takes it back to the step that training goes on from."""

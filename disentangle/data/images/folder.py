@@ -9,6 +9,7 @@ from disentangle.data.base import ImageData, Integers
 from disentangle.data.images.decoding import Decoder
 from disentangle.data.images.files import ImageFiles
 from disentangle.data.images.finding import find_images
+from disentangle.data.images.left_out import LeftOut
 from disentangle.data.images.splitting import choose_split
 
 
@@ -18,14 +19,21 @@ class ImageFolder(ImageData):
     FFHQ (`images1024x1024` or `thumbnails128x128`, with `00000/00000.png` …) and AnimeFace are
     such folders.
 
-    The order is that of the names and does not depend on the file system. Hidden files and folders
-    (their names begin with a dot) are left out. An image is turned as its EXIF tag says, laid on
-    white where it is transparent, converted to RGB or grey, cropped to its central square and
-    resized (Lanczos); an image smaller than `image_size` is enlarged.
+    A file is an image if its name ends as that of one, in `.png` or `.JPG` for instance, or
+    otherwise if its header says so. Hidden files and folders (their names begin with a dot),
+    folders of systems such as `@eaDir` and `__MACOSX`, and other files are left out. The order is
+    that of the names and does not depend on the file system.
+
+    An image is turned as its EXIF tag says, laid on white where it is transparent, converted to RGB
+    or grey of 8 bits, cropped to its central square and resized (Lanczos); an image smaller than
+    `image_size` is enlarged. The first image of an animation, or of a file of several pages, is
+    taken. Grey of 16 bits is scaled as the header says: by the `maxval` of a PGM file, from 0 to
+    the largest number if it is signed, and inverted in a TIFF file in which 0 is white.
 
     Every file is decoded once at construction, in full, since only that finds a truncated one;
-    `check` turns that off. An image of more pixels than `PIL.Image.MAX_IMAGE_PIXELS` (89 million)
-    counts as corrupt. Files are only ever read.
+    `check` turns that off. An image counts as corrupt if it has more pixels than
+    `PIL.Image.MAX_IMAGE_PIXELS` (89 million), or grey values that are negative, floating-point
+    numbers or of 32 bits. Files are only ever read.
 
     The splits `train` and `test` share the images out by a hash of each one's name, with the
     folders up to `path`: an image stays where it is when others are added, and on every machine.
@@ -43,7 +51,8 @@ class ImageFolder(ImageData):
 
     Attributes:
         paths: The file of each image.
-        skipped: The files that were left out.
+        skipped: The images that were left out.
+        left_out: A phrase for each other kind of file or folder that was left out.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -75,8 +84,9 @@ class ImageFolder(ImageData):
     ) -> None:
         decoder = Decoder(image_size=image_size, image_channels=image_channels, crop=crop)
         super().__init__(image_size=decoder.image_size, image_channels=decoder.image_channels)
-        folder = Path(path)
-        found = choose_split(find_images(folder), folder, split, test_fraction)
+        folder, left_out = Path(path), LeftOut()
+        found = choose_split(find_images(folder, left_out), folder, split, test_fraction)
+        self.left_out = left_out.describe()
         self._files = ImageFiles(found, decoder, folder=folder, check=check, on_corrupt=on_corrupt)
         self.paths, self.skipped = self._files.paths, self._files.skipped
 

@@ -4,9 +4,16 @@ from pathlib import Path
 from typing import Literal
 
 from disentangle.data.images.decoding import Decoder
-from disentangle.data.images.finding import check_folder, find_images
+from disentangle.data.images.finding import (
+    check_folder,
+    find_images,
+    first_image,
+    folder_names,
+)
+from disentangle.data.images.left_out import LeftOut
 from disentangle.data.images.splitting import choose_split
 from disentangle.data.labelled.files import LabelledFiles
+from disentangle.plain_text import cut
 
 SPLITS = ("train", "val", "test")
 # What is easily taken for a class and is none.
@@ -18,11 +25,12 @@ class ClassFolder(LabelledFiles):
 
     Either `path/CLASS/…`, or `path/SPLIT/CLASS/…` with any of the folders `train`, `val` and
     `test`, such as ImageNet's (`train` and `val`, with a folder `n01440764` … for each class).
-    Images may lie at any depth in the folder of a class; one that lies in none is an error.
-    Classes are in the order of their names, those of all splits together.
+    Images may lie at any depth in the folder of a class; one that lies in none, or beside the
+    folders of splits, is an error. Classes are in the order of their names, those of all splits
+    together. A folder that has no images in any split is no class and is left out.
 
     Without such folders, `train` and `test` share the images out by a hash of each one's name, as
-    in `ImageFolder`. Images are read as there, too.
+    in `ImageFolder`. Images are found and read as there, too.
 
     Args:
         path: The folder.
@@ -35,10 +43,16 @@ class ClassFolder(LabelledFiles):
         check: Decode every file now. If not, a corrupt one is an error when it is asked for.
         on_corrupt: What a file that cannot be decoded does: `error` raises, `skip` leaves it out.
 
+    Attributes:
+        paths: The file of each image.
+        skipped: The images that were left out.
+        left_out: A phrase for each other kind of file or folder that was left out.
+
     Raises:
         FileNotFoundError: If there is no such folder, or none of the split.
-        ValueError: If a folder has no images, if an image is in no class, if an image is corrupt
-            (or all are, with `skip`), or if an argument is not one of those above.
+        ValueError: If there are no images, if an image is in no class or beside the folders of
+            splits, if an image is corrupt (or all are, with `skip`), or if an argument is not one
+            of those above.
         OSError: If a folder in it cannot be read.
 
     Examples:
@@ -68,18 +82,23 @@ class ClassFolder(LabelledFiles):
         decoder = Decoder(image_size=image_size, image_channels=image_channels, crop=crop)
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-        folder = Path(path)
+        folder, left_out = Path(path), LeftOut()
         check_folder(folder)
-        splits = [name for name in SPLITS if _folder_names(folder / name)]
-        if not splits:
+        splits = [name for name in SPLITS if folder_names(folder / name)]
+        if splits:
+            _refuse_images_beside(folder, splits, left_out)
+        else:
             _refuse_other_splits(folder)
         root = _split_folder(folder, split, splits)
-        found = find_images(root)
-        roots = [folder / name for name in splits] or [folder]
-        names = sorted({name for each in roots for name in _folder_names(each)})
+        found = find_images(root, left_out)
+        others = [folder / name for name in splits if name != split]
+        names, empty = _find_classes(root, others, {_class_name(path, root) for path in found})
         numbers = {name: number for number, name in enumerate(names)}
         if not splits:
             found = choose_split(found, folder, split, test_fraction)
+        self.left_out = left_out.describe()
+        if empty:
+            self.left_out += (f"folders without images of their own: {cut(', '.join(empty), 80)}",)
         super().__init__(
             found,
             [numbers[_class_name(path, root)] for path in found],
@@ -91,19 +110,40 @@ class ClassFolder(LabelledFiles):
         )
 
 
-def _folder_names(folder: Path) -> list[str]:
-    """The names of the folders in a folder; none if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return [each.name for each in folder.iterdir() if each.is_dir() and each.name[0] != "."]
+def _refuse_images_beside(folder: Path, splits: list[str], left_out: LeftOut) -> None:
+    """Raise `ValueError` if an image lies outside the folders of splits, in a class perhaps."""
+    within = [folder / name for name in SPLITS if (folder / name).is_dir()]
+    if (image := first_image(folder, left_out, without=within)) is not None:
+        raise ValueError(
+            f"{image} lies beside the folder of a split, {folder / splits[0]}: expected "
+            f"{folder}/SPLIT/CLASS/{image.name}; a class cannot have the name of a split "
+            f"({', '.join(SPLITS)}) and folders in it"
+        )
 
 
 def _refuse_other_splits(folder: Path) -> None:
-    """Raises `ValueError` if a folder that should be of a class has the name of a split."""
-    for name in sorted(_folder_names(folder)):
-        if name.lower() in LIKE_SPLITS and _folder_names(folder / name):
+    """Raise `ValueError` if a folder that should be of a class has the name of a split."""
+    for name in sorted(folder_names(folder)):
+        if name.lower() in LIKE_SPLITS and folder_names(folder / name):
             known = ", ".join(SPLITS)
             raise ValueError(f"{folder / name} must be called one of {known}, or be a class")
+
+
+def _find_classes(root: Path, others: list[Path], known: set[str]) -> tuple[list[str], list[str]]:
+    """Return the names of classes, and of the folders that have no images in any split.
+
+    Args:
+        root: The folder of the chosen split.
+        others: The folders of the other splits.
+        known: The classes with images in the chosen split.
+    """
+    names = {name for each in (root, *others) for name in folder_names(each)}
+    found = {
+        name
+        for name in names - known
+        if any((each / name).is_dir() and first_image(each / name) for each in others)
+    }
+    return sorted(known | found), sorted(names - known - found)
 
 
 def _split_folder(folder: Path, split: str, splits: list[str]) -> Path:
@@ -120,7 +160,7 @@ def _split_folder(folder: Path, split: str, splits: list[str]) -> Path:
 
 
 def _class_name(path: Path, root: Path) -> str:
-    name, *rest = path.relative_to(root).parts
+    name, *rest = path.parts[len(root.parts) :]  # much faster than path.relative_to
     if not rest:
         raise ValueError(f"{path} is in no folder of a class, expected {root}/CLASS/{name}")
     return name
