@@ -1,10 +1,15 @@
 import copy
+import copyreg
+import gc
 import io
 import pickle
+import weakref
 from inspect import signature
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from torch.optim import SGD, Adam, lr_scheduler
 
@@ -16,7 +21,7 @@ from disentangle.orthogonality import (
     optimal_learning_rate,
     resolve_parameters,
 )
-from disentangle.orthogonality.step_hooks import step_hooks
+from disentangle.orthogonality.step_hooks import StepHooks, step_hooks
 
 
 class Network(nn.Module):
@@ -334,7 +339,7 @@ def test_a_copy_goes_on_as_the_original(make_optimizer, techniques, make_copy):
 
 
 def test_the_attachment_of_a_copy_is_its_own():
-    network, optimizer = Network(), None
+    network = Network()
     optimizer = SGD(network.parameters(), lr=0.1)
     attachment = attach(optimizer, resolve_parameters(network, NAMES), ["nog"])
     twin, twin_optimizer, twin_attachment = copy.deepcopy((network, optimizer, attachment))
@@ -351,18 +356,184 @@ def test_the_attachment_of_a_copy_is_its_own():
     assert step_hooks(copy.deepcopy(twin_optimizer)) == []
 
 
-def test_optimizers_without_techniques_are_copied_as_before():
-    make_training(lambda parameters: SGD(parameters, lr=0.1))
-    plain = Network()
-    plain_optimizer = SGD(plain.parameters(), lr=0.1, momentum=0.9)
-    train(plain, plain_optimizer, 1)
-    for make_copy in (deepcopy_both, pickle_both):
-        twin, twin_optimizer = make_copy(plain, plain_optimizer)
-        assert type(twin_optimizer) is SGD
-        assert not twin_optimizer._optimizer_step_pre_hooks
-        train(twin, twin_optimizer, 2)
-    train(plain, plain_optimizer, 2)
-    assert all(map(torch.equal, weights_of(plain), weights_of(twin)))
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_every_protocol_of_pickle_keeps_the_techniques(protocol):
+    network, optimizer = make_training(lambda parameters: SGD(parameters, lr=2.0, momentum=0.9))
+    train(network, optimizer, 1)
+    twin, twin_optimizer = pickle.loads(pickle.dumps((network, optimizer), protocol))
+    assert train(twin, twin_optimizer, 2) == train(network, optimizer, 2)
+    assert all(map(torch.equal, weights_of(network), weights_of(twin)))
+
+
+def test_a_step_of_a_copy_that_raises_leaves_no_rate_behind():
+    network, optimizer = make_training(lambda parameters: SGD(parameters, lr=9.0))
+    twin, twin_optimizer = copy.deepcopy((network, optimizer))
+    seen = []
+    watch_rates(twin_optimizer, seen)
+    twin_optimizer.register_step_pre_hook(fail)
+    backward(twin)
+    with pytest.raises(KeyboardInterrupt):
+        twin_optimizer.step()
+    assert min(seen[0]) < 9.0
+    for one in (optimizer, twin_optimizer):
+        assert [group["lr"] for group in one.param_groups] == [9.0] * 4
+
+
+class SelfReferring(SGD):
+    def __getstate__(self):
+        return {**super().__getstate__(), "owner": self}
+
+
+@pytest.mark.parametrize("make_copy", [deepcopy_both, pickle_both, save_both])
+def test_an_optimizer_whose_state_refers_to_it_is_copied(make_copy):
+    network, optimizer = make_training(lambda parameters: SelfReferring(parameters, lr=0.1))
+    _, twin_optimizer = make_copy(network, optimizer)
+    assert twin_optimizer.owner is twin_optimizer
+    assert len(step_hooks(twin_optimizer)) == 1
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("make_copy", [deepcopy_both, pickle_both])
+def test_a_copy_of_the_optimizer_that_accelerate_wraps(make_copy, scaled):
+    Accelerator(cpu=True)  # the state that the wrapper reads
+    network, optimizer = make_training(lambda parameters: SGD(parameters, lr=2.0))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1.0) if scaled else None
+    wrapped = AcceleratedOptimizer(optimizer, scaler=scaler)
+    twin, twin_wrapped = make_copy(network, wrapped)
+    plain = copy.deepcopy(network)
+    for one, its_wrapped in ((network, wrapped), (twin, twin_wrapped)):
+        if scaled:
+            its_wrapped.scaler.scale(torch.ones(()))  # creates its state; the scale is 1
+        train(one, its_wrapped, 3)
+    train(plain, SGD(plain.parameters(), lr=2.0), 3)
+    assert all(map(torch.equal, weights_of(network), weights_of(twin)))
+    assert not any(map(torch.equal, weights_of(network), weights_of(plain)))
+
+
+# The class of an optimizer with techniques
+
+
+def test_only_the_optimizer_itself_is_changed():
+    network, bystander = Network(), SGD(nn.Linear(2, 2).parameters(), lr=0.1)
+    optimizer = SGD(network.parameters(), lr=0.1)
+    members, table = dict(vars(SGD)), dict(copyreg.dispatch_table)
+    attachment = attach(optimizer, resolve_parameters(network, NAMES), ["nog", "olr"])
+    twin_optimizer = copy.deepcopy(optimizer)
+    train(network, optimizer, 1)
+    assert dict(vars(SGD)) == members
+    assert copyreg.dispatch_table == table
+    for plain in (bystander, copy.deepcopy(bystander), pickle.loads(pickle.dumps(bystander))):
+        assert type(plain) is SGD
+        assert not plain._optimizer_step_pre_hooks
+    assert isinstance(optimizer, SGD)
+    assert type(optimizer) is type(twin_optimizer) is not SGD
+    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+        assert getattr(type(optimizer), name) == getattr(SGD, name)
+    attachment.remove()
+    assert type(optimizer) is SGD
+
+
+def test_the_class_is_restored_with_the_last_removal():
+    network = Network()
+    optimizer = SGD(network.parameters(), lr=0.1)
+    attachments = [attach(optimizer, resolve_parameters(network, [n]), ["nog"]) for n in NAMES]
+    for attachment in attachments:
+        assert type(optimizer) is not SGD
+        attachment.remove()
+        attachment.remove()
+    assert type(optimizer) is SGD
+    shallow = copy.copy(make_training(lambda parameters: SGD(parameters, lr=0.1))[1])
+    step_hooks(shallow)[0].remove()
+    assert type(shallow) is SGD
+
+
+def test_the_trial_of_an_optimizer_with_techniques_is_one_of_its_original_class():
+    constructed = []
+
+    class Recording(SGD):
+        def __init__(self, params, **options):
+            constructed.append(type(self))
+            super().__init__(params, **options)
+
+    network = Network()
+    optimizer = Recording(network.parameters(), lr=0.1)
+    attach(optimizer, resolve_parameters(network, NAMES[:1]), ["nog"])
+    attach(optimizer, resolve_parameters(network, NAMES[1:]), ["olr"])
+    assert len(constructed) > 1
+    assert set(constructed) == {Recording}
+
+
+class Counting(StepHooks):
+    """Counts the steps that began and that ended."""
+
+    def __init__(self, optimizer):
+        self.began = self.ended = 0
+        super().__init__(optimizer)
+
+    def _before_step(self, optimizer, args, kwargs):
+        self.began += 1
+
+    def _end_step(self, *_):
+        self.ended += 1
+
+
+def load_own_state(optimizer):
+    optimizer.load_state_dict(optimizer.state_dict())
+    return optimizer
+
+
+def schedule(optimizer):
+    lr_scheduler.StepLR(optimizer, step_size=1)
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda optimizer: optimizer, copy.deepcopy, copy.copy, load_own_state, schedule],
+    ids=["none", "deepcopy", "copy", "load", "schedule"],
+)
+@pytest.mark.parametrize("prepare", [lambda optimizer: optimizer, schedule], ids=["", "scheduled"])
+def test_hooks_are_called_once_a_step(prepare, change):
+    optimizer = prepare(SGD(Network().parameters(), lr=0.1))
+    Counting(optimizer)
+    optimizer = change(optimizer)
+    # A later optimizer of the same class, at which PyTorch looks for its own hooks.
+    SGD(Network().parameters(), lr=0.1).step()
+    optimizer.step()
+    (hooks,) = step_hooks(optimizer)
+    assert (hooks.began, hooks.ended) == (1, 1)
+
+
+def test_steps_bound_before_the_removal_go_on_without_hooks():
+    network = Network()
+    optimizer = SGD(network.parameters(), lr=0.1)
+    attachment = attach(optimizer, resolve_parameters(network, NAMES), ["nog", "olr"])
+    bound = optimizer.step
+    scheduler = lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+    attachment.remove()
+    backward(network)
+    gradient = network.conv.weight.grad.clone()
+    for step in (optimizer.step, bound):
+        rate = scheduler.get_last_lr()[0]
+        expected = network.conv.weight.detach() - rate * gradient
+        step()
+        torch.testing.assert_close(network.conv.weight.detach(), expected)
+        scheduler.step()
+
+
+def test_an_optimizer_with_techniques_is_freed_at_once():
+    network = Network()
+    optimizer = SGD(network.parameters(), lr=0.1)
+    attachment = attach(optimizer, resolve_parameters(network, NAMES), ["nog", "olr"])
+    train(network, optimizer, 1)
+    reference = weakref.ref(optimizer)
+    gc.disable()
+    try:
+        del optimizer
+        assert reference() is None
+    finally:
+        gc.enable()
+    attachment.remove()
 
 
 # With schedulers, checkpoints, scalers, accumulation, other optimizers

@@ -70,8 +70,8 @@ class Attachment(StepHooks):
         self._replaced.append((group, group["lr"], rate))
         group["lr"] = rate
 
-    def _end_step(self) -> None:
-        """Restores the scheduled rates."""
+    def _end_step(self, *_: object) -> None:
+        """Restore the scheduled rates."""
         for group, scheduled, rate in self._replaced:
             if group["lr"] is rate:
                 group["lr"] = scheduled
@@ -98,9 +98,10 @@ def attach(
     cannot be constructed from its options alone is accepted untried.
 
     **Copies and checkpoints.** An optimizer that is copied by `copy.deepcopy` or `pickle` keeps its
-    techniques, acting on the copied parameters; copy the network in the same call. A state dict
-    does not hold them: before `load_state_dict` attach to the same parameters as when the state
-    was saved, since PyTorch matches states to parameters by their place in the groups.
+    techniques, acting on the copied parameters; copy the network in the same call. For this its
+    class is replaced by a subclass with the same name until the techniques are removed. A state
+    dict does not hold them: before `load_state_dict` attach to the same parameters as when the
+    state was saved, since PyTorch matches states to parameters by their place in the groups.
 
     **What the optimizer adds.** The optimal rate is that of a plain step `w − ηl`, or `w + ηl` with
     `maximize=True`. Momentum, Adam's scaling and a weight decay that is added to the gradient, as

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from disentangle.orthogonality.groups import Group, own_options
+from disentangle.orthogonality.step_hooks import original_class
 
 
 def step_ratio(optimizer: Optimizer, group: Group, like: Tensor) -> float | None:
@@ -39,7 +40,7 @@ def step_ratio(optimizer: Optimizer, group: Group, like: Tensor) -> float | None
     """
     if like.is_meta:
         return None
-    kind = type(optimizer)
+    kind = original_class(optimizer)
     # Without its own rate, which may be part of a graph.
     options = own_options({**group, "lr": 1.0})
     try:

@@ -1,18 +1,16 @@
 """Hooks around the steps of an optimizer, which its copies keep.
 
-PyTorch's own hooks are missing from a copied or unpickled optimizer, and those for the end of a
-step are not called if the step raises. Neither can be changed for a single optimizer, so its class
-is extended; optimizers of that class without `StepHooks` work as before.
+PyTorch drops the hooks of a copied or unpickled optimizer, and calls no post-hook after a step that
+raises. As a module does under `torch.nn.utils.parametrize`, an optimizer with `StepHooks` therefore
+gets a class of its own: a subclass with the same name. Other optimizers are not affected.
 """
 
-import copyreg
 import functools
-import pickle
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 
 class StepHooks:
@@ -26,34 +24,29 @@ class StepHooks:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self._handles: list[RemovableHandle] = []
+        self._removals: list[Callable[[], None]] = []
         self._register(optimizer)
 
-    def _before_step(
-        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         raise NotImplementedError
 
-    def _end_step(self) -> None:
+    def _end_step(self, *_: object) -> None:
         """End a step that returned or raised; called once or several times."""
         raise NotImplementedError
 
-    def _after_step(
-        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        self._end_step()
-
     def _register(self, optimizer: Optimizer) -> None:
-        _extend(type(optimizer))
-        self._handles += [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
+        optimizer.__class__ = _extended(original_class(optimizer))  # type: ignore[arg-type]
+        self._removals += [
+            optimizer.register_step_pre_hook(self._before_step).remove,
+            optimizer.register_step_post_hook(self._end_step).remove,
+            # Weak, or only the garbage collector would free the optimizer and its state.
+            functools.partial(_restore_class, weakref.ref(optimizer)),
         ]
 
     def remove(self) -> None:
         """Remove the hooks."""
-        for handle in self._handles:
-            handle.remove()
+        for removal in self._removals:
+            removal()
 
     def __enter__(self) -> Self:
         return self
@@ -62,8 +55,8 @@ class StepHooks:
         self.remove()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Handles are those of the original; `_rebuild` registers a copy.
-        return {**vars(self), "_handles": []}
+        # Removals are those of the original; `_rebuild` registers a copy.
+        return {**vars(self), "_removals": []}
 
 
 def step_hooks(optimizer: Optimizer) -> list[StepHooks]:
@@ -74,39 +67,45 @@ def step_hooks(optimizer: Optimizer) -> list[StepHooks]:
     return [owner for owner in owners if isinstance(owner, StepHooks)]
 
 
-def _extend(kind: type[Optimizer]) -> None:
-    copyreg.pickle(kind, _reduce)
-    if not hasattr(kind.step, "ends_step_hooks"):
-        # Replaced in the class, as PyTorch does to call hooks.
-        kind.step = _ending(kind.step)  # type: ignore[method-assign]
+def original_class(optimizer: Optimizer) -> type[Optimizer]:
+    """The class of an optimizer before it had `StepHooks`."""
+    return getattr(optimizer, "_original_class", type(optimizer))
 
 
-def _ending(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the step of a class so that `StepHooks` end it if it raises."""
+@functools.cache
+def _extended(kind: type[Optimizer]) -> type[Optimizer]:
+    """The class of optimizers with `StepHooks` whose original class is `kind`."""
 
-    @functools.wraps(step)
-    def wrapper(optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return step(optimizer, *args, **kwargs)
-        except BaseException:
-            for hooks in step_hooks(optimizer):
-                hooks._end_step()
-            raise
+    class Extended(kind):  # type: ignore[misc, valid-type]
+        _original_class = kind
 
-    wrapper.ends_step_hooks = True  # type: ignore[attr-defined]
-    return wrapper
+        @functools.wraps(kind.step)
+        def step(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                # Without `super`: schedulers may call this after the class is restored.
+                return kind.step(self, *args, **kwargs)
+            except BaseException:
+                for hooks in step_hooks(self):
+                    hooks._end_step()
+                raise
+
+        def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+            return _rebuild, (kind, step_hooks(self)), self.__getstate__()
+
+    return functools.update_wrapper(Extended, kind, updated=())  # type: ignore[return-value]
 
 
-def _reduce(optimizer: Optimizer) -> str | tuple[Any, ...]:
-    """The parts from which `copy` and `pickle` rebuild an optimizer."""
-    if hooks := step_hooks(optimizer):
-        return _rebuild, (type(optimizer), optimizer.__getstate__(), hooks)
-    return optimizer.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
-
-
-def _rebuild(kind: type[Optimizer], state: dict[str, Any], hooks: Iterable[StepHooks]) -> Optimizer:
+def _rebuild(kind: type[Optimizer], hooks: Iterable[StepHooks]) -> Optimizer:
+    """An optimizer with hooks, to which `copy` and `pickle` then give its state."""
     optimizer = kind.__new__(kind)
-    optimizer.__setstate__(state)
+    # Only makes the containers of hooks, which the later call with the state leaves as they are.
+    Optimizer.__setstate__(optimizer, {"defaults": {}})
     for one in hooks:
         one._register(optimizer)
     return optimizer
+
+
+def _restore_class(reference: weakref.ref[Optimizer]) -> None:
+    optimizer = reference()
+    if optimizer is not None and not step_hooks(optimizer):
+        optimizer.__class__ = original_class(optimizer)
