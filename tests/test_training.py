@@ -231,6 +231,15 @@ def test_bfloat16(options):
             assert rough[name] == pytest.approx(fine[name], rel=0.05), name
 
 
+@pytest.fixture
+def hang_ups():
+    """SIGHUP acts in the processes that are started, which under `nohup` it does not."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hang_ups")
 @pytest.mark.parametrize(
     ("number", "workers"),
     [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGTERM, 2), (signal.SIGHUP, 2)],
