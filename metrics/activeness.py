@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from disentangle.metrics.decoding import CheckedDecoder
 from disentangle.metrics.inputs import check_at_least
 
 
@@ -22,11 +23,13 @@ class ActivenessResult:
         score: Mean over the axes.
         per_axis: Activeness of each axis, shape `(A,)`, in squared units of the images.
         standard_errors: Of `per_axis`, over the base latents, shape `(A,)`; NaN with one latent.
+        caveat: Says so if the images look like `[0, 1]`, which quarters the activeness; else empty.
     """
 
     score: float
     per_axis: np.ndarray
     standard_errors: np.ndarray
+    caveat: str = ""
 
 
 def activeness(
@@ -57,7 +60,8 @@ def activeness(
     batch alike; along a direction with several components, rounding of the latent leaves ~1e-14.
 
     Args:
-        decode: Gives images `(N, C, H, W)` of latents `(N, D)`; called without a gradient.
+        decode: Gives images `(N, C, H, W)` in `[-1, 1]` of latents `(N, D)`; called without a
+            gradient, for the first batch twice. It must treat equal latents alike: fix its noise.
         latents: Base latents of shape `(N, D)`.
         directions: Unit vectors of shape `(A, D)`.
         std: Standard deviation of the prior along all directions, or along each of the `A`.
@@ -66,7 +70,8 @@ def activeness(
 
     Raises:
         ValueError: If shapes do not fit, a direction has not the length 1, there are fewer than
-            two values, or an image is not finite.
+            two values, an image is not finite or beyond `[-1, 1]`, or the images of a batch differ
+            when it is decoded again.
 
     Examples:
         >>> decode = lambda z: z[:, :2, None, None].tanh()  # images of two pixels
@@ -81,37 +86,28 @@ def activeness(
     amounts = _spread(std, len(directions)).to(latents)[:, None] * latents.new_tensor(
         values
     )  # (A, T)
-    axes, bases = len(directions), len(latents)
+    axes, bases, checked = len(directions), len(latents), CheckedDecoder(decode)
     variances = torch.empty(axes * bases, dtype=torch.float64)
     for rows in torch.arange(axes * bases).split(max(1, batch_size // len(values))):
         axis, base = rows // bases, rows % bases
         z, d = latents[base], directions[axis]  # (B, D)
         fixed = z - (z * d).sum(dim=1, keepdim=True) * d
         moved = fixed[:, None] + amounts[axis][..., None] * d[:, None]  # (B, T, D)
-        variances[rows] = _image_variance(decode, moved)
+        variances[rows] = _image_variance(checked(moved.flatten(0, 1)), len(values))
     per_base = variances.view(axes, bases).numpy()  # (A·N,) → (A, N)
     spread = per_base.std(axis=1, ddof=1) if bases > 1 else np.full(axes, np.nan)
     return ActivenessResult(
         score=float(per_base.mean()),
         per_axis=per_base.mean(axis=1),
         standard_errors=spread / np.sqrt(bases),
+        caveat=checked.caveat,
     )
 
 
-@torch.no_grad()
-def _image_variance(decode: Callable[[Tensor], Tensor], latents: Tensor) -> Tensor:
-    """Variance over `T`, mean over pixels, of the images of latents `(B, T, D)`: shape `(B,)`."""
-    images = decode(latents.flatten(0, 1))  # (B·T, C, H, W)
-    if images.ndim != 4 or len(images) != latents.shape[0] * latents.shape[1]:
-        raise ValueError(
-            f"decode must give images of shape ({latents.shape[0] * latents.shape[1]}, C, H, W), "
-            f"got {tuple(images.shape)}"
-        )
-    pixels = images.double().unflatten(0, latents.shape[:2]).flatten(2)  # (B, T, C·H·W)
-    variance = pixels.var(dim=1).mean(dim=1).cpu()
-    if not variance.isfinite().all():
-        raise ValueError("decode must give finite images, got NaN or infinity")
-    return variance
+def _image_variance(images: Tensor, values: int) -> Tensor:
+    """Variance over each `T` values, mean over pixels, of images `(B·T, C, H, W)`: shape `(B,)`."""
+    pixels = images.double().unflatten(0, (-1, values)).flatten(2)  # (B, T, C·H·W)
+    return pixels.var(dim=1).mean(dim=1).cpu()
 
 
 def _check_latents(latents: Tensor, directions: Tensor) -> None:

@@ -5,12 +5,14 @@ A network says by its `name` what it is and by its `caveat` what its values cann
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from disentangle.metrics.image_range import check_range, describe_range, join_caveats
 from disentangle.metrics.inputs import check_at_least
 
 MINIMUM_SIZE = 16  # of an image, in pixels
@@ -38,8 +40,15 @@ class NamedNetwork(nn.Module):
         return not self.caveat
 
     def prepare(self, images: Tensor, minimum_size: int) -> Tensor:
-        """Three channels, in the dtype of the network."""
-        return as_rgb(images, minimum_size).to(next(self.network.parameters()).dtype)
+        """Check images and return them with three channels, in the dtype of the network.
+
+        Raises:
+            ValueError: As `as_rgb` and `check_range`.
+        """
+        rgb = as_rgb(images, minimum_size)
+        if len(images):
+            check_range(images)
+        return rgb.to(next(self.network.parameters()).dtype)
 
 
 class FeatureNetwork(NamedNetwork):
@@ -87,11 +96,23 @@ class FeatureOrigin:
         network: The name of the network.
         caveat: Why a score cannot be compared with published ones; empty if it can.
         image_shape: Channels, height and width of the images, if known.
+        lowest: Lowest value of the images, if known.
     """
 
     network: str = "unnamed"
     caveat: str = f"unnamed features, {NOT_COMPARABLE}"
     image_shape: tuple[int, ...] | None = None
+    lowest: float | None = field(default=None, compare=False)
+
+    def join(self, other: "FeatureOrigin") -> "FeatureOrigin":
+        """Return the origin of the features of both together.
+
+        Raises:
+            ValueError: As `check_same`.
+        """
+        self.check_same(other)
+        known = [x for x in (self.lowest, other.lowest) if x is not None]
+        return replace(self, lowest=min(known, default=None))
 
     def check_same(self, other: "FeatureOrigin") -> None:
         """Raises a `ValueError` if features of this origin and the other do not compare."""
@@ -106,6 +127,18 @@ class FeatureOrigin:
                 f"both sets of images must have the same channels, height and width, got "
                 f"{shapes[0]} and {shapes[1]}"
             )
+
+
+def caveat_of(generated: FeatureOrigin, reference: FeatureOrigin) -> str:
+    """Return why a score of two sets cannot be compared with others; empty if it can.
+
+    Examples:
+        >>> bright, dark = FeatureOrigin("a", "", lowest=0.0), FeatureOrigin("a", "", lowest=-1.0)
+        >>> caveat_of(bright, dark)
+        'the generated images never go below 0: they look like images in [0, 1], not [-1, 1]'
+    """
+    ranges = describe_range(generated=generated.lowest, reference=reference.lowest)
+    return join_caveats(generated.caveat, ranges)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,12 +179,13 @@ def extract_features(
 
     Args:
         network: Gives features `(N, D)` of images `(N, C, H, W)`.
-        batches: Images of one shape.
+        batches: Images of one shape, in `[-1, 1]`.
         keep: How many images to take; by default all of them.
 
     Raises:
-        ValueError: If there are no images, or fewer than `keep`, if their shapes differ, or if the
-            network does not give finite features `(N, D)`.
+        ValueError: If there are no images, or fewer than `keep`, if their shapes differ, if they
+            are not finite floating-point numbers in `[-1, 1]`, or if the network does not give
+            finite features `(N, D)`.
 
     Examples:
         >>> from disentangle.metrics import random_features
@@ -160,7 +194,8 @@ def extract_features(
         (10, 64)
     """
     parts = list(iterate_features(network, batches, keep=keep))
-    return Features(np.concatenate([np.asarray(part.values) for part in parts]), parts[0].origin)
+    origin = reduce(FeatureOrigin.join, (part.origin for part in parts))
+    return Features(np.concatenate([np.asarray(part.values) for part in parts]), origin)
 
 
 def iterate_features(
@@ -172,8 +207,11 @@ def iterate_features(
     origin, done = None, 0
     for batch in batches:
         images = batch if keep is None else batch[: keep - done]
-        found = describe(network)
-        found = FeatureOrigin(found.network, found.caveat, tuple(images.shape[1:]))
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            raise ValueError(f"batches must be floating-point tensors, got {_describe(images)}")
+        lowest = check_range(images) if images.numel() else None
+        shape = tuple(images.shape[1:])
+        found = replace(describe(network), image_shape=shape, lowest=lowest)
         if origin is not None:
             origin.check_same(found)
         origin, done = found, done + len(images)
@@ -228,3 +266,7 @@ def as_rgb(images: Tensor, minimum_size: int = MINIMUM_SIZE) -> Tensor:
             f"network, got {tuple(images.shape[2:])}: resize them"
         )
     return images.expand(-1, 3, -1, -1)
+
+
+def _describe(images: object) -> str:
+    return str(images.dtype) if isinstance(images, Tensor) else type(images).__name__

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from disentangle.linalg import matrix_sqrt
-from disentangle.metrics.features import FeatureOrigin, Features, as_features, iterate_features
+from disentangle.metrics.features import (
+    FeatureOrigin,
+    Features,
+    as_features,
+    caveat_of,
+    iterate_features,
+)
 from disentangle.metrics.inputs import Array
 
 
@@ -69,7 +75,7 @@ class FeatureMoments:
 
         Args:
             network: Gives features `(N, D)` of images `(N, C, H, W)`.
-            batches: Images of one shape.
+            batches: Images of one shape, in `[-1, 1]`.
             keep: How many images to take; by default all of them.
 
         Raises:
@@ -97,7 +103,7 @@ class FeatureMoments:
             self.scatter
             + other.scatter
             + np.outer(step, step) * (self.count * other.count / count),
-            self.origin,
+            self.origin.join(other.origin),
         )
 
     @property
@@ -130,7 +136,8 @@ class FrechetResult:
         covariance_term: What the covariances add.
         points: How many points each set has.
         features: The name of the feature network.
-        caveat: Why the score cannot be compared with published ones; empty if it can.
+        caveat: Why the score cannot be compared with published ones, and sets of images that look
+            like `[0, 1]`; empty if neither.
     """
 
     score: float
@@ -192,7 +199,7 @@ def frechet_inception_distance(
         covariance_term=covariance_term,
         points=(a.count, b.count),
         features=a.origin.network,
-        caveat=a.origin.caveat,
+        caveat=caveat_of(a.origin, b.origin),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from disentangle.metrics.features import Features, as_features
+from disentangle.metrics.features import Features, as_features, caveat_of
 from disentangle.metrics.inputs import Array, check_at_least
 
 
@@ -23,7 +23,8 @@ class KernelResult:
         estimates: Of each pair of subsets, shape `(subsets,)`.
         points: How many points each set has.
         features: The name of the feature network.
-        caveat: Why the score cannot be compared with published ones; empty if it can.
+        caveat: Why the score cannot be compared with published ones, and sets of images that look
+            like `[0, 1]`; empty if neither.
     """
 
     score: float
@@ -104,7 +105,7 @@ def kernel_inception_distance(
         estimates=estimates,
         points=(len(x), len(y)),
         features=a.origin.network,
-        caveat=a.origin.caveat,
+        caveat=caveat_of(a.origin, b.origin),
     )
 
 

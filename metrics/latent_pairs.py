@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from disentangle.metrics.decoding import CheckedDecoder
+
 
 def draw_latents(
     sample: Callable[[int, torch.Generator], Tensor], count: int, generator: torch.Generator
@@ -41,22 +43,11 @@ def as_coordinates(coordinates: Sequence[int] | None, latent_dim: int) -> Tensor
     return torch.tensor(chosen)
 
 
-def decode_pairs(
-    decode: Callable[[Tensor], Tensor], first: Tensor, second: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The checked images `(N, C, H, W)` of latents `(N, D)` and `(N, D)`, decoded as one batch.
+def decode_pairs(decode: CheckedDecoder, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the images `(N, C, H, W)` of latents `(N, D)` and `(N, D)`, decoded as one batch.
 
     Raises:
-        ValueError: If `decode` does not give finite, floating-point images of that shape.
+        ValueError: As `CheckedDecoder`.
     """
-    images = decode(torch.cat([first, second]))  # (2N, C, H, W)
-    count = 2 * len(first)
-    if images.ndim != 4 or len(images) != count or not images.is_floating_point():
-        raise ValueError(
-            f"decode must give floating-point images of shape ({count}, C, H, W), got "
-            f"{images.dtype} of shape {tuple(images.shape)}"
-        )
-    if not images.isfinite().all():
-        raise ValueError("decode must give finite images, got NaN or infinity")
-    before, after = images.chunk(2)
+    before, after = decode(torch.cat([first, second])).chunk(2)  # (2N, C, H, W)
     return before, after

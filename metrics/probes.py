@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
+from disentangle.metrics.decoding import CheckedDecoder
+from disentangle.metrics.image_range import check_range
 from disentangle.metrics.inputs import check_at_least
 
 LARGEST_SIZE = 64  # pixels; larger images are averaged down first
@@ -33,6 +35,7 @@ class FittedEncoder:
         image_shape: `(C, H, W)` of the images that it was fitted to.
         mean: Of the latents, shape `(A,)`.
         std: Of the latents, shape `(A,)`; 1 for one that does not vary.
+        caveat: Says so if the images that it was fitted to look like `[0, 1]`; else empty.
     """
 
     score: float
@@ -41,18 +44,25 @@ class FittedEncoder:
     image_shape: tuple[int, ...]
     mean: Tensor
     std: Tensor
+    caveat: str = ""
 
     def encode(self, images: Tensor) -> Tensor:
-        """The latents `(N, A)` that images `(N, C, H, W)` seem to have, on the encoder's device.
+        """Return the latents `(N, A)` that images seem to have, on the encoder's device.
+
+        Args:
+            images: `(N, C, H, W)` in `[-1, 1]`.
 
         Raises:
-            ValueError: If the images have another shape than those that it was fitted to.
+            ValueError: If the images have another shape than those that it was fitted to, or are
+                not in their range.
         """
         if tuple(images.shape[1:]) != self.image_shape:
             raise ValueError(
                 f"images must have the shape (N, {', '.join(map(str, self.image_shape))}), "
                 f"got {tuple(images.shape)}"
             )
+        if len(images):
+            check_range(images)
         return _read(self.network, images.to(self.mean), self.mean, self.std)
 
 
@@ -93,7 +103,8 @@ def fit_encoder(
     `steps · batch_size` images. On a CPU, a seed and a number of threads decide about the encoder.
 
     Args:
-        decode: Gives images `(n, C, H, W)` of latents `(n, D)`; called without a gradient.
+        decode: Gives images `(n, C, H, W)` in `[-1, 1]` of latents `(n, D)`; called without a
+            gradient.
         sample_latents: Draws `n` latents `(n, D)` of the prior from a generator (on the CPU).
         directions: Read `z @ directions.T` with directions `(A, D)` in place of the `D` latents:
             an EigenGAN's axes without its noise, say.
@@ -107,11 +118,11 @@ def fit_encoder(
 
     Raises:
         ValueError: If an argument is out of its range, latents, images or directions have another
-            shape, or latents or images are not finite.
+            shape, latents or images are not finite, or images are beyond `[-1, 1]`.
 
     Examples:
         >>> decode = lambda z: z[:, :1, None, None] * torch.ones(1, 8, 8)
-        >>> sample_latents = lambda n, generator: torch.randn(n, 2, generator=generator)
+        >>> sample_latents = lambda n, generator: 2 * torch.rand(n, 2, generator=generator) - 1
         >>> encoder = fit_encoder(decode, sample_latents, steps=100)
         >>> encoder.r_squared.round(1) + 0  # the second latent is not in the image
         array([1., 0.])
@@ -122,7 +133,10 @@ def fit_encoder(
     check_at_least(2, held_out=held_out)
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
-    pairs = _Pairs(decode, sample_latents, directions, seed, torch.device(device))
+    checked = CheckedDecoder(
+        decode, tolerance=None
+    )  # noise is part of what the encoder is fitted to
+    pairs = _Pairs(checked, sample_latents, directions, seed, torch.device(device))
     targets, images = pairs.draw(held_out)
     std, mean = torch.std_mean(targets, dim=0)
     std = torch.where(std > 0, std, 1)
@@ -140,6 +154,7 @@ def fit_encoder(
         image_shape=tuple(images.shape[1:]),
         mean=mean,
         std=std,
+        caveat=checked.caveat,
     )
 
 
@@ -181,7 +196,7 @@ class ConvolutionalEncoder(nn.Module):
 class _Pairs:
     """Draws latents, or their coordinates along directions, and the images of them."""
 
-    decode: Callable[[Tensor], Tensor]
+    decode: CheckedDecoder
     sample_latents: Callable[[int, torch.Generator], Tensor]
     directions: Tensor | None
     seed: int
@@ -199,16 +214,15 @@ class _Pairs:
                 f"sample_latents must give floating-point numbers of shape ({n}, D), "
                 f"got {latents.dtype} of shape {tuple(latents.shape)}"
             )
+        if not latents.isfinite().all():
+            raise ValueError("sample_latents must give finite numbers, got NaN or infinity")
         latents = latents.to(self.device)
         images = self.decode(latents)
-        if images.ndim != 4 or len(images) != n or min(images.shape[2:]) < SMALLEST_SIZE:
+        if min(images.shape[2:]) < SMALLEST_SIZE:
             raise ValueError(
-                f"decode must give images of shape ({n}, C, H, W), H and W at least "
-                f"{SMALLEST_SIZE}, got {tuple(images.shape)}"
+                f"decode must give images with H and W at least {SMALLEST_SIZE}, got the shape "
+                f"{tuple(images.shape)}"
             )
-        for name, values in (("sample_latents", latents), ("decode", images)):
-            if not values.isfinite().all():
-                raise ValueError(f"{name} must give finite numbers, got NaN or infinity")
         return self._project(latents).to(images.device).float(), images.float()
 
     def _project(self, latents: Tensor) -> Tensor:

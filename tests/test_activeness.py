@@ -8,15 +8,15 @@ LATENTS = torch.randn(50, 3, generator=torch.Generator().manual_seed(3))
 
 
 def linear(z):
-    """Images whose pixels are 2·z₀, z₁ and a constant."""
-    return torch.stack([2 * z[:, 0], z[:, 1], 0 * z[:, 0] + 5], dim=1)[:, None, None]
+    """Images whose pixels are z₀ / 8, z₁ / 16 and a constant."""
+    return torch.stack([2 * z[:, 0], z[:, 1], 0 * z[:, 0] + 5], dim=1)[:, None, None] / 16
 
 
 def test_linear_decoder_has_the_known_variances():
     result = activeness(linear, LATENTS, torch.eye(3))
     # the unbiased variance of (−2, 0, 2) is 4; a third of the pixels see it
-    np.testing.assert_allclose(result.per_axis, [16 / 3, 4 / 3, 0], rtol=1e-6)
-    assert result.score == pytest.approx(20 / 9)
+    np.testing.assert_allclose(result.per_axis, [1 / 48, 1 / 192, 0], rtol=1e-6)
+    assert result.score == pytest.approx(20 / 9 / 256)
     np.testing.assert_allclose(result.standard_errors, 0, atol=1e-6)
 
 
@@ -58,14 +58,14 @@ def test_the_component_is_replaced_whatever_it_was():
 def test_oblique_direction_mixes_the_coordinates():
     direction = torch.tensor([[0.6, 0.8, 0.0]])
     result = activeness(linear, LATENTS, direction)
-    assert result.score == pytest.approx((4 * 0.36 * 4 + 0.64 * 4) / 3, rel=1e-5)
+    assert result.score == pytest.approx((4 * 0.36 * 4 + 0.64 * 4) / 3 / 256, rel=1e-5)
 
 
 def test_std_scales_every_axis():
     result = activeness(linear, LATENTS, torch.eye(3), std=[3.0, 0.5, 1.0])
-    np.testing.assert_allclose(result.per_axis, [9 * 16 / 3, 0.25 * 4 / 3, 0], rtol=1e-6)
+    np.testing.assert_allclose(result.per_axis, [9 / 48, 0.25 / 192, 0], rtol=1e-6)
     shared = activeness(linear, LATENTS, torch.eye(3), std=torch.tensor(2.0))
-    assert shared.score == pytest.approx(4 * 20 / 9)
+    assert shared.score == pytest.approx(4 * 20 / 9 / 256)
 
 
 def test_batches_do_not_matter_and_have_their_size():
@@ -86,13 +86,13 @@ def test_batches_do_not_matter_and_have_their_size():
 def test_one_base_latent_has_no_standard_error():
     result = activeness(linear, LATENTS[:1], torch.eye(3))
     assert np.isnan(result.standard_errors).all()
-    assert result.score == pytest.approx(20 / 9)
+    assert result.score == pytest.approx(20 / 9 / 256)
 
 
 def test_half_precision_images_are_accumulated_in_double():
     result = activeness(lambda z: linear(z).bfloat16(), LATENTS, torch.eye(3))
     assert result.per_axis.dtype == np.float64
-    np.testing.assert_allclose(result.per_axis, [16 / 3, 4 / 3, 0], rtol=1e-6)
+    np.testing.assert_allclose(result.per_axis, [1 / 48, 1 / 192, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_bad_input_is_refused(latents, directions, options, message):
 
 
 def test_bad_images_are_refused():
-    with pytest.raises(ValueError, match=r"shape \(9, C, H, W\), got \(9, 3\)"):
+    with pytest.raises(ValueError, match=r"shape \(9, C, H, W\), got .* of shape \(9, 3\)"):
         activeness(lambda z: z, LATENTS[:3], torch.eye(3)[:1])
     with pytest.raises(ValueError, match="finite"):
         activeness(lambda z: linear(z).log(), LATENTS, torch.eye(3))

@@ -76,6 +76,41 @@ def test_values_beyond_the_range_are_cut_off_if_asked():
     assert images[:, 0, 0, 0].tolist() == [-1, 1]
 
 
+def unit_images(z):
+    """Images `(N, 1, 8, 8)` in `[0, 1]`."""
+    return (z[:, :1, None, None] + torch.linspace(-2, 2, 64).view(8, 8)).sigmoid()
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "image_range"),
+    [
+        (1, 0, (0, 255)),
+        (2, -1, (0, 255)),
+        (1, 0, (0, 65_535)),
+        (255, 0, (0, 65_535)),
+        (255, 0, (0, 1)),
+        (255, 0, (-1, 1)),
+        (2, -1, (0, 1)),
+        (1, -1, (0, 1)),
+    ],
+)
+def test_a_range_that_is_not_that_of_the_values_is_refused(scale, shift, image_range):
+    def decode(z):
+        return scale * unit_images(z) + shift
+
+    with pytest.raises(ValueError, match=r"decode must give values (within|that fill) image_range"):
+        adapt(decode, latent_dim=2, image_range=image_range)
+    right = adapt(decode, latent_dim=2, image_range=(shift, scale + shift))
+    z = torch.zeros(1, 2)
+    torch.testing.assert_close(right.decode(z), 2 * unit_images(z) - 1, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("image_range", [(0, 1), (-1, 1)])
+def test_clamping_does_not_hide_a_wrong_range(image_range):
+    with pytest.raises(ValueError, match=r"that fill image_range .*: say another image_range"):
+        adapt(lambda z: 255 * unit_images(z), latent_dim=2, image_range=image_range, clamp=True)
+
+
 @pytest.mark.parametrize(
     ("returned", "output"),
     [

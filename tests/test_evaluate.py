@@ -297,7 +297,7 @@ def test_a_generator_that_no_encoder_fits_fails_where_codes_are_wanted(run, monk
     )
     assert evaluate.main([str(run), *FEW, "--encoder", "fit", "--metrics", "mig"]) == 1
     printed = capsys.readouterr().out
-    assert "could not be computed: decode must give finite numbers" in printed
+    assert "could not be computed: decode must give finite images" in printed
     assert f"could not be computed: no encoder could be fitted to {run} (mig)" in printed
 
 

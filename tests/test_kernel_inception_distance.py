@@ -131,10 +131,15 @@ def test_half_precision_features_are_computed_in_double(rng):
 
 def test_result_says_what_it_was_computed_from():
     network = random_features(seed=3, dim=8)
-    a, b = (extract_features(network, [torch.rand(6, 1, 16, 16)]) for _ in range(2))
+    a, b, bright = (
+        extract_features(network, [torch.rand(6, 1, 16, 16) * scale - shift])
+        for scale, shift in ((2, 1), (2, 1), (1, 0))
+    )
     result = kernel_inception_distance(a, b, subsets=2, subset_size=4)
     assert result.features == "random (seed 3)"
     assert result.caveat == "random features, not comparable with published values"
+    result = kernel_inception_distance(a, bright, subsets=2, subset_size=4)
+    assert "the reference images never go below 0: they look like images in [0, 1]" in result.caveat
     with pytest.raises(ValueError, match=r"got \(1, 16, 16\) and \(1, 32, 32\)"):
         kernel_inception_distance(a, extract_features(network, [torch.rand(6, 1, 32, 32)]))
 

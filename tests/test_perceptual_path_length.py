@@ -20,7 +20,8 @@ from disentangle.metrics.perceptual_path_length import (
 )
 
 DIM = 6
-WEIGHT = torch.randn(DIM, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+# small enough that images of usual latents stay in [-1, 1]
+WEIGHT = torch.randn(DIM, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64) / 32
 
 
 def linear(z):
@@ -201,14 +202,15 @@ def test_is_the_published_protocol():
 def test_outliers_are_left_out():
     def jump(z):
         # a thousandth of the paths starts where the image is a cliff
-        return linear(z) * (1 + 1e6 * (z[:, :1] > 3.2)).unflatten(1, (1, 1, 1))
+        images = linear(z)
+        return torch.where(z[:, :1, None, None] > 3.2, (1e6 * images).sin(), images)
 
     options = {"samples": 1_000, "seed": 2}
     smooth = perceptual_path_length(linear, prior, squared, **options)
     steep = perceptual_path_length(jump, prior, squared, **options)
     everything = perceptual_path_length(jump, prior, squared, percentiles=(0, 100), **options)
     assert steep.score == pytest.approx(smooth.score, rel=0.05)
-    assert everything.score > 1e6 * smooth.score
+    assert everything.score > 1e4 * smooth.score
 
 
 def test_one_block_moves_and_the_rest_stays():
@@ -221,7 +223,7 @@ def test_one_block_moves_and_the_rest_stays():
     options = {"samples": 100, "interpolation": "lerp", "percentiles": (0, 100)}
     result = perceptual_path_length(decode, prior, squared, coordinates=[4, 1], **options)
     start, end, _ = ends(100, seed=0)
-    before, after = (torch.cat(x) for x in zip(*(z.chunk(2) for z in seen), strict=True))
+    before, after = (torch.cat(x) for x in zip(*(z.chunk(2) for z in seen[1:]), strict=True))
     fixed = [0, 2, 3, 5]
     assert torch.equal(before[:, fixed], start[:, fixed])
     assert torch.equal(after[:, fixed], start[:, fixed])
@@ -231,7 +233,7 @@ def test_one_block_moves_and_the_rest_stays():
 
 def test_dead_blocks_have_no_length():
     result = perceptual_path_length(
-        lambda z: z[:, :2, None, None], prior, squared, samples=50, coordinates=[2, 3, 4]
+        lambda z: z[:, :2, None, None].tanh(), prior, squared, samples=50, coordinates=[2, 3, 4]
     )
     assert result.score == 0
 
@@ -264,7 +266,7 @@ def test_batches_do_not_matter_and_have_their_size():
         return linear(z)
 
     small = perceptual_path_length(decode, prior, squared, samples=50, batch_size=11)
-    assert sizes == [10] * 10
+    assert sizes == [10] * 11  # the first batch is decoded twice
     large = perceptual_path_length(decode, prior, squared, samples=50, batch_size=1_000)
     assert sizes[-1] == 100
     np.testing.assert_allclose(small.lengths, large.lengths, rtol=1e-7)
@@ -295,7 +297,7 @@ def test_large_images_are_averaged_down():
     assert average_down(images, None) is images
 
     def stripes(z):  # black and white columns, whose mean does not move
-        return z[:, :1, None, None] * torch.tensor([1.0, -1.0]).repeat(4).to(z).expand(8, 8)
+        return z[:, :1, None, None].tanh() * torch.tensor([1.0, -1.0]).repeat(4).to(z).expand(8, 8)
 
     options = {"samples": 20, "coordinates": [0, 1]}
     assert perceptual_path_length(stripes, prior, squared, **options).score > 1

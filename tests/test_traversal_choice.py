@@ -42,12 +42,12 @@ def test_what_names_no_axis_is_refused(chosen, message):
 
 
 def test_axes_are_ranked_within_their_group():
-    strengths = torch.tensor([0.1, 0.2, 0.9, 0.0])
+    strengths = torch.tensor([0.05, 0.1, 0.45, 0.0])
     ranked = rank_axes(lambda z: (z * strengths)[:, :, None, None], AXES, torch.zeros(1, 4))
     # values −2, 0 and 2: variance 4 s², mean over four pixels s²
     assert [axis.name for axis in ranked] == [
-        *("dimension 1 (0.04)", "dimension 0 (0.01)"),
-        *("dimension 0 (0.81)", "dimension 1 (0)"),
+        *("dimension 1 (0.01)", "dimension 0 (0.0025)"),
+        *("dimension 0 (0.2)", "dimension 1 (0)"),
     ]
     for axis, index in zip(ranked, (1, 0, 2, 3), strict=True):
         assert axis.direction is AXES[index].direction

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from disentangle.adapters.components import principal_components
 from disentangle.adapters.generator import AdaptedGenerator, adapt
-from disentangle.adapters.outputs import SLACK
+from disentangle.metrics.image_range import check_range
 from disentangle.models.devices import device_of
 from disentangle.models.kl_autoencoder import load_autoencoder
 
@@ -111,9 +111,7 @@ def adapt_autoencoder(
             f"images must have the shape (M, {channels}, H, W) with M ≥ 2, got "
             f"{tuple(images.shape)}"
         )
-    largest = float(images.abs().max())
-    if not largest <= 1 + SLACK:
-        raise ValueError(f"images must be in [-1, 1], got values up to {largest:.4g} from 0")
+    check_range(images)
     flat = FlatAutoencoder(autoencoder.eval(), images[0])
     place = device_of(autoencoder)
     codes = torch.cat([flat.encode(batch.to(place)) for batch in images.split(BATCH)])  # (M, D)

@@ -121,7 +121,7 @@ class AdaptedGenerator(StandardNormalPrior, nn.Module):
         shape = (TRIED, *self.latent_shape)
         with called(f"decode must take latents of shape {shape} on {self.device}"):
             returned = self._call(z)
-        self._images.check_values(self._images.read(returned, TRIED))
+        self._images.check_values(returned, TRIED)
         images = self.decode(z)
         check_same(images[:1], self.decode(z[:1]))
         return tuple(images.shape[1:])
@@ -172,8 +172,10 @@ def adapt(
     """A generator of the toolkit out of a module or function that makes images of latents.
 
     A module is put into evaluation mode. Two latents are decoded at once, so that what does not fit
-    is said here and not after an hour; whether a decoder that makes values from 0 to 1 means them
-    as `[-1, 1]` cannot be seen: say `image_range`.
+    is said here and not after an hour. Values of which the range makes black images only, as
+    `image_range=(0, 255)` does of values from 0 to 1, are refused. Whether a decoder that makes
+    values from 0 to 1 means them as `[-1, 1]` cannot be seen: say `image_range`. Metrics give such
+    images a caveat.
 
     The toolkit's prior is `N(0, I)` on `R^D`. A network that was trained with a uniform prior gets
     `z ~ N(0, I)` through `u = F⁻¹(Φ(z))`, see `normal_to_uniform`: coordinates stay coordinates,
@@ -201,8 +203,8 @@ def adapt(
 
     Raises:
         ValueError: If an argument is out of its range, or the first images have not the shape
-            `(N, C, H, W)`, are not finite, are out of their range, or depend on more than their
-            latents.
+            `(N, C, H, W)`, are not finite, are out of their range, are all black by it, or
+            depend on more than their latents.
 
     Examples:
         >>> network = nn.Sequential(nn.ConvTranspose2d(8, 3, 16), nn.Sigmoid())

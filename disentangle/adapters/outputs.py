@@ -7,7 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-SLACK = 1e-3  # share of the range that rounding may exceed it by
+from disentangle.metrics.image_range import SLACK
+
+BLACK = 0.01  # share of the range: images that never leave it are black
+FAR = 0.5  # share of the range that most values are beyond only if it is another
 SAMENESS = 0.1  # of 2: kernels for other batch sizes differ by less, even in half precision
 
 
@@ -43,32 +46,53 @@ class OutputFormat:
             >>> OutputFormat(0, (0.0, 1.0)).read((torch.ones(1, 1, 1, 2), None), 1).tolist()
             [[[[1.0, 1.0]]]]
         """
-        images = self._pick(returned)
+        images = self._pick(returned, count)
+        low, high = self.image_range
+        if self.clamp:
+            images = images.clamp(low, high)
+        return images if (low, high) == (-1, 1) else (images - low) * (2 / (high - low)) - 1
+
+    def check_values(self, returned: Any, count: int) -> None:
+        """Raise unless the images in what a decoder returned are finite and fill their range.
+
+        Args:
+            returned: What the decoder gave for `count` latents.
+            count: `N`.
+
+        Raises:
+            ValueError: If a value is not finite; if one is beyond the range, or with `clamp` most
+                of them far beyond it; or if all of them are black, so that the range must be
+                another.
+        """
+        values = self._pick(returned, count).double()
+        if not values.isfinite().all():
+            raise ValueError("decode must give finite images, got NaN or infinity")
+        low, high = self.image_range
+        shares = (values - low) / (high - low)  # 0 is black and 1 is white
+        got = f"got {float(values.min()):.4g} to {float(values.max()):.4g}"
+        if not self.clamp and (shares.min() < -SLACK or shares.max() > 1 + SLACK):
+            raise ValueError(
+                f"decode must give values within image_range {self.image_range}, {got}: say "
+                "another image_range, or clamp=True to cut off what is beyond"
+            )
+        far = [(side > FAR).double().mean() for side in (-shares, shares - 1)]
+        if max(far) > 0.5 or shares.max() < BLACK:
+            raise ValueError(
+                f"decode must give values that fill image_range {self.image_range}, {got}: say "
+                "another image_range"
+            )
+
+    def _pick(self, returned: Any, count: int) -> Tensor:
+        images = self._find(returned)
         if not isinstance(images, Tensor):
             raise ValueError(
                 f"decode must give a tensor of images, got {_describe(images)}: say by output "
                 "which part of it is the images"
             )
         check_shape(images, count)
-        low, high = self.image_range
-        if self.clamp:
-            images = images.clamp(low, high)
-        return images if (low, high) == (-1, 1) else (images - low) * (2 / (high - low)) - 1
+        return images
 
-    def check_values(self, images: Tensor) -> None:
-        """Raises `ValueError` unless the images that `read` gave are finite and in their range."""
-        if not images.isfinite().all():
-            raise ValueError("decode must give finite images, got NaN or infinity")
-        low, high = self.image_range
-        least, most = (float(x + 1) / 2 * (high - low) + low for x in images.aminmax())
-        slack = SLACK * (high - low)
-        if least < low - slack or most > high + slack:
-            raise ValueError(
-                f"decode must give values within image_range {self.image_range}, got {least:.4g} "
-                f"to {most:.4g}: say another image_range, or clamp=True to cut off what is beyond"
-            )
-
-    def _pick(self, returned: Any) -> Any:
+    def _find(self, returned: Any) -> Any:
         if self.output is None:
             return returned
         try:

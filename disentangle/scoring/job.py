@@ -126,7 +126,7 @@ class Job:
         images = protocol["steps"] * protocol["batch_size"] + protocol["held_out"]
         with subject.progress.show("fitting an encoder", images):
             fitted = subject.fit_encoder(**protocol)
-        details = {"r_squared": fitted.r_squared}
+        details = {"r_squared": fitted.r_squared, "caveat": fitted.caveat}
         self.scores[FIT] = self._describe(
             fitted.score, dict(protocol), time.perf_counter() - start, details
         )

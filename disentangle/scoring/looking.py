@@ -1,6 +1,7 @@
 """Looking at images through a network, shared by the processes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor
 from disentangle.metrics import Features
 from disentangle.metrics.features import (
     FeatureNetwork,
-    FeatureOrigin,
     PerceptualDistance,
     describe,
 )
@@ -35,14 +35,20 @@ def look_at(
         processes: Which make and look at them.
         progress: Counts images.
     """
+
+    def look(part: Tensor) -> Tensor:
+        images = make_images(part)
+        features, lowest = network(images), images.flatten(1).amin(dim=1, keepdim=True)
+        return torch.cat([features, lowest.to(features)], dim=1)  # (n, D), (n, 1) -> (n, D + 1)
+
     blocks = []
     for block in rows.split(BATCH):
-        found = processes.map(lambda part: network(make_images(part)), block, chunk=DECODED)
-        blocks.append(found.cpu().numpy())
+        blocks.append(processes.map(look, block, chunk=DECODED).cpu().numpy())
         progress.advance(len(block))
-    origin = describe(network)
+    found = np.concatenate(blocks)
     shape = tuple(make_images(rows[:1]).shape[1:])
-    return Features(np.concatenate(blocks), FeatureOrigin(origin.network, origin.caveat, shape))
+    origin = replace(describe(network), image_shape=shape, lowest=float(found[:, -1].min()))
+    return Features(found[:, :-1], origin)
 
 
 class SharedDistance:

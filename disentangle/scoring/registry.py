@@ -43,6 +43,7 @@ from disentangle.scoring.inputs import (
     SPLIT,
     Inputs,
 )
+from disentangle.scoring.processes import BATCH
 
 GROUPS = ("supervised", "unsupervised", "generator", "recognition")
 NOT_PROTOCOL = {"seed", "workers"}  # arguments that no protocol names
@@ -92,6 +93,11 @@ class Metric:
         return self.function(**arguments, **protocol, **({"seed": seed} if random else {}))
 
 
+def repeat_first(images: int) -> int:
+    """Return the number of images with those of the first batch, which is decoded twice."""
+    return images + min(images, BATCH)
+
+
 METRICS: dict[str, Metric] = {
     "mig": Metric(mig, "supervised", FACTORS),
     "sap": Metric(sap, "supervised", SPLIT),
@@ -135,7 +141,7 @@ METRICS: dict[str, Metric] = {
         activeness,
         "generator",
         AXES,
-        images=lambda s, p: len(s.model.axes) * s.draws.latents * len(p["values"]),
+        images=lambda s, p: repeat_first(len(s.model.axes) * s.draws.latents * len(p["values"])),
     ),
     "variation_predictability": Metric(
         variation_predictability,
@@ -143,14 +149,14 @@ METRICS: dict[str, Metric] = {
         PAIRS,
         quick=False,
         values=("std",),
-        images=lambda s, p: 2 * p["pairs"] * len(p["seeds"]),
+        images=lambda s, p: repeat_first(2 * p["pairs"] * len(p["seeds"])),
     ),
     "perceptual_path_length": Metric(
         perceptual_path_length,
         "generator",
         PATHS,
         quick=False,
-        images=lambda s, p: 2 * p["samples"],
+        images=lambda s, p: repeat_first(2 * p["samples"]),
     ),
     "frechet_inception_distance": Metric(
         frechet_inception_distance,

@@ -1,0 +1,81 @@
+"""Decoders of callers, checked: the images' shape and range, and that they do not change."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from disentangle.metrics.image_range import check_range, describe_range
+
+SAME = 0.02  # of 2: sums in another order differ by less, even in half precision
+
+
+class CheckedDecoder:
+    """A decoder that checks what it gives, and decodes its first batch twice.
+
+    Args:
+        decode: Gives images `(N, C, H, W)` in `[-1, 1]` of latents `(N, D)`; called without a
+            gradient.
+        tolerance: Largest difference between the images of the first batch, decoded twice; None
+            decodes it once.
+
+    Attributes:
+        lowest: Lowest value of all images so far.
+
+    Examples:
+        >>> decode = CheckedDecoder(lambda z: z[:, :, None, None].tanh())
+        >>> decode(torch.zeros(2, 3)).shape, decode.lowest
+        (torch.Size([2, 3, 1, 1]), 0.0)
+        >>> noisy = CheckedDecoder(lambda z: torch.rand(len(z), 1, 8, 8))
+        >>> noisy(torch.zeros(2, 3))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: decode must give the same images of the same latents, got a difference of ...
+    """
+
+    def __init__(
+        self, decode: Callable[[Tensor], Tensor], *, tolerance: float | None = SAME
+    ) -> None:
+        self.decode, self.tolerance = decode, tolerance
+        self.lowest = math.inf
+
+    @property
+    def caveat(self) -> str:
+        """What the images so far say against their range; empty if nothing."""
+        return describe_range(decoded=self.lowest)
+
+    @torch.no_grad()
+    def __call__(self, latents: Tensor) -> Tensor:
+        """Return the checked images `(N, C, H, W)` of latents `(N, D)`.
+
+        Raises:
+            ValueError: If they are not finite floating-point images of that shape in `[-1, 1]`, or
+                differ when decoded again.
+        """
+        images = self._decode(latents)
+        if self.tolerance is not None:
+            self._check_repetition(images, self._decode(latents), self.tolerance)
+            self.tolerance = None
+        return images
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        images = self.decode(latents)
+        expected = images.ndim == 4 and len(images) == len(latents) and images.numel() > 0
+        if not expected or not images.is_floating_point():
+            raise ValueError(
+                f"decode must give floating-point images of shape ({len(latents)}, C, H, W), got "
+                f"{images.dtype} of shape {tuple(images.shape)}"
+            )
+        lowest = check_range(images, rule="decode must give finite images in [-1, 1]")
+        self.lowest = min(self.lowest, lowest)
+        return images
+
+    @staticmethod
+    def _check_repetition(images: Tensor, again: Tensor, tolerance: float) -> None:
+        difference = float((images - again).abs().max())
+        if difference > tolerance:
+            raise ValueError(
+                "decode must give the same images of the same latents, got a difference of "
+                f"{difference:.3g} (black to white is 2) from the same batch: fix its noise and "
+                "put it into evaluation mode"
+            )
