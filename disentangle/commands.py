@@ -1,15 +1,14 @@
 """What the commands share."""
 
-import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from jsonargparse import ArgumentParser, Namespace
 
 from disentangle.config import RunConfig
-from disentangle.parsing import one_line, parse_run
+from disentangle.parsing import parse_arguments as parse_arguments
+from disentangle.parsing import parse_run
 from disentangle.plain_text import show_plainly
 from disentangle.training.run_folder import RunFolder
 
@@ -29,18 +28,6 @@ def bad_input_exits(command: str) -> Iterator[None]:
         message = show_plainly(" ".join(str(error).split()))
         print(f"disentangle {command}: error: {message}", file=sys.stderr)
         sys.exit(2)
-
-
-def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
-    """The options of a command.
-
-    Raises:
-        ValueError: One line that names what is wrong, with the nearest option to an unknown one.
-    """
-    try:
-        return parser.parse_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise ValueError(one_line(str(error), parser)) from error
 
 
 def read_run(folder: RunFolder) -> RunConfig:

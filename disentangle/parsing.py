@@ -4,11 +4,11 @@ import argparse
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from jsonargparse import SUPPRESS, ArgumentParser, Namespace
+from jsonargparse import SUPPRESS, ArgumentParser, Namespace, set_loader
 
 from disentangle.config import (
     DATA_SETS,
@@ -20,7 +20,8 @@ from disentangle.config import (
     Task,
     TrainingConfig,
 )
-from disentangle.config.yaml_files import read_yaml
+from disentangle.config.options import flatten
+from disentangle.config.yaml_files import load_value, read_yaml
 
 SECTIONS = {"data", "model", "discriminator", "objective", "optimizer", "training"}
 FILES = (
@@ -29,6 +30,12 @@ FILES = (
     ("objective", "pretrained"),
 )
 COMMAND_LINE_ONLY = {"config", "overwrite", "resume"}  # no part of a run
+PLAIN_YAML = "plain_yaml"  # how the parser reads values and files of options
+set_loader(PLAIN_YAML, load_value, exceptions=(ValueError,))
+# What the parser takes for a number all the same: to the base 60 (1:30 is 90) or 8 (+017 is 15).
+OTHER_BASE = re.compile(
+    r"(?<![\w.:+-])([-+]?\d[\d_]*(:\d+)+\.?[\d_]*|(?!-?\d+\b)[-+]?0[\d_]+)(?![\w.:])"
+)
 
 
 def parse_run(arguments: Sequence[str]) -> tuple[RunConfig, Namespace]:
@@ -50,11 +57,7 @@ def parse_run(arguments: Sequence[str]) -> tuple[RunConfig, Namespace]:
         (10, 10)
     """
     task, sections = _choose_classes(arguments)
-    parser = _build_parser(task, sections)
-    try:
-        values = parser.parse_args(list(arguments)).as_dict()
-    except argparse.ArgumentError as error:
-        raise ValueError(one_line(str(error), parser)) from error
+    values = parse_arguments(_build_parser(task, sections), arguments).as_dict()
     options = Namespace(resume=values.pop("resume"), overwrite=values.pop("overwrite"))
     del values["config"]
     for section in ("objective", "optimizer", "training", *sections):
@@ -200,7 +203,47 @@ def new_parser(command: str, description: str | None = None) -> ArgumentParser:
         description=description,
         exit_on_error=False,
         allow_abbrev=False,
+        parser_mode=PLAIN_YAML,
     )
+
+
+def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """Return the options of a command.
+
+    Raises:
+        ValueError: One line that names what is wrong, with the nearest option to an unknown one.
+
+    Examples:
+        >>> parser = new_parser("evaluate")
+        >>> _ = parser.add_argument("--seed", type=int)
+        >>> parse_arguments(parser, ["--seed", "1:30"])
+        Traceback (most recent call last):
+        ValueError: seed: expected a number in decimal digits, got 1:30
+    """
+    try:
+        values = parser.parse_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise ValueError(one_line(str(error), parser)) from error
+    for key, text in _list_given(arguments):
+        if OTHER_BASE.search(text) and _is_numeric(values.get(key)):
+            raise ValueError(f"{key}: expected a number in decimal digits, got {text}")
+    return values
+
+
+def _list_given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Options and their text, as they stand on the command line and in the files it names."""
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        key, equals, value = word.removeprefix("--").partition("=")
+        if key == word:
+            continue
+        text = value if equals else following
+        yield from flatten(_read_config(text)).items() if key == "config" else [(key, text)]
+
+
+def _is_numeric(value: Any) -> bool:
+    """Whether a value is a number, or a list with one in it."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return any(type(x) in (int, float) for x in values)
 
 
 def add_sefa_arguments(parser: ArgumentParser) -> None:
@@ -223,6 +266,11 @@ def one_line(message: str, parser: ArgumentParser) -> str:
     message = " ".join(message.split())
     message = re.sub(r'Parser key "(.*?)": ', r"\1: ", message)
     message = message.replace("<class 'tuple'>", "a list such as [a, b]")
+    message = re.sub(
+        r"Not of type Path: expected str, bytes or os.PathLike object, not (\w+)",
+        r"expected text, got \1: put it in quotes",
+        message,
+    )
     message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
     message = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", message)
     message = message.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")

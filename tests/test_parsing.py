@@ -121,6 +121,105 @@ def test_bad_configurations_get_one_line(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
+# What is written, and what options for whole numbers, numbers and text make of it: None refuses it.
+WRITTEN = {
+    "to the base 60": ("1:30", None, None, "1:30"),
+    "to the base 60 with a fraction": ("1:30.5", None, None, "1:30.5"),
+    "leading zeros": ("017", 17, 17.0, "017"),
+    "leading zeros that are not octal": ("089", 89, 89.0, "089"),
+    "octal after a sign": ("+017", None, None, "+017"),
+    "octal with an underscore": ("01_7", None, None, "01_7"),
+    "octal of YAML 1.2": ("0o17", None, None, "0o17"),
+    "hexadecimal": ("0x1F", 31, 31.0, None),
+    "binary": ("0b11", 3, 3.0, None),
+    "underscores": ("1_000", 1000, 1000.0, None),
+    "an exponent": ("1e3", None, 1000.0, None),
+    "an exponent after a point": ("1.5E+3", None, 1500.0, None),
+    "a thousand with a comma": ("1,000", None, None, "1,000"),
+    "yes": ("yes", None, None, "yes"),
+    "off": ("off", None, None, "off"),
+    "a date": ("2026-01-31", None, None, "2026-01-31"),
+    "a time": ("2026-01-31 10:20:30", None, None, "2026-01-31 10:20:30"),
+}
+
+
+@pytest.mark.parametrize("source", ["file", "command line"])
+@pytest.mark.parametrize(("text", "whole", "number", "path"), WRITTEN.values(), ids=WRITTEN)
+def test_what_looks_like_a_number_is_what_users_expect(tmp_path, source, text, whole, number, path):
+    if source == "command line":  # where an option of text has it as it stands
+        path = text
+    for name, expected in (("training.steps", whole), ("optimizer.lr", number), ("output", path)):
+        section, _, key = name.rpartition(".")
+        content = {section: {key: "VALUE"}} if section else {key: "VALUE"}
+        (tmp_path / "a.yaml").write_text(yaml.safe_dump(content).replace("VALUE", text))
+        file = ["--config", str(tmp_path / "a.yaml")] if source == "file" else []
+        given = [*NAMES, *(() if name == "output" else ("--output", "run")), *file]
+        given += [] if file else [f"--{name}", text]
+        if expected is None:
+            with pytest.raises(ValueError, match=f"{name}: expected .*, got"):
+                parse_run(given)
+            continue
+        found = parse_run(given)[0]
+        for part in name.split("."):
+            found = getattr(found, part)
+        assert found == (Path(expected) if name == "output" else expected)
+        assert type(found) in (type(expected), type(Path()))
+
+
+@pytest.mark.parametrize("given", [["--seed=1:30"], ["--seed", "1:30"], ["--seed", "!!int 1:30"]])
+def test_numbers_to_the_base_60_are_refused_however_they_are_given(tmp_path, given):
+    with pytest.raises(
+        ValueError, match=r"^seed: expected a number in decimal digits, got .*1:30$"
+    ):
+        parse_run([*VAE, *given])
+    for text in ("1:30", "'1:30'"):
+        (tmp_path / "a.yaml").write_text(f"seed: {text}")
+        with pytest.raises(ValueError, match=r"^seed: expected a number .*, got 1:30$"):
+            parse_run([*VAE, "--config", str(tmp_path / "a.yaml")])
+    (tmp_path / "a.yaml").write_text("seed: !!int 1:30")
+    with pytest.raises(ValueError, match="'1:30' must have decimal digits, and no tag"):
+        parse_run([*VAE, "--config", str(tmp_path / "a.yaml")])
+
+
+@pytest.mark.parametrize("betas", ["[1:30, 0.5]", "[0.5, 0:30.5]"])
+def test_numbers_to_the_base_60_are_refused_in_lists(tmp_path, betas):
+    (tmp_path / "a.yaml").write_text(f"optimizer: {{betas: {betas}}}")
+    for given in (["--optimizer.betas", betas], ["--config", str(tmp_path / "a.yaml")]):
+        with pytest.raises(ValueError, match=r"^optimizer\.betas: expected a number in decimal"):
+            parse_run([*VAE, *given])
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "expected"),
+    [
+        ("training.flip", "yes", True),
+        ("training.flip", "Off", False),
+        ("training.flip", "true", True),
+        ("training.mixed_precision", "no", "no"),
+        ("training.mixed_precision", "null", None),
+        ("pre_svd_parameters", "[on, 017, 1:30]", ("on", "017", "1:30")),
+    ],
+)
+def test_words_for_truth_values_are_text_where_text_is_wanted(tmp_path, option, text, expected):
+    section, _, key = option.rpartition(".")
+    (tmp_path / "a.yaml").write_text(
+        f"{section}: {{{key}: {text}}}" if section else f"{key}: {text}"
+    )
+    for given in ([f"--{option}", text], ["--config", str(tmp_path / "a.yaml")]):
+        found = parse_run([*VAE, *given])[0]
+        for part in option.split("."):
+            found = getattr(found, part)
+        assert found == expected
+
+
+def test_text_that_looks_like_a_number_comes_back_from_a_saved_run(tmp_path):
+    for output in ("1e3", "017", "1:30", "no", "2026-01-31", "089", "null", "1_000"):
+        run, _ = parse_run([*NAMES, "--output", output])
+        (tmp_path / "config.yaml").write_text(run.dump())
+        assert yaml.safe_load(run.dump())["output"] == output  # of any other reader too
+        assert parse_run(["--config", str(tmp_path / "config.yaml")])[0] == run
+
+
 def test_help_shows_the_knobs_of_what_was_chosen():
     command = [sys.executable, "-m", "disentangle.train", *NAMES, "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -7,14 +7,13 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from disentangle.config.choices import DATA_SETS, TASKS
 from disentangle.config.gan import GANObjective
 from disentangle.config.optimizer import OptimizerConfig
 from disentangle.config.recognition import RecognitionObjective
 from disentangle.config.training import TrainingConfig
 from disentangle.config.vae import VAEObjective
+from disentangle.config.yaml_files import dump_yaml
 from disentangle.orthogonality import WEIGHT_TECHNIQUES, Technique, WeightConstraint
 
 FROM_MODEL = {"image_size", "image_channels"}  # the model's say; other sections must not repeat it
@@ -123,7 +122,7 @@ class RunConfig:
 
     def dump(self) -> str:
         """The run as YAML that `disentangle.parsing.parse_run` reads back."""
-        return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
+        return dump_yaml(_plain(asdict(self)))
 
 
 def _build(classes: Mapping[str, type], section: Mapping[str, Any]) -> Any:

@@ -1,5 +1,6 @@
-"""YAML files of options, which may come from anyone: small, plain and unambiguous."""
+"""YAML of options, which may come from anyone: small, plain and unambiguous."""
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,28 @@ MOST_BYTES = 2**18  # of a file; a configuration has about a hundredth of it
 MOST_VALUES = 10_000  # with those that aliases repeat, which can be exponentially many
 DEEPEST = 20  # mappings and lists within each other
 
+# What a plain word is unless it is text. As in YAML 1.2, 1:30 is no number to the base 60, 017 none
+# to the base 8, and 1e3 is one; as in YAML 1.1, 1_000 and 0b11 are numbers too.
+PLAIN_WORDS = {
+    f"tag:yaml.org,2002:{kind}": re.compile(f"(?:{pattern})$")
+    for kind, pattern in {
+        "bool": "true|True|TRUE|false|False|FALSE",
+        "int": "[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)",
+        "float": r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)"
+        r"|[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "null": "~|null|Null|NULL|",
+        "merge": "<<",
+    }.items()
+}
+AMBIGUOUS = re.compile("[-+]?0[0-9_]+$|.*:")  # after !!int or !!float: to the base 8, 10 or 60
+
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
     """The mapping that a YAML file holds.
 
     Stricter than `yaml.safe_load`, which takes the last of several values of a key, lets aliases
-    multiply without limit and fails on some input with errors that are none of YAML's.
+    multiply without limit, fails on some input with errors that are none of YAML's, and reads 1:30
+    as 90, 017 as 15 and no as false, which are text here.
 
     Raises:
         OSError: If the file cannot be read.
@@ -45,12 +62,9 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Text where YAML 1.1 sees a date; no deep nesting; keys that are text, each once."""
+    """Plain words as `PLAIN_WORDS` has them; no deep nesting; keys that are text, each once."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    yaml_implicit_resolvers = {None: list(PLAIN_WORDS.items())}  # noqa: RUF012
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -61,6 +75,8 @@ class _PlainLoader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode):
             node.value.encode("utf-8")  # an escape can stand for half a character
+            if node.tag.endswith((":int", ":float")) and AMBIGUOUS.match(node.value):
+                raise ValueError(f"{node.value!r} must have decimal digits, and no tag")
         self.depth -= 1
         return node
 
@@ -73,6 +89,46 @@ class _PlainLoader(yaml.SafeLoader):
         if wrong := [key for key in mapping if not isinstance(key, str)]:
             raise ValueError(f"its keys must be text, got {wrong[0]!r}")
         return mapping
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Quotes the text that either `_PlainLoader` or YAML 1.1 would read as something else."""
+
+
+for _tag, _pattern in PLAIN_WORDS.items():
+    _PlainDumper.add_implicit_resolver(_tag, _pattern, None)
+
+
+def dump_yaml(value: Any) -> str:
+    """Return YAML of which `read_yaml` and any YAML 1.1 reader make the same value.
+
+    Examples:
+        >>> print(dump_yaml({"output": "1e3", "lr": 1e-5}), end="")
+        output: '1e3'
+        lr: 1.0e-05
+    """
+    return yaml.dump(value, Dumper=_PlainDumper, sort_keys=False)
+
+
+def load_value(text: str) -> Any:
+    """Return the value of an option that is given as text, or what a file of options holds.
+
+    By itself yes, no, on or off is a truth value, for options that want one; within a list or a
+    mapping it is text, since an option can also want that.
+
+    Raises:
+        ValueError: If it is not YAML of plain values.
+
+    Examples:
+        >>> load_value("yes"), load_value("[yes, 1:30, 017, 1e3, 1_000]")
+        (True, ['yes', '1:30', '017', 1000.0, 1000])
+    """
+    if (word := text.strip().lower()) in yaml.SafeLoader.bool_values:
+        return yaml.SafeLoader.bool_values[word]
+    try:
+        return _load(text, "the value")
+    except Exception as error:
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _load(text: str, name: str) -> Any:
