@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from disentangle.scoring.failures import describe_error
@@ -17,6 +18,7 @@ from disentangle.scoring.report import FIT, library_versions, merge_report, writ
 from disentangle.scoring.run_subject import RunSubject
 from disentangle.scoring.subject import Subject
 from disentangle.training.run_folder import RunFolder
+from disentangle.training.vae.code_terms import find_active
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Job:
         scores: What has been computed, by the metric's name.
         failed: Why a metric could not be computed after all, by its name.
         plots: The heat maps that were written.
+        active: How many codes are active, of how many; None if none with a posterior are encoded.
     """
 
     subject: Subject
@@ -46,6 +49,7 @@ class Job:
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     plots: list[Path] = field(default_factory=list)
+    active: tuple[int, int] | None = None
 
     def prepare(self, protocol: Mapping[str, Any]) -> None:
         """Fits an encoder if one is wanted, and encodes; every process must take part.
@@ -67,7 +71,7 @@ class Job:
                 return
         encoded = [name for name in self.names if "codes" in METRICS[name].inputs.arguments]
         if encoded:
-            self._attempt(encoded, partial(_encode, subject), processes)
+            self._attempt(encoded, partial(self._encode, subject), processes)
 
     def compute(
         self, protocols: Mapping[str, dict[str, Any]], processes: Processes, bar: tqdm
@@ -121,6 +125,14 @@ class Job:
             details,
         )
 
+    def _encode(self, subject: RunSubject) -> None:
+        count = subject.draws.points + subject.draws.test_points
+        with subject.progress.show("encoding", count):
+            points = subject.points  # apart, so that no metric's seconds include it
+        if points.divergences is not None:
+            active = find_active(torch.from_numpy(points.codes).double())
+            self.active = int(active.sum()), len(active)
+
     def _fit(self, subject: RunSubject, protocol: Mapping[str, Any]) -> None:
         start = time.perf_counter()
         images = protocol["steps"] * protocol["batch_size"] + protocol["held_out"]
@@ -148,9 +160,3 @@ class Job:
             self.folder.path.mkdir(parents=True, exist_ok=True)
             report = merge_report(self.old, self.step, self.scores, codes=self.codes)
             write_report(self.folder.scores, report)
-
-
-def _encode(subject: RunSubject) -> None:
-    count = subject.draws.points + subject.draws.test_points
-    with subject.progress.show("encoding", count):
-        _ = subject.points  # apart, so that no metric's seconds include it

@@ -86,7 +86,11 @@ def list_notes(job: Job) -> list[str]:
         if excluded := entry["details"].get("excluded_factors"):
             names = ", ".join(job.subject.points.factor_names[f] for f in excluded)
             notes.setdefault(f"left out, as it has one value: {names}", []).append(name)
-    return [f"{note} ({', '.join(names)})" for note, names in notes.items()]
+    lines = [f"{note} ({', '.join(names)})" for note, names in notes.items()]
+    if job.active is not None:
+        count, codes = job.active
+        lines.insert(0, f"active codes: {count or 'none'} of {codes}")
+    return lines
 
 
 def format_axes(job: Job) -> str | None:

@@ -87,10 +87,13 @@ class MetricsLog:
         if values:
             self.notes.append((step, values))
 
-    def write(self, step: int) -> None:
+    def write(self, step: int) -> dict[str, float]:
         """Writes a line with the means of the terms since the last, and the notes of that time.
 
         Notes of earlier steps get a line of their own.
+
+        Returns:
+            The line, in every process alike.
 
         Raises:
             FloatingPointError: If a term or a gradient was not finite, or that in too many steps in
@@ -114,6 +117,7 @@ class MetricsLog:
         self.tally, self.notes, self.steps = Tally(), [], 0
         for guard in self.guards:
             guard.forget()
+        return line
 
     def _report(self, finding: Finding) -> None:
         """Ends the run, or says what was skipped."""

@@ -48,6 +48,7 @@ from disentangle.training.run_folder import RunFolder
 from disentangle.training.signals import note_signals
 from disentangle.training.task import VALIDATION_SCORE, Task
 from disentangle.training.terminal import leave_io_errors_to_main_thread
+from disentangle.training.vae.code_watch import CodeWatch
 from disentangle.training.vae.task import VAETask
 from disentangle.traversal import image_grid
 
@@ -152,7 +153,7 @@ class Session:
             guards=[learner.guard for learner in self.task.learners],
             max_skipped=training.max_skipped if training.on_nonfinite == "skip" else None,
         )
-        watch = self._watch_for_collapse()
+        watch, self.codes = self._watch_for_collapse(), self._watch_codes()
         self.best = self._recall_best()
         stop = False
         with closing(log), note_signals() as noted, closing(batches):
@@ -217,6 +218,15 @@ class Session:
         watch.restore(read_lines(self.folder.metrics))
         return watch
 
+    def _watch_codes(self) -> CodeWatch | None:
+        """Return a watch that takes up what the run has logged; None if there are no codes."""
+        if not isinstance(self.task, VAETask) or self.run.training.batch_size < 2:
+            return None  # one image has no variance
+        codes, steps = self.task.learner.raw.latent_dim, self.run.training.steps
+        watch = CodeWatch(codes=codes, steps=steps, say=self._say)
+        watch.restore(read_lines(self.folder.metrics))
+        return watch
+
     @property
     def _generates(self) -> bool:
         return isinstance(self.task.learner.raw, Generator)
@@ -261,7 +271,9 @@ class Session:
         training = self.run.training
         save = last or self.step % training.checkpoint_every == 0
         if save or self.step % training.log_every == 0:  # a loss that is not finite is not saved
-            log.write(self.step)
+            line = log.write(self.step)
+            if self.codes is not None:
+                self.codes.take({"step": self.step, **line})
         sheet = self._generates and (last or self.step % training.sample_every == 0)
         if save or sheet:
             models = self._models()

@@ -1,0 +1,96 @@
+"""A watch on the codes of a VAE: how many of them are active, which no loss shows.
+
+The divergence can be large all the same: a posterior whose mean is the same for every image, but
+far from 0, meets the capacity of an annealed VAE and says nothing of the image.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+SHARE = 0.1  # of the steps, in which codes may still wake up
+# One line is of one batch: a code near the threshold is active in some and not in others.
+PATIENCE = 3
+
+State = Literal["none", "few", "most"]
+
+
+class CodeCount(NamedTuple):
+    """How many codes are active, in one line of the log.
+
+    Attributes:
+        step: Step of the line.
+        active: Number of active codes.
+        codes: Number of all codes.
+        divergence: Divergence of the posterior from the prior, in nats.
+    """
+
+    step: int
+    active: int
+    codes: int
+    divergence: float
+
+    @property
+    def state(self) -> State:
+        """`none`, `few` (fewer than half) or `most` of the codes are active."""
+        if not self.active:
+            return "none"
+        return "few" if 2 * self.active < self.codes else "most"
+
+    def __str__(self) -> str:
+        if self.state == "none":
+            return (
+                f"no code is active at step {self.step}: their means hardly vary from image to "
+                f"image, with a divergence of {self.divergence:.3g} nats"
+            )
+        only = "only " if self.state == "few" else ""
+        verb = "is" if self.active == 1 else "are"
+        return f"{only}{self.active} of {self.codes} codes {verb} active at step {self.step}"
+
+
+class CodeWatch:
+    """Says when no code of a VAE is active, or fewer than half, and when that changes.
+
+    Args:
+        codes: Number of codes.
+        steps: Steps of the run; nothing is said in the first tenth of them.
+        say: Called with a line for each change that three lines of the log agree on.
+
+    Attributes:
+        state: What has been said last; `most` at first.
+
+    Examples:
+        >>> watch = CodeWatch(codes=4, steps=100, say=print)
+        >>> for step in (10, 20, 30, 40):
+        ...     watch.take({"step": step, "active_units": 1.0, "kl/0": 2.0, "kl/1": 0.0})
+        only 1 of 4 codes is active at step 30
+    """
+
+    def __init__(self, *, codes: int, steps: int, say: Callable[[str], None]) -> None:
+        self.codes, self.first, self.say = codes, SHARE * steps, say
+        self.state: State = "most"
+        self.recent: deque[CodeCount] = deque(maxlen=PATIENCE)
+
+    def restore(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Take in the lines of `metrics.jsonl` of the run that is resumed, and say nothing."""
+        for line in lines:
+            self._update(line)
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        """Take in a new line of the log, and say what has changed with it."""
+        if change := self._update(line):
+            self.say(str(change))
+
+    def _update(self, line: Mapping[str, Any]) -> CodeCount | None:
+        """The count of a line that settles another state."""
+        if (active := line.get("active_units")) is None:
+            return None
+        terms = (value for name, value in line.items() if name.startswith("kl/"))
+        divergence = sum(value for value in terms if value is not None)
+        count = CodeCount(line["step"], round(active), self.codes, divergence)
+        self.recent.append(count)
+        states = [other.state for other in self.recent]
+        if count.step < self.first or states != PATIENCE * [count.state]:
+            return None
+        changed, self.state = count.state != self.state, count.state
+        return count if changed else None
