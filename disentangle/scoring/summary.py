@@ -9,6 +9,7 @@ from disentangle.scoring.job import Job
 from disentangle.scoring.registry import METRICS
 from disentangle.scoring.run_subject import RunSubject
 from disentangle.tables import Cell, Format, format_table
+from disentangle.training.vae.code_terms import ACTIVE_VARIANCE
 
 BAR = 24  # characters of the longest bar
 TERSE = 60  # characters of a protocol in the table of a terminal
@@ -89,7 +90,8 @@ def list_notes(job: Job) -> list[str]:
     lines = [f"{note} ({', '.join(names)})" for note, names in notes.items()]
     if job.active is not None:
         count, codes = job.active
-        lines.insert(0, f"active codes: {count or 'none'} of {codes}")
+        meaning = f"variance of the posterior's mean above {ACTIVE_VARIANCE}"
+        lines.insert(0, f"active codes: {count or 'none'} of {codes} ({meaning})")
     return lines
 
 

@@ -40,8 +40,8 @@ class CodeCount(NamedTuple):
     def __str__(self) -> str:
         if self.state == "none":
             return (
-                f"no code is active at step {self.step}: their means hardly vary from image to "
-                f"image, with a divergence of {self.divergence:.3g} nats"
+                f"no code is active at step {self.step}: the posterior's means hardly vary from "
+                f"image to image, with a divergence of {self.divergence:.3g} nats"
             )
         only = "only " if self.state == "few" else ""
         verb = "is" if self.active == 1 else "are"
