@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from disentangle.commands import bad_input_exits, parse_arguments, read_run
 from disentangle.data import GroundTruthData
-from disentangle.explorer.live import build_app, serve
+from disentangle.explorer.live import build_app, own_folder, start, wait
 from disentangle.explorer.numbers import list_maps, list_scores
 from disentangle.explorer.page import HeatMap, PageRun
 from disentangle.explorer.writing import check_page, picture_run, write_page
@@ -41,21 +41,25 @@ def main(arguments: Sequence[str]) -> int:
         check_options(options)
         sources = choose_sources(options.run, options)
         views = [open_view(source, options, samples=SAMPLES) for source in sources]
-        if options.serve:
-            (view,) = views
-            name = name_source(sources[0])
-            app = build_app(
-                view.model.decode, view.latents, view.axes, name=name, limit=options.range
-            )
-        else:
+        if not options.serve:
             runs = [gather(*pair) for pair in zip(sources, views, strict=True)]
             file = Path(options.out)
             write_page(runs, file, values=views[0].values, overwrite=options.overwrite)
     if options.serve:
-        serve(app, options.port)
+        serve(name_source(sources[0]), views[0], options)
     else:
         print(show_plainly(f"explorer: {file} ({file.stat().st_size / 1000:,.0f} kB)"))
     return 0
+
+
+def serve(name: str, view: View, options: Namespace) -> None:
+    """Serve a view to this machine, until it is interrupted or terminated."""
+    decode = view.model.decode
+    with own_folder():
+        with bad_input_exits("explore"):
+            app = build_app(decode, view.latents, view.axes, name=name, limit=options.range)
+            start(app, options.port)
+        wait(app)
 
 
 def build_parser() -> ArgumentParser:
@@ -86,6 +90,8 @@ def check_options(options: Namespace) -> None:
     if count > most:
         raise ValueError(f"at most {most} runs can be shown here, got {count}")
     if options.serve:
+        if options.port is not None and not 0 < options.port < 2**16:
+            raise ValueError(f"--port must be between 1 and 65535, got {options.port}")
         try:
             import gradio  # noqa: F401
         except ImportError as error:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from disentangle import explore, train
 from disentangle.adapters import adapt
-from disentangle.explorer.live import build_app, draw_at, read_positions
+from disentangle.explorer.live import draw_at, read_positions
 from disentangle.explorer.numbers import list_maps, list_scores
 from disentangle.explorer.page import PageRun, build_page
 from disentangle.explorer.strips import encode_images, encode_strips
@@ -149,14 +149,6 @@ def test_positions_are_those_of_the_latent():
         draw_at(paint_latents, z, AXES, [0.0])
 
 
-@pytest.mark.filterwarnings("default")  # of packages that gradio brings
-def test_the_app_has_a_slider_for_each_axis():
-    gradio = pytest.importorskip("gradio")
-    app = build_app(paint_latents, torch.zeros(2, 3), AXES, name="run", limit=2.0)
-    sliders = [part for part in app.blocks.values() if isinstance(part, gradio.Slider)]
-    assert [slider.label for slider in sliders] == ["x", "y"]
-
-
 @pytest.fixture
 def run(tiny_vae, tmp_path):
     assert train.main([*tiny_vae, "--training.steps", "2"]) == 0
@@ -195,6 +187,8 @@ def test_the_data_set_may_be_away(run, monkeypatch):
         (["RUN", "--out", "page.txt"], "the page must end in .html, got page.txt"),
         (["RUN", "--out", "nowhere/page.html"], "there is no folder nowhere"),
         (["RUN", "--port", "80"], "--port has a meaning with --serve only"),
+        (["RUN", "--serve", "--port", "65536"], "--port must be between 1 and 65535, got 65536"),
+        (["RUN", "--serve", "--port", "0"], "--port must be between 1 and 65535, got 0"),
         (["RUN", "RUN", "--serve"], "at most 1 runs can be shown here, got 2"),
         (["RUN", "--serve"], "--serve needs gradio: pip install 'disentangle[ui]'"),
         (["RUN", "--steps", "1"], "--steps must be between 2 and 1000, got 1"),

@@ -1,20 +1,29 @@
 """A small server on which all axes are moved at once."""
 
 import math
-from collections.abc import Callable, Sequence
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from disentangle.explorer.local_only import LocalOnly
 from disentangle.models import Axis
 from disentangle.traversal.frames import stack_directions
 from disentangle.traversal.pixels import enlarge, to_pixels
 
 STEP = 0.05  # standard deviations
 SMALLEST = 384  # px: smaller pictures are enlarged to about this
+# Seconds between two rounds that remove old pictures, and the age at which a picture is old: each
+# movement of a slider makes one, and the one that is shown can be downloaded for as long.
+CLEANING = (60, 600)
+TEMPORARY = "GRADIO_TEMP_DIR"
 
 
 def read_positions(z: Tensor, axes: Sequence[Axis]) -> list[float]:
@@ -90,7 +99,7 @@ def build_app(
     def draw(sample: int, *moved: float) -> np.ndarray:
         return draw_at(decode, latents[sample - 1], axes, moved)
 
-    with gradio.Blocks(title=name, analytics_enabled=False) as app:
+    with gradio.Blocks(title=name, analytics_enabled=False, delete_cache=CLEANING) as app:
         gradio.Markdown("# Explorer")
         with gradio.Row():
             with gradio.Column():
@@ -112,14 +121,59 @@ def build_app(
     return app
 
 
-def serve(app: Any, port: int | None) -> None:
-    """Serves an app to this machine only, until it is interrupted.
+def start(app: Any, port: int | None) -> None:
+    """Start to serve an app to this machine only.
+
+    Requests with a foreign host or origin are refused, and files are not taken.
 
     Args:
         app: As from `build_app`.
         port: Where; by default the first free one from 7860.
+
+    Raises:
+        OSError: If the port is not free.
     """
-    app.queue().launch(server_name="127.0.0.1", server_port=port, share=False)
+    from starlette.middleware import Middleware
+
+    try:
+        app.queue().launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            share=False,
+            ssr_mode=False,  # another server would stand in front of what refuses requests
+            prevent_thread_lock=True,
+            app_kwargs={"middleware": [Middleware(LocalOnly)]},
+        )
+    except OSError as error:  # which advises what is no option here
+        raise OSError(
+            f"port {port or 'from 7860 on'} is not free: choose another --port"
+        ) from error
+
+
+def wait(app: Any) -> None:
+    """Serve an app that has been started until it is interrupted or terminated."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # for an end like that of Ctrl-C
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
+    app.block_thread()
+
+
+@contextmanager
+def own_folder() -> Iterator[None]:
+    """Keep the pictures of an app that is built and served in the body in a folder of its own.
+
+    It is removed in the end. The usual folder, `gradio` among the temporary files, belongs to the
+    first user of the machine who needs it, and keeps an empty folder for each picture.
+    """
+    usual = os.environ.get(TEMPORARY)
+    with TemporaryDirectory(prefix="disentangle-", dir=usual, ignore_cleanup_errors=True) as folder:
+        os.environ[TEMPORARY] = folder
+        try:
+            yield
+        finally:
+            del os.environ[TEMPORARY]
+            if usual is not None:
+                os.environ[TEMPORARY] = usual
 
 
 def _add_sliders(axes: Sequence[Axis], positions: Sequence[float], limit: float) -> list[Any]:
