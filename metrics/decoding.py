@@ -60,6 +60,8 @@ class CheckedDecoder:
 
     def _decode(self, latents: Tensor) -> Tensor:
         images = self.decode(latents)
+        if not isinstance(images, Tensor):
+            raise ValueError(f"decode must give a tensor, got {type(images).__name__}")
         expected = images.ndim == 4 and len(images) == len(latents) and images.numel() > 0
         if not expected or not images.is_floating_point():
             raise ValueError(

@@ -88,8 +88,11 @@ def perceptual_path_length(
     few jump by a whole level, the square of which is divided by `ε²`: at `ε = 1e-4` the lengths of
     untrained generators of this toolkit become 2.5 times as large in half precision, 16 to 18 times
     in bfloat16 and 100 to 460 times with 8 bits. At `ε = 1e-2` half precision and bfloat16 are
-    within 2 %, and 8 bits still wrong by 1.3 to 5 times. Images of a half-precision dtype are
-    refused; that a decoder rounds and then returns float32 is not noticed.
+    within 2 %, and 8 bits still wrong by 1.3 to 5 times. Convolutions in TensorFloat-32, PyTorch's
+    default on a GPU, have made them 6 to 18 times as large in an emulation: switch it off by
+    `torch.backends.cudnn.allow_tf32 = False`, as `disentangle evaluate` does. Images of a
+    half-precision dtype are refused; that a decoder rounds within, or rounds and then returns
+    float32, is not noticed.
 
     With `coordinates`, only these latents move and the others stay at `z₀`: one block of an
     EigenGAN, for example.

@@ -290,6 +290,14 @@ def test_fitted_encoders_are_compared_with_each_other(run, tiny_gan, tmp_path):
     assert np.all(first["details"]["informative_codes"])
 
 
+def test_generators_compute_in_full_precision(tiny_gan, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert train.main([*tiny_gan, "--training.steps", "1"]) == 0
+    run = str(tmp_path / "run")
+    assert evaluate.main([run, "--metrics", "activeness", "--activeness.latents", "1"]) == 0
+    assert not torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
 def test_a_generator_that_no_encoder_fits_fails_where_codes_are_wanted(run, monkeypatch, capsys):
     monkeypatch.setattr(

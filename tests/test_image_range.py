@@ -101,6 +101,14 @@ def test_a_decoder_with_noise_of_its_own_is_refused(measure, noise):
         measure(noisy)
 
 
+@pytest.mark.parametrize("measure", [*DETERMINISTIC, fit])
+def test_decoders_of_something_else_are_refused(measure):
+    with pytest.raises(ValueError, match="decode must give a tensor, got tuple"):
+        measure(lambda z: (decode(z), None))
+    with pytest.raises(ValueError, match=r"floating-point images .*, got torch\.uint8 of shape"):
+        measure(lambda z: (255 * decode(z).abs()).byte())
+
+
 def test_path_lengths_bear_less_noise_the_smaller_their_step():
     def noisy(z):
         return (decode(z) + 1e-4 * torch.rand(len(z), 1, 16, 16)).clamp(-1, 1)

@@ -73,7 +73,9 @@ class RunSubject(Subject):
                     self.offers |= {"factors", "test split", "rendering"}
 
     def use_device(self) -> None:
-        """Moves the model to where it computes."""
+        """Moves the model to where it computes, and has it compute in full single precision."""
+        # rounds convolutions to 10 bits on a GPU, which steps along a path do not survive
+        torch.backends.cudnn.allow_tf32 = False
         self.model.to(self.device)
 
     def fit_encoder(self, **protocol: Any) -> FittedEncoder:
