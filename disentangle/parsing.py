@@ -32,7 +32,7 @@ FILES = (
 COMMAND_LINE_ONLY = {"config", "overwrite", "resume"}  # no part of a run
 PLAIN_YAML = "plain_yaml"  # how the parser reads values and files of options
 set_loader(PLAIN_YAML, load_value, exceptions=(ValueError,))
-# What the parser takes for a number all the same: to the base 60 (1:30 is 90) or 8 (+017 is 15).
+# Text that jsonargparse reads as a number in base 60 (1:30 as 90) or base 8 (+017 as 15).
 OTHER_BASE = re.compile(
     r"(?<![\w.:+-])([-+]?\d[\d_]*(:\d+)+\.?[\d_]*|(?!-?\d+\b)[-+]?0[\d_]+)(?![\w.:])"
 )
@@ -218,7 +218,7 @@ def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespa
         >>> _ = parser.add_argument("--seed", type=int)
         >>> parse_arguments(parser, ["--seed", "1:30"])
         Traceback (most recent call last):
-        ValueError: seed: expected a number in decimal digits, got 1:30
+        ValueError: seed: expected a decimal number, got 1:30
     """
     try:
         values = parser.parse_args(list(arguments))
@@ -226,12 +226,12 @@ def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespa
         raise ValueError(one_line(str(error), parser)) from error
     for key, text in _list_given(arguments):
         if OTHER_BASE.search(text) and _is_numeric(values.get(key)):
-            raise ValueError(f"{key}: expected a number in decimal digits, got {text}")
+            raise ValueError(f"{key}: expected a decimal number, got {text}")
     return values
 
 
 def _list_given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Options and their text, as they stand on the command line and in the files it names."""
+    """Yield each option with its text, from the command line and the files that it names."""
     for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
         key, equals, value = word.removeprefix("--").partition("=")
         if key == word:
@@ -241,7 +241,7 @@ def _list_given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _is_numeric(value: Any) -> bool:
-    """Whether a value is a number, or a list with one in it."""
+    """Return True for a number or a list with a number in it."""
     values = value if isinstance(value, list | tuple) else [value]
     return any(type(x) in (int, float) for x in values)
 

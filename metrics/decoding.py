@@ -1,4 +1,4 @@
-"""Decoders of callers, checked: the images' shape and range, and that they do not change."""
+"""Checks of decoders: shape and range of the images, and the same images for the same latents."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ SAME = 0.02  # of 2: sums in another order differ by less, even in half precisio
 
 
 class CheckedDecoder:
-    """A decoder that checks what it gives, and decodes its first batch twice.
+    """Decoder that checks its images and decodes the first batch twice.
 
     Args:
         decode: Gives images `(N, C, H, W)` in `[-1, 1]` of latents `(N, D)`; called without a
@@ -41,7 +41,7 @@ class CheckedDecoder:
 
     @property
     def caveat(self) -> str:
-        """What the images so far say against their range; empty if nothing."""
+        """Caveat if the images so far look like `[0, 1]`; else empty."""
         return describe_range(decoded=self.lowest)
 
     @torch.no_grad()

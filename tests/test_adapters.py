@@ -107,7 +107,7 @@ def test_a_range_that_is_not_that_of_the_values_is_refused(scale, shift, image_r
 
 @pytest.mark.parametrize("image_range", [(0, 1), (-1, 1)])
 def test_clamping_does_not_hide_a_wrong_range(image_range):
-    with pytest.raises(ValueError, match=r"that fill image_range .*: say another image_range"):
+    with pytest.raises(ValueError, match=r"that fill image_range .*: choose another image_range"):
         adapt(lambda z: 255 * unit_images(z), latent_dim=2, image_range=image_range, clamp=True)
 
 

@@ -157,7 +157,7 @@ def test_sefa_of_styles():
         ({"draws": 1}, "draws must be at least 2, got 1"),
         ({"num_ws": 3}, r"w of shape \(2, 2, 5\), but num_ws is 3"),
         ({"latent_dim": 4}, r"mapping must take latents of shape \(2, 4\), but raised"),
-        ({"clamp": False, "image_range": (-0.01, 0.01)}, "say another image_range"),
+        ({"clamp": False, "image_range": (-0.01, 0.01)}, "choose another image_range"),
     ],
 )
 def test_bad_options(options, message):

@@ -26,7 +26,7 @@ def watch_lines(counts, *, codes=4, steps=100, every=10, restored=0):
 def test_no_code_at_all_is_said_once_with_the_divergence():
     (said,) = watch_lines([0] * 9)
     assert said == (
-        "no code is active at step 30: the posterior's means hardly vary from image to image, "
+        "no code is active at step 30: the posterior means hardly vary from image to image, "
         "with a divergence of 14 nats"
     )
 
@@ -48,11 +48,11 @@ def test_fewer_than_half_are_few(count, codes, said):
 
 def test_changes_are_said():
     assert watch_lines([0, 0, 0, 1, 1, 1, 3, 3, 3, 0, 0, 0]) == [
-        "no code is active at step 30: the posterior's means hardly vary from image to image, "
+        "no code is active at step 30: the posterior means hardly vary from image to image, "
         "with a divergence of 14 nats",
         "only 1 of 4 codes is active at step 60",
         "3 of 4 codes are active at step 90",
-        "no code is active at step 120: the posterior's means hardly vary from image to image, "
+        "no code is active at step 120: the posterior means hardly vary from image to image, "
         "with a divergence of 14 nats",
     ]
 
@@ -115,7 +115,7 @@ def test_evaluation_says_how_many_codes_are_active(tiny_vae, asleep, tmp_path, c
     few = ["--metrics", "mig", "--points", "50", "--test_points", "5"]
     assert evaluate.main([str(tmp_path / "run"), *few]) == 0
     assert (
-        "\nactive codes: none of 10 (variance of the posterior's mean above 0.01)\n"
+        "\nactive codes: none of 10 (variance of the posterior mean above 0.01)\n"
         in capsys.readouterr().out
     )
     assert json.loads((tmp_path / "run/scores.json").read_text())["scores"]["mig"]["score"] == 0

@@ -72,13 +72,13 @@ class OutputFormat:
         got = f"got {float(values.min()):.4g} to {float(values.max()):.4g}"
         if not self.clamp and (shares.min() < -SLACK or shares.max() > 1 + SLACK):
             raise ValueError(
-                f"decode must give values within image_range {self.image_range}, {got}: say "
+                f"decode must give values within image_range {self.image_range}, {got}: choose "
                 "another image_range, or clamp=True to cut off what is beyond"
             )
         far = [(side > FAR).double().mean() for side in (-shares, shares - 1)]
         if max(far) > 0.5 or shares.max() < BLACK:
             raise ValueError(
-                f"decode must give values that fill image_range {self.image_range}, {got}: say "
+                f"decode must give values that fill image_range {self.image_range}, {got}: choose "
                 "another image_range"
             )
 

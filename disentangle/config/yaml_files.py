@@ -11,8 +11,8 @@ MOST_BYTES = 2**18  # of a file; a configuration has about a hundredth of it
 MOST_VALUES = 10_000  # with those that aliases repeat, which can be exponentially many
 DEEPEST = 20  # mappings and lists within each other
 
-# What a plain word is unless it is text. As in YAML 1.2, 1:30 is no number to the base 60, 017 none
-# to the base 8, and 1e3 is one; as in YAML 1.1, 1_000 and 0b11 are numbers too.
+# Plain words that are not text. As in YAML 1.2, 1:30 is not a base-60 number, 017 not an octal one,
+# and 1e3 is a number; as in YAML 1.1, so are 1_000 and 0b11.
 PLAIN_WORDS = {
     f"tag:yaml.org,2002:{kind}": re.compile(f"(?:{pattern})$")
     for kind, pattern in {
@@ -24,7 +24,7 @@ PLAIN_WORDS = {
         "merge": "<<",
     }.items()
 }
-AMBIGUOUS = re.compile("[-+]?0[0-9_]+$|.*:")  # after !!int or !!float: to the base 8, 10 or 60
+AMBIGUOUS = re.compile("[-+]?0[0-9_]+$|.*:")  # after !!int or !!float: in base 8, 10 or 60
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Plain words as `PLAIN_WORDS` has them; no deep nesting; keys that are text, each once."""
+    """Loader with `PLAIN_WORDS`, without deep nesting, and with unique keys that are text."""
 
     yaml_implicit_resolvers = {None: list(PLAIN_WORDS.items())}  # noqa: RUF012
     depth = 0
@@ -76,7 +76,7 @@ class _PlainLoader(yaml.SafeLoader):
         if isinstance(node, yaml.ScalarNode):
             node.value.encode("utf-8")  # an escape can stand for half a character
             if node.tag.endswith((":int", ":float")) and AMBIGUOUS.match(node.value):
-                raise ValueError(f"{node.value!r} must have decimal digits, and no tag")
+                raise ValueError(f"{node.value!r} must be a decimal number without a tag")
         self.depth -= 1
         return node
 
@@ -92,7 +92,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """Quotes the text that either `_PlainLoader` or YAML 1.1 would read as something else."""
+    """Dumper that quotes text which `_PlainLoader` or YAML 1.1 would read as something else."""
 
 
 for _tag, _pattern in PLAIN_WORDS.items():
@@ -100,7 +100,7 @@ for _tag, _pattern in PLAIN_WORDS.items():
 
 
 def dump_yaml(value: Any) -> str:
-    """Return YAML of which `read_yaml` and any YAML 1.1 reader make the same value.
+    """Return YAML that `read_yaml` and any reader of YAML 1.1 read back as the same value.
 
     Examples:
         >>> print(dump_yaml({"output": "1e3", "lr": 1e-5}), end="")
@@ -111,10 +111,10 @@ def dump_yaml(value: Any) -> str:
 
 
 def load_value(text: str) -> Any:
-    """Return the value of an option that is given as text, or what a file of options holds.
+    """Return the value of an option that is given as text, or the content of a file of options.
 
-    By itself yes, no, on or off is a truth value, for options that want one; within a list or a
-    mapping it is text, since an option can also want that.
+    A lone yes, no, on or off is a Boolean; in a list or a mapping it is text. The parser reads it
+    once more by itself where an option takes a Boolean.
 
     Raises:
         ValueError: If it is not YAML of plain values.

@@ -124,7 +124,7 @@ def build_app(
 def start(app: Any, port: int | None) -> None:
     """Start to serve an app to this machine only.
 
-    Requests with a foreign host or origin are refused, and files are not taken.
+    Requests with a foreign host or origin and uploads are refused.
 
     Args:
         app: As from `build_app`.
@@ -160,10 +160,10 @@ def wait(app: Any) -> None:
 
 @contextmanager
 def own_folder() -> Iterator[None]:
-    """Keep the pictures of an app that is built and served in the body in a folder of its own.
+    """Give an app that is built and served in the body a temporary folder of its own.
 
-    It is removed in the end. The usual folder, `gradio` among the temporary files, belongs to the
-    first user of the machine who needs it, and keeps an empty folder for each picture.
+    gradio's usual folder is shared by all users of the machine, and an empty folder stays in it for
+    each picture. This one is removed at the end.
     """
     usual = os.environ.get(TEMPORARY)
     with TemporaryDirectory(prefix="disentangle-", dir=usual, ignore_cleanup_errors=True) as folder:

@@ -1,4 +1,4 @@
-"""Requests that a server on this machine may answer: those of its own pages."""
+"""Refusal of requests that do not come from a server's own pages on this machine."""
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
@@ -13,7 +13,7 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class LocalOnly:
-    """ASGI middleware that refuses foreign hosts, foreign origins and files.
+    """ASGI middleware that refuses foreign hosts, foreign origins and uploads.
 
     Any page in the user's browser can send requests to a server on this machine. With a name of its
     own that it makes point here (DNS rebinding), it could read the answers as well.
@@ -57,7 +57,7 @@ def find_refusal(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         if origin.lower() != f"http://{host}".lower():
             return f"the origin must be http://{host}, got {origin}"
     if any(value.lower().startswith("multipart/") for value in values.get("content-type", [])):
-        return "files are not taken"
+        return "uploads are refused"
     return None
 
 

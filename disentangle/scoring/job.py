@@ -36,7 +36,7 @@ class Job:
         scores: What has been computed, by the metric's name.
         failed: Why a metric could not be computed after all, by its name.
         plots: The heat maps that were written.
-        active: How many codes are active, of how many; None if none with a posterior are encoded.
+        active: Number of active codes and of all codes; None without codes that have a posterior.
     """
 
     subject: Subject

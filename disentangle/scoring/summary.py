@@ -90,7 +90,7 @@ def list_notes(job: Job) -> list[str]:
     lines = [f"{note} ({', '.join(names)})" for note, names in notes.items()]
     if job.active is not None:
         count, codes = job.active
-        meaning = f"variance of the posterior's mean above {ACTIVE_VARIANCE}"
+        meaning = f"variance of the posterior mean above {ACTIVE_VARIANCE}"
         lines.insert(0, f"active codes: {count or 'none'} of {codes} ({meaning})")
     return lines
 

@@ -1,14 +1,14 @@
-"""A watch on the codes of a VAE: how many of them are active, which no loss shows.
+"""Watch over the number of active codes of a VAE, which no loss shows.
 
-The divergence can be large all the same: a posterior whose mean is the same for every image, but
-far from 0, meets the capacity of an annealed VAE and says nothing of the image.
+The divergence does not show it either: a posterior mean that is far from 0, but the same for every
+image, meets the capacity of an annealed VAE and carries no information.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-SHARE = 0.1  # of the steps, in which codes may still wake up
+SHARE = 0.1  # of the steps, at the beginning, in which codes may still become active
 # One line is of one batch: a code near the threshold is active in some and not in others.
 PATIENCE = 3
 
@@ -16,7 +16,7 @@ State = Literal["none", "few", "most"]
 
 
 class CodeCount(NamedTuple):
-    """How many codes are active, in one line of the log.
+    """Number of active codes in one line of the log.
 
     Attributes:
         step: Step of the line.
@@ -40,7 +40,7 @@ class CodeCount(NamedTuple):
     def __str__(self) -> str:
         if self.state == "none":
             return (
-                f"no code is active at step {self.step}: the posterior's means hardly vary from "
+                f"no code is active at step {self.step}: the posterior means hardly vary from "
                 f"image to image, with a divergence of {self.divergence:.3g} nats"
             )
         only = "only " if self.state == "few" else ""
@@ -49,7 +49,7 @@ class CodeCount(NamedTuple):
 
 
 class CodeWatch:
-    """Says when no code of a VAE is active, or fewer than half, and when that changes.
+    """Watch that reports when no code, or fewer than half, is active, and when that changes.
 
     Args:
         codes: Number of codes.
@@ -57,7 +57,7 @@ class CodeWatch:
         say: Called with a line for each change that three lines of the log agree on.
 
     Attributes:
-        state: What has been said last; `most` at first.
+        state: State reported last; `most` at first.
 
     Examples:
         >>> watch = CodeWatch(codes=4, steps=100, say=print)
@@ -82,7 +82,7 @@ class CodeWatch:
             self.say(str(change))
 
     def _update(self, line: Mapping[str, Any]) -> CodeCount | None:
-        """The count of a line that settles another state."""
+        """Return the count of a line that changes the state, or None."""
         if (active := line.get("active_units")) is None:
             return None
         terms = (value for name, value in line.items() if name.startswith("kl/"))
