@@ -2,8 +2,10 @@
 
 import math
 
+import torch
 from torch import Tensor
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SLACK = 1e-3  # share of the range that rounding may exceed it by
 LIMIT = 1 + 2 * SLACK
 RULE = "images must be finite and in [-1, 1]"
@@ -13,11 +15,12 @@ def check_range(images: Tensor, *, rule: str = RULE) -> float:
     """Check that images are in `[-1, 1]` and return their lowest value.
 
     Args:
-        images: Floating-point numbers, of any shape with at least one of them.
+        images: Dense, in half, single or double precision, of any shape with at least one value.
         rule: First part of the error message.
 
     Raises:
-        ValueError: If a value is NaN, or beyond the range by more than rounding.
+        ValueError: If it is a tensor of another kind; if a value is NaN, or beyond the range by
+            more than rounding.
 
     Examples:
         >>> import torch
@@ -27,6 +30,11 @@ def check_range(images: Tensor, *, rule: str = RULE) -> float:
         Traceback (most recent call last):
         ValueError: images must be finite and in [-1, 1], got values from 0 to 255: ...
     """
+    if images.dtype not in DTYPES or images.layout != torch.strided or images.is_meta:
+        raise ValueError(
+            "images must be dense, in memory, and of half, single or double precision, got "
+            f"{images.dtype} with layout {images.layout} on {images.device}"
+        )
     low, high = (float(value) for value in images.detach().aminmax())  # NaN is passed on
     if not -math.inf < low <= high < math.inf:
         raise ValueError(f"{rule}, got NaN or infinity")

@@ -140,6 +140,19 @@ def test_features_of_images_in_another_range_are_refused(network):
         extract_features(network, [images.numpy()])
 
 
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda x: x.to_sparse(), r"torch\.float32 with layout torch\.sparse_coo on cpu"),
+        (lambda x: x.to("meta"), r"torch\.float32 with layout torch\.strided on meta"),
+        (lambda x: x.to(torch.float8_e4m3fn), r"torch\.float8_e4m3fn with layout"),
+    ],
+)
+def test_tensors_of_another_kind_are_refused(change, got):
+    with pytest.raises(ValueError, match=f"images must be dense, .* precision, got {got}"):
+        extract_features(NETWORK, [change(torch.rand(4, 3, 16, 16))])
+
+
 def test_networks_by_themselves_refuse_another_range():
     images = torch.rand(4, 3, 16, 16)
     distance = squared_feature_distance(NETWORK)
