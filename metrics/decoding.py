@@ -52,10 +52,12 @@ class CheckedDecoder:
             ValueError: If they are not finite floating-point images of that shape in `[-1, 1]`, or
                 differ when decoded again.
         """
-        images = self._decode(latents)
-        if self.tolerance is not None:
-            self._check_repetition(images, self._decode(latents), self.tolerance)
-            self.tolerance = None
+        if self.tolerance is None:
+            return self._decode(latents)
+        # copies: a decoder may change what it is given, and give the same tensor again
+        images = self._decode(latents.clone()).clone()
+        self._check_repetition(images, self._decode(latents), self.tolerance)
+        self.tolerance = None
         return images
 
     def _decode(self, latents: Tensor) -> Tensor:

@@ -109,6 +109,20 @@ def test_decoders_of_something_else_are_refused(measure):
         measure(lambda z: (255 * decode(z).abs()).byte())
 
 
+@pytest.mark.parametrize("measure", DETERMINISTIC)
+def test_decoders_may_change_their_latents_but_not_hide_noise(measure):
+    expected = measure(decode).score
+    assert measure(lambda z: decode(z.mul_(0.5).mul(2))).score == pytest.approx(expected)
+    buffers = {}
+
+    def reuse(z):
+        images = buffers.setdefault(len(z), torch.empty(len(z), 1, 16, 16))
+        return images.copy_(decode(z)).add_(torch.rand_like(images), alpha=0.1).clamp_(-1, 1)
+
+    with pytest.raises(ValueError, match="the same images of the same latents"):
+        measure(reuse)
+
+
 def test_path_lengths_bear_less_noise_the_smaller_their_step():
     def noisy(z):
         return (decode(z) + 1e-4 * torch.rand(len(z), 1, 16, 16)).clamp(-1, 1)
