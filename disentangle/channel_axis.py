@@ -73,7 +73,7 @@ def find_channel_axis(module: nn.Module, features: Tensor) -> int | None:
         >>> find_channel_axis(nn.ReLU(), torch.ones(5, 3, 8, 8))
     """
     stated = getattr(module, "channel_axis", None)
-    if isinstance(stated, int):
+    if type(stated) is int:  # True is no axis
         return stated
     kind = layer_kind(module)
     # Normalised over several axes at once: any of them can be that of the channels.

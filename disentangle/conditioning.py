@@ -226,6 +226,9 @@ class ConditioningProbe:
         if both := inputs.keys() & outputs.keys():
             raise ValueError(f"expected the input or the output of {both.pop()!r}, got both")
         self._channel_axes = dict(channel_axes or {})
+        for name, axis in self._channel_axes.items():
+            if type(axis) is not int:
+                raise ValueError(f"channel_axes[{name!r}] must be an integer, got {axis!r}")
         if stray := self._channel_axes.keys() - inputs.keys() - outputs.keys():
             raise ValueError(
                 f"channel_axes must name modules among inputs or outputs, got {stray.pop()!r}"

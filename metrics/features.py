@@ -209,7 +209,9 @@ def iterate_features(
         images = batch if keep is None else batch[: keep - done]
         if not isinstance(images, Tensor) or not images.is_floating_point():
             raise ValueError(f"batches must be floating-point tensors, got {_describe(images)}")
-        lowest = check_range(images) if images.numel() else None
+        if not images.numel():
+            raise ValueError(f"batches must hold images, got shape {tuple(images.shape)}")
+        lowest = check_range(images)
         shape = tuple(images.shape[1:])
         found = replace(describe(network), image_shape=shape, lowest=lowest)
         if origin is not None:

@@ -245,6 +245,7 @@ def fail(*_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.filterwarnings("ignore:olr could not verify")
 @pytest.mark.parametrize("where", ["before", "within", "after"])
 def test_a_step_that_raises_leaves_no_rate_behind(where):
     network = Network()
@@ -268,6 +269,7 @@ def test_a_step_that_raises_leaves_no_rate_behind(where):
     assert [group["lr"] for group in optimizer.param_groups] == [4.5, 4.5]
 
 
+@pytest.mark.filterwarnings("ignore:olr could not verify")
 def test_a_step_that_was_bound_before_starts_from_the_scheduled_rate():
     """As Accelerate binds it when it has a gradient scaler."""
 

@@ -58,8 +58,22 @@ def test_changes_are_said():
 
 
 def test_single_lines_are_no_news():
-    assert watch_lines([4, 1, 4, 0, 0, 4, 1, 1, 0, 4]) == []
+    assert watch_lines([4, 1, 4, 0, 0, 4, 1, 1, 4, 4]) == []
     assert watch_lines([4, 1, 1, 2, 1, 1, 1, 2, 1, 1]) == ["only 1 of 4 codes is active at step 70"]
+
+
+def test_lines_that_are_all_too_low_need_not_be_alike():
+    assert watch_lines([0, 1, 0, 1, 0, 1, 0]) == ["only 1 of 4 codes is active at step 20"]
+    assert watch_lines([0, 0, 0, 1, 3, 1, 3, 1]) == [
+        "no code is active at step 30: the posterior means hardly vary from image to image, "
+        "with a divergence of 14 nats",
+        "only 1 of 4 codes is active at step 60",
+    ]
+
+
+def test_a_run_with_few_lines_is_judged_by_its_last():
+    assert watch_lines([1, 1], steps=20) == ["only 1 of 4 codes is active at step 20"]
+    assert watch_lines([1, 3], steps=20) == []
 
 
 def test_the_first_tenth_of_the_steps_is_passed_over():

@@ -200,6 +200,12 @@ def test_many_clients_at_once_get_their_pictures(server):
     assert {ask(url)[0] for url in urls} == {200}
 
 
+def test_many_clients_at_once_get_the_same_picture_whole(server):
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        answers = list(pool.map(lambda _: ask(draw(server.url, 0, 0, 0)), range(3 * CLIENTS)))
+    assert {status for status, _ in answers} == {200}  # `ask` raises if a body is cut short
+
+
 def test_a_port_that_is_not_free_is_said(server, tmp_path):
     port = server.url.rsplit(":", 1)[1]
     process = start(tmp_path, *live.CLEANING, port)

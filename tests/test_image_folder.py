@@ -192,7 +192,7 @@ def test_what_is_no_file_is_refused_and_does_not_hang(tmp_path, make):
     assert skipping.skipped == (tmp_path / "a.png",)
     (tmp_path / "a.png").rename(tmp_path / "a")
     assert ImageFolder(path=tmp_path, image_size=16).left_out == (
-        "1 non-image file (1 without extension)",
+        "1 unsupported file (1 without extension)",
     )
 
 
@@ -225,7 +225,7 @@ def test_files_with_other_names_are_images_if_their_header_says_so(tmp_path):
         "e.bin",
         "f.0001",
     ]
-    assert data.left_out == ("7 non-image files (5 without extension, 1 .pfm, 1 .txt)",)
+    assert data.left_out == ("7 unsupported files (5 without extension, 1 .pfm, 1 .txt)",)
     (tmp_path / "b.jfif").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"b\.jfif: it must be one of BMP"):
         ImageFolder(path=tmp_path, image_size=8)
@@ -267,7 +267,7 @@ def test_what_is_left_out_is_one_line(truncated):
     assert describe_left_out(ImageFolder(path=truncated, image_size=16, check=False)) == ""
     (truncated / "notes\n.txt").touch()
     data = ImageFolder(path=truncated, image_size=16, on_corrupt="skip")
-    line = "left out: 1 of 2 images, which cannot be read, such as {}; 1 non-image file (1 .txt)"
+    line = "left out: 1 of 2 images, which cannot be read, such as {}; 1 unsupported file (1 .txt)"
     assert describe_left_out(data) == line.format(truncated / "a.jpg")
     (truncated / "x.a\x1bb").touch()
     assert "1 .a\\x1bb" in describe_left_out(
@@ -303,7 +303,9 @@ def test_no_folder_no_images(tmp_path):
     with pytest.raises(ValueError, match=r"no images in .* \(BMP, .*WEBP\): it has no files"):
         ImageFolder(path=tmp_path, image_size=8)
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ValueError, match=r"no images in .*: 1 non-image file \(1 .txt\) left out"):
+    with pytest.raises(
+        ValueError, match=r"no images in .*: 1 unsupported file \(1 .txt\) left out"
+    ):
         ImageFolder(path=tmp_path, image_size=8)
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"file must be a folder of images .*, got a file"):

@@ -97,7 +97,17 @@ def test_a_decoder_with_noise_of_its_own_is_refused(measure, noise):
     def noisy(z):
         return (decode(z) + noise * torch.randn(len(z), 1, 16, 16)).clamp(-1, 1)
 
-    with pytest.raises(ValueError, match=r"decode must give the same images .*fix its noise"):
+    with pytest.raises(ValueError, match=r"decode must give the same images .*its noise off"):
+        measure(noisy)
+
+
+@pytest.mark.parametrize("measure", DETERMINISTIC)
+def test_so_is_one_whose_noise_has_a_seed(measure):
+    def noisy(z):
+        noise = torch.randn(len(z), 1, 16, 16, generator=torch.Generator().manual_seed(0))
+        return (decode(z) + 0.05 * noise).clamp(-1, 1)
+
+    with pytest.raises(ValueError, match=r"decoded again in another order"):
         measure(noisy)
 
 

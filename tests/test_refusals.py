@@ -180,7 +180,8 @@ def test_optimizers_of_others_are_tried_too():
     with pytest.raises(ValueError, match="with which Homemade cannot step: expected a number"):
         attach_to(Homemade, power=1, convert=to_number)
     # Nothing can be told of one that needs more than its options.
-    attach_to(Demanding, model=network)
+    with pytest.warns(UserWarning, match="olr could not verify that steps of Demanding"):
+        attach_to(Demanding, model=network)
     optimizer = SGD(network.parameters(), lr=0.1)
     optimizer.param_groups[0]["lr"] = None
     with pytest.raises(ValueError, match=r"with a learning rate, got SGD without one"):

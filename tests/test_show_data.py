@@ -176,7 +176,7 @@ def test_what_is_left_out_is_named(tmp_path, capsys):
     for i in range(3):
         Image.new("RGB", (8, 8)).save(tmp_path / "a" / f"{i}.png")
     options = ["--data.path", str(tmp_path), "--data.image_size", "8"]
-    line = "left out: 1 non-image file (1 .csv)"
+    line = "left out: 1 unsupported file (1 .csv)"
     for more in ([], ["--preview", str(tmp_path / "preview.png")]):
         assert main(["folder", *options, *more]) == 0
         assert line in capsys.readouterr().out.splitlines()

@@ -404,7 +404,7 @@ def test_corrupt_images_are_named_or_counted(tiny_vae, tmp_path, capsys, complai
     train([*options, "--data.on_corrupt", "skip", "--training.flip", "true"])
     (line,) = re.findall("^left out: .*$", capsys.readouterr().out, flags=re.MULTILINE)
     assert line.startswith("left out: 1 of 9 images, which cannot be read, such as")
-    assert line.endswith("8.png; 1 non-image file (1 .txt)")
+    assert line.endswith("8.png; 1 unsupported file (1 .txt)")
     assert len(os.listdir(images)) == 10
 
 

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from itertools import groupby
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from disentangle.explorer.local_only import LocalOnly
@@ -96,8 +98,11 @@ def build_app(
     positions = [[round(p, 2) for p in read_positions(z, axes)] for z in latents]
     limit = max(limit, math.ceil(float(np.abs(positions).max()) / STEP) * STEP)
 
-    def draw(sample: int, *moved: float) -> np.ndarray:
-        return draw_at(decode, latents[sample - 1], axes, moved)
+    def draw(sample: int, *moved: float) -> Image.Image:
+        image = Image.fromarray(draw_at(decode, latents[sample - 1], axes, moved))
+        # gradio names a file by its content and writes it again while others are sent it.
+        image.info["id"] = uuid4().hex
+        return image
 
     with gradio.Blocks(title=name, analytics_enabled=False, delete_cache=CLEANING) as app:
         gradio.Markdown("# Explorer")

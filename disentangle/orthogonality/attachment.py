@@ -95,7 +95,7 @@ def attach(
     **Optimizers for OLR.** The step must be proportional to the learning rate at that step, which a
     trial on a throw-away optimizer of the same class and options verifies. This refuses ASGD and
     Rprop, which take the rate of an earlier step, and Adafactor, which caps it. A class that
-    cannot be constructed from its options alone is accepted untried.
+    cannot be constructed from its options alone is accepted with a warning.
 
     **Copies and checkpoints.** An optimizer that is copied by `copy.deepcopy` or `pickle` keeps its
     techniques, acting on the copied parameters; copy the network in the same call. For this its

@@ -1,6 +1,7 @@
 """What NOG and OLR cannot work with, refused with the reason: when they are attached, at a step."""
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -106,6 +107,12 @@ def check_rate_scales_step(optimizer: Optimizer, parameters: Iterable[Tensor]) -
         if group.get("lr") is None:
             raise ValueError(f"olr needs an optimizer with a learning rate, got {kind} without one")
         ratio = step_ratio(optimizer, group, parameter)
+        if ratio is None and not parameter.is_meta:
+            warnings.warn(
+                f"olr could not verify that steps of {kind} are proportional to the learning rate, "
+                "since its class cannot be constructed from its options alone",
+                stacklevel=4,
+            )
         if ratio is not None and not math.isclose(ratio, 2, rel_tol=0.05):
             raise ValueError(
                 f"olr sets the learning rate of each step, but steps of {kind} are not "

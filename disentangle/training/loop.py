@@ -128,7 +128,11 @@ class Session:
             leave_io_errors_to_main_thread(),
             holding(self.folder.path) if leads else nullcontext(lambda: None) as check_folder,
         ):
-            return self._train(check_folder)
+            try:
+                return self._train(check_folder)
+            except OSError:
+                check_folder()  # which explains a file that is missing
+                raise
 
     def _train(self, check_folder: Callable[[], None]) -> int | None:
         training = self.run.training

@@ -13,17 +13,17 @@ class LeftOut:
     """Counts of the files and folders that a search for images leaves out.
 
     Attributes:
-        files: Number of files that are not images, by extension.
+        files: Number of files that are not read as images, by extension.
         folders: Number of hidden and system folders, by name.
         hidden: Number of hidden files.
 
     Examples:
         >>> left_out = LeftOut()
-        >>> for name in ("a.txt", "b.TXT", "LICENSE"):
+        >>> for name in ("a.txt", "b.TXT"):
         ...     left_out.add_file(name)
         >>> left_out.folders.update(["@eaDir"])
         >>> left_out.describe()
-        ('3 non-image files (2 .txt, 1 without extension)', '1 hidden or system folder (1 @eaDir)')
+        ('2 unsupported files (2 .txt)', '1 hidden or system folder (1 @eaDir)')
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class LeftOut:
 
     def describe(self) -> tuple[str, ...]:
         """Return a phrase for each kind that is left out."""
-        kinds = (("non-image file", self.files), ("hidden or system folder", self.folders))
+        kinds = (("unsupported file", self.files), ("hidden or system folder", self.folders))
         phrases = [f"{_count(n.total(), kind)} ({_list(n)})" for kind, n in kinds if n]
         if self.hidden:
             phrases.append(_count(self.hidden, "hidden file"))
@@ -59,7 +59,7 @@ def describe_left_out(data: ImageData) -> str:
         ...     Image.new("RGB", (80, 60)).save(f"{folder}/black.png")
         ...     _ = Path(folder, "about.txt").write_text("a black image")
         ...     describe_left_out(ImageFolder(path=folder, image_size=32))
-        'left out: 1 non-image file (1 .txt)'
+        'left out: 1 unsupported file (1 .txt)'
     """
     phrases = list(data.left_out)
     if data.skipped:

@@ -85,10 +85,9 @@ class ClassFolder(LabelledFiles):
         folder, left_out = Path(path), LeftOut()
         check_folder(folder)
         splits = [name for name in SPLITS if folder_names(folder / name)]
+        _refuse_other_splits(folder)
         if splits:
             _refuse_images_beside(folder, splits, left_out)
-        else:
-            _refuse_other_splits(folder)
         root = _split_folder(folder, split, splits)
         found = find_images(root, left_out)
         others = [folder / name for name in splits if name != split]
@@ -122,11 +121,14 @@ def _refuse_images_beside(folder: Path, splits: list[str], left_out: LeftOut) ->
 
 
 def _refuse_other_splits(folder: Path) -> None:
-    """Raise `ValueError` if a folder that should be of a class has the name of a split."""
+    """Raise `ValueError` if a folder is named almost like a split, and has folders in it."""
     for name in sorted(folder_names(folder)):
-        if name.lower() in LIKE_SPLITS and folder_names(folder / name):
-            known = ", ".join(SPLITS)
-            raise ValueError(f"{folder / name} must be called one of {known}, or be a class")
+        like_split = name.lower() in LIKE_SPLITS and name not in SPLITS
+        if like_split and folder_names(folder / name) and not (folder / name).is_symlink():
+            raise ValueError(
+                f"rename {folder / name} to one of {', '.join(SPLITS)}; a class with such a name "
+                "cannot have folders in it"
+            )
 
 
 def _find_classes(root: Path, others: list[Path], known: set[str]) -> tuple[list[str], list[str]]:

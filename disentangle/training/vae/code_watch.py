@@ -6,13 +6,14 @@ image, meets the capacity of an annealed VAE and carries no information.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 SHARE = 0.1  # of the steps, at the beginning, in which codes may still become active
 # One line is of one batch: a code near the threshold is active in some and not in others.
 PATIENCE = 3
 
 State = Literal["none", "few", "most"]
+STATES: tuple[State, ...] = get_args(State)  # from the worst to the best
 
 
 class CodeCount(NamedTuple):
@@ -54,7 +55,8 @@ class CodeWatch:
     Args:
         codes: Number of codes.
         steps: Steps of the run; nothing is said in the first tenth of them.
-        say: Called with a line for each change that three lines of the log agree on.
+        say: Called with a line for each change that three lines of the log agree on: all are worse
+            than the state before, or all are better.
 
     Attributes:
         state: State reported last; `most` at first.
@@ -67,7 +69,7 @@ class CodeWatch:
     """
 
     def __init__(self, *, codes: int, steps: int, say: Callable[[str], None]) -> None:
-        self.codes, self.first, self.say = codes, SHARE * steps, say
+        self.codes, self.steps, self.first, self.say = codes, steps, SHARE * steps, say
         self.state: State = "most"
         self.recent: deque[CodeCount] = deque(maxlen=PATIENCE)
 
@@ -89,8 +91,12 @@ class CodeWatch:
         divergence = sum(value for value in terms if value is not None)
         count = CodeCount(line["step"], round(active), self.codes, divergence)
         self.recent.append(count)
-        states = [other.state for other in self.recent]
-        if count.step < self.first or states != PATIENCE * [count.state]:
+        # The last line decides with however few there are.
+        if count.step < self.first or (len(self.recent) < PATIENCE and count.step < self.steps):
             return None
-        changed, self.state = count.state != self.state, count.state
-        return count if changed else None
+        ranks = [STATES.index(other.state) for other in self.recent]
+        state = STATES[min(max(ranks), max(STATES.index(self.state), min(ranks)))]
+        if state == self.state:
+            return None
+        self.state = state
+        return next(other for other in reversed(self.recent) if other.state == state)
