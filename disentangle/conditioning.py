@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from disentangle.channel_axis import find_channel_axis, layer_kind
+from disentangle.linalg.checks import check_dense
 from disentangle.linalg.primitives import without_autocast
 from disentangle.linalg.spectrum import Spectrum, feature_spectrum, gram_spectrum
 from disentangle.orthogonality import as_matrix
@@ -127,8 +128,7 @@ def covariance_conditioning(
         2.0
     """
     _check_eps(eps)
-    if features.is_nested:
-        raise ValueError("features must be a dense tensor, got a nested one")
+    check_dense("features", features)
     shape = tuple(features.shape)
     if features.ndim < 2:
         raise ValueError(f"features must be (N, C) or have more dimensions, got shape {shape}")

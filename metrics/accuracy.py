@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from disentangle.metrics.inputs import Array
+from disentangle.metrics.inputs import Array, as_floating, as_numbers
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ def accuracy(logits: Array, labels: Array) -> AccuracyResult:
         labels: The right classes, integers `(N,)` from 0 to `K − 1`.
 
     Raises:
-        ValueError: If a shape or type is another, a label is out of range, or a logit is infinite.
+        ValueError: As `as_numbers`, if a shape or type is another, a label is out of range, or a
+            logit is not finite.
 
     Examples:
         >>> result = accuracy(np.eye(3), np.array([0, 1, 1]))
@@ -55,16 +56,13 @@ def accuracy(logits: Array, labels: Array) -> AccuracyResult:
 
 
 def _checked(logits: Array, labels: Array) -> tuple[torch.Tensor, torch.Tensor]:
-    X, y = (torch.as_tensor(values).detach().cpu() for values in (logits, labels))
+    X, y = as_numbers("logits", logits), as_numbers("labels", labels)
     if X.ndim != 2 or 0 in X.shape:
-        raise ValueError(f"logits must have the shape (N, K) with N, K ≥ 1, got {tuple(X.shape)}")
-    if y.shape != X.shape[:1] or y.is_floating_point() or y.is_complex():
-        raise ValueError(
-            f"labels must be integers ({len(X)},), got {y.dtype} of shape {tuple(y.shape)}"
-        )
-    if bad := int((~X.isfinite()).sum()):
-        raise ValueError(f"logits must be finite, got {bad} NaN or infinite of {X.numel()}")
+        raise ValueError(f"logits must have the shape (N, K) with N, K ≥ 1, got {X.shape}")
+    if y.shape != X.shape[:1] or y.dtype.kind == "f":
+        raise ValueError(f"labels must be integers ({len(X)},), got {y.dtype} of shape {y.shape}")
+    X, y = as_floating("logits", X).astype(np.float64), y.astype(np.int64)
     if y.min() < 0 or y.max() >= X.shape[1]:
-        wrong = y[(y < 0) | (y >= X.shape[1])][0].item()
+        wrong = y[(y < 0) | (y >= X.shape[1])][0]
         raise ValueError(f"labels must be from 0 to {X.shape[1] - 1}, got {wrong}")
-    return X.double(), y.long()
+    return torch.from_numpy(X), torch.from_numpy(y)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from disentangle.metrics.decoding import CheckedDecoder
-from disentangle.metrics.inputs import check_at_least
+from disentangle.metrics.inputs import as_floating, as_numbers, check_at_least, check_real
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,21 +79,21 @@ def activeness(
         >>> activeness(decode, latents, torch.eye(3)).per_axis.round(3)
         array([0.465, 0.465, 0.   ])
     """
-    check_at_least(2, **{"the number of values": len(values)})
+    deviations = as_numbers("values", values)
+    check_at_least(2, **{"the number of values": deviations.size})
     check_at_least(1, batch_size=batch_size)
     _check_latents(latents, directions)
     directions = directions.to(latents)
-    amounts = _spread(std, len(directions)).to(latents)[:, None] * latents.new_tensor(
-        values
-    )  # (A, T)
+    stds = _spread(std, len(directions)).to(latents)
+    amounts = stds[:, None] * latents.new_tensor(deviations)  # (A, T)
     axes, bases, checked = len(directions), len(latents), CheckedDecoder(decode)
     variances = torch.empty(axes * bases, dtype=torch.float64)
-    for rows in torch.arange(axes * bases).split(max(1, batch_size // len(values))):
+    for rows in torch.arange(axes * bases).split(max(1, batch_size // deviations.size)):
         axis, base = rows // bases, rows % bases
         z, d = latents[base], directions[axis]  # (B, D)
         fixed = z - (z * d).sum(dim=1, keepdim=True) * d
         moved = fixed[:, None] + amounts[axis][..., None] * d[:, None]  # (B, T, D)
-        variances[rows] = _image_variance(checked(moved.flatten(0, 1)), len(values))
+        variances[rows] = _image_variance(checked(moved.flatten(0, 1)), deviations.size)
     per_base = variances.view(axes, bases).numpy()  # (A·N,) → (A, N)
     spread = per_base.std(axis=1, ddof=1) if bases > 1 else np.full(axes, np.nan)
     return ActivenessResult(
@@ -111,6 +111,8 @@ def _image_variance(images: Tensor, values: int) -> Tensor:
 
 
 def _check_latents(latents: Tensor, directions: Tensor) -> None:
+    check_real("latents", latents)
+    check_real("directions", directions)
     if latents.ndim != 2 or len(latents) == 0 or not latents.is_floating_point():
         raise ValueError(
             f"latents must be floating-point of shape (N, D) with N ≥ 1, got {latents.dtype} of "
@@ -128,7 +130,7 @@ def _check_latents(latents: Tensor, directions: Tensor) -> None:
 
 def _spread(std: float | Sequence[float] | Tensor, axes: int) -> Tensor:
     """The standard deviation of each axis, shape `(A,)`."""
-    stds = torch.as_tensor(std, dtype=torch.float64)
+    stds = torch.from_numpy(as_floating("std", as_numbers("std", std)).astype(np.float64))
     if stds.ndim > 1 or (stds.ndim == 1 and len(stds) != axes):
         raise ValueError(f"std must be a number or {axes} numbers, got {tuple(stds.shape)}")
     return stds.expand(axes)

@@ -12,7 +12,13 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from disentangle.metrics.factor_vae import CHUNK
-from disentangle.metrics.inputs import Array, check_at_least, find_varying, represent_points
+from disentangle.metrics.inputs import (
+    Array,
+    as_numbers,
+    check_at_least,
+    find_varying,
+    represent_points,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +102,8 @@ def beta_vae_score(
     check_at_least(2, train_points=train_points)
     varying = np.flatnonzero(find_varying(factor_sizes, minimum=2))
     rng = np.random.default_rng(seed)
-    sample = _Sampler(represent, np.asarray(factor_sizes), rng, batch_size)
+    sizes = as_numbers("factor sizes", factor_sizes)
+    sample = _Sampler(represent, sizes, rng, batch_size)
     train, labels = sample.draw(train_points, varying)
     if len(np.unique(labels)) == 1:
         raise ValueError(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from disentangle.linalg.checks import check_dense
 from disentangle.metrics.image_range import check_range, describe_range
 
 SAME = 0.02  # of 2: sums in another order differ by less, even in half precision
@@ -66,6 +67,7 @@ class CheckedDecoder:
         images = self.decode(latents)
         if not isinstance(images, Tensor):
             raise ValueError(f"decode must give a tensor, got {type(images).__name__}")
+        check_dense("images", images)
         expected = images.ndim == 4 and len(images) == len(latents) and images.numel() > 0
         if not expected or not images.is_floating_point():
             raise ValueError(

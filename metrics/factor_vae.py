@@ -10,7 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from disentangle.metrics.inputs import Array, check_at_least, find_varying, represent_points
+from disentangle.metrics.inputs import (
+    Array,
+    as_numbers,
+    check_at_least,
+    find_varying,
+    represent_points,
+)
 
 CHUNK = 4096  # points that are represented at once: bounds the memory
 
@@ -98,7 +104,7 @@ def factor_vae_score(
     check_at_least(2, batch_size=batch_size, variance_points=variance_points)
     varying = find_varying(factor_sizes)
     rng = np.random.default_rng(seed)
-    sample = _Sampler(represent, np.asarray(factor_sizes), rng)
+    sample = _Sampler(represent, as_numbers("factor sizes", factor_sizes), rng)
     variances = sample.global_variances(variance_points)
     # a constant code is never active, whatever the threshold: its relative variance is 0/0
     active = (np.sqrt(variances) >= prune_below) & (variances > 0)

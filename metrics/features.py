@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from disentangle.linalg.checks import check_floating
 from disentangle.metrics.image_range import check_range, describe_range, join_caveats
-from disentangle.metrics.inputs import check_at_least
+from disentangle.metrics.inputs import as_floating, as_numbers, check_at_least, check_real
 
 MINIMUM_SIZE = 16  # of an image, in pixels
 NOT_COMPARABLE = "not comparable with published values"
@@ -206,9 +207,8 @@ def iterate_features(
         check_at_least(1, keep=keep)
     origin, done = None, 0
     for batch in batches:
+        check_floating("images", batch)
         images = batch if keep is None else batch[: keep - done]
-        if not isinstance(images, Tensor) or not images.is_floating_point():
-            raise ValueError(f"batches must be floating-point tensors, got {_describe(images)}")
         if not images.numel():
             raise ValueError(f"batches must hold images, got shape {tuple(images.shape)}")
         lowest = check_range(images)
@@ -229,34 +229,27 @@ def as_features(features: np.ndarray | Tensor, *, points: int | None = None) -> 
     """Checked features `(N, D)` as a floating-point array, single or double precision.
 
     Raises:
-        ValueError: If the shape is another one, or an entry is not real or not finite.
+        ValueError: As `as_numbers` and `as_floating`, and if the shape is another one.
     """
-    if isinstance(features, Tensor):
-        wide = features if features.dtype == torch.float64 else features.float()
-        features = wide.detach().cpu().numpy()
-    array = np.asarray(features)
+    array = as_numbers("features", features)
     rows = "N" if points is None else points
     if array.ndim != 2 or array.size == 0 or points not in (None, len(array)):
         raise ValueError(f"features must have the shape ({rows}, D), got {array.shape}")
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"features must be real numbers, got {array.dtype}")
-    bad = np.count_nonzero(~np.isfinite(array))
-    if bad:
-        raise ValueError(f"features must be finite, got {bad} NaN or infinite of {array.size}")
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    return as_floating("features", array)
 
 
 def as_rgb(images: Tensor, minimum_size: int = MINIMUM_SIZE) -> Tensor:
     """Images `(N, 3, H, W)` of images with one or three channels.
 
     Raises:
-        ValueError: If the shape is another one, the type is not floating-point, or an image is
-            smaller than `minimum_size` pixels.
+        ValueError: As `check_real`, if the shape is another one, the type is not floating-point, or
+            an image is smaller than `minimum_size` pixels.
 
     Examples:
         >>> as_rgb(torch.zeros(2, 1, 16, 20)).shape
         torch.Size([2, 3, 16, 20])
     """
+    check_real("images", images)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.is_floating_point():
         raise ValueError(
             f"images must be floating-point of shape (N, C, H, W) with 1 or 3 channels, got "
@@ -268,7 +261,3 @@ def as_rgb(images: Tensor, minimum_size: int = MINIMUM_SIZE) -> Tensor:
             f"network, got {tuple(images.shape[2:])}: resize them"
         )
     return images.expand(-1, 3, -1, -1)
-
-
-def _describe(images: object) -> str:
-    return str(images.dtype) if isinstance(images, Tensor) else type(images).__name__

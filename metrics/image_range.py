@@ -2,10 +2,10 @@
 
 import math
 
-import torch
 from torch import Tensor
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+from disentangle.linalg.checks import check_floating
+
 SLACK = 1e-3  # share of the range that rounding may exceed it by
 LIMIT = 1 + 2 * SLACK
 RULE = "images must be finite and in [-1, 1]"
@@ -30,11 +30,7 @@ def check_range(images: Tensor, *, rule: str = RULE) -> float:
         Traceback (most recent call last):
         ValueError: images must be finite and in [-1, 1], got values from 0 to 255: ...
     """
-    if images.dtype not in DTYPES or images.layout != torch.strided or images.is_meta:
-        raise ValueError(
-            "images must be dense, in memory, and of half, single or double precision, got "
-            f"{images.dtype} with layout {images.layout} on {images.device}"
-        )
+    check_floating("images", images)
     low, high = (float(value) for value in images.detach().aminmax())  # NaN is passed on
     if not -math.inf < low <= high < math.inf:
         raise ValueError(f"{rule}, got NaN or infinity")

@@ -3,10 +3,93 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from torch import Tensor, bfloat16
 
+from disentangle.linalg.checks import check_dense
+
 Array = np.ndarray | Tensor
+EXACT = 2**53  # up to which double precision holds every integer
 LARGEST = 1e75  # whose fourth power, and that of its reciprocal, is a number in double precision
+
+
+def as_numbers(name: str, values: ArrayLike | Tensor, *, integers: bool = False) -> np.ndarray:
+    """Real numbers as a NumPy array of their own type; bfloat16, which NumPy lacks, as float32.
+
+    Args:
+        name: Name of the argument, for messages.
+        values: Array, tensor or nested lists, of any shape.
+        integers: Whether to accept integers only.
+
+    Raises:
+        ValueError: If an entry is masked or no real number (integer), if an unsigned one does not
+            fit into int64, or if the array is sparse, quantised or the like, see `check_dense`.
+
+    Examples:
+        >>> as_numbers("codes", np.ma.array([1, 2], mask=[False, True]))
+        Traceback (most recent call last):
+        ValueError: codes must have a value in every entry, got a masked one
+    """
+    array = _as_array(name, values)
+    if array.dtype.kind not in ("iub" if integers else "fiub"):
+        kind = "integers" if integers else "real numbers"
+        raise ValueError(f"{name} must be {kind}, got {array.dtype}")
+    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} must fit into int64, got {array.max()}")
+    return array
+
+
+def as_floating(name: str, array: np.ndarray) -> np.ndarray:
+    """Real numbers in single or double precision; other types become float64.
+
+    Raises:
+        ValueError: If a number is NaN or infinite, or an integer that float64 does not hold.
+    """
+    if array.dtype.kind in "iu" and array.size:
+        largest = max(-int(array.min()), int(array.max()))
+        if largest > EXACT:
+            raise ValueError(
+                f"{name} must be at most 2^53 in size, up to which double precision holds every "
+                f"integer, got {largest}"
+            )
+    if array.dtype not in (np.float32, np.float64):
+        with np.errstate(over="ignore"):  # of extended precision: found below
+            array = array.astype(np.float64)
+    bad = np.count_nonzero(~np.isfinite(array))
+    if bad:
+        raise ValueError(f"{name} must be finite, got {bad} NaN or infinite of {array.size}")
+    return array
+
+
+def check_real(name: str, tensor: Tensor) -> None:
+    """Raise `ValueError` as `check_dense`, and unless the entries of a tensor are real numbers."""
+    check_dense(name, tensor)
+    if tensor.is_complex():
+        raise ValueError(f"{name} must be real numbers, got {tensor.dtype}")
+
+
+def _as_array(name: str, values: ArrayLike | Tensor) -> np.ndarray:
+    if isinstance(values, Tensor):
+        check_real(name, values)
+        values = (values.float() if values.dtype == bfloat16 else values).detach().cpu()
+        values = values.resolve_neg()
+    if _is_masked(values):
+        raise ValueError(f"{name} must have a value in every entry, got a masked one")
+    if issparse(values):
+        raise ValueError(f"{name} must be dense, got a sparse {type(values).__name__}")
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(values).__name__
+        raise ValueError(f"{name} must be an array of numbers, got {kind}: {error}") from error
+
+
+def _is_masked(values: object) -> bool:
+    """Whether an array, or one in nested lists, has a masked entry."""
+    if isinstance(values, list | tuple):
+        return any(map(_is_masked, values))
+    return np.ma.is_masked(values)
 
 
 def as_codes(codes: Array, *, points: int | None = None) -> np.ndarray:
@@ -20,23 +103,18 @@ def as_codes(codes: Array, *, points: int | None = None) -> np.ndarray:
         points: The number `N` that is expected, if any.
 
     Raises:
-        ValueError: If the shape is another one, an entry is NaN or infinite, or the codes are so
-            large or vary by so little that their variance is no number.
+        ValueError: As `as_numbers` and `as_floating`, if the shape is another one, or the codes are
+            so large or vary by so little that their variance is no number.
 
     Examples:
         >>> as_codes(np.array([[1, 2]])).dtype
         dtype('float64')
     """
-    array = _as_array(codes)
+    array = as_numbers("codes", codes)
     rows = "N" if points is None else points
     if array.ndim != 2 or array.shape[1] == 0 or points not in (None, len(array)):
         raise ValueError(f"codes must have the shape ({rows}, K) with K ≥ 1, got {array.shape}")
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"codes must be real numbers, got {array.dtype}")
-    bad = np.count_nonzero(~np.isfinite(array))
-    if bad:
-        raise ValueError(f"codes must be finite, got {bad} NaN or infinite of {array.size}")
-    array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    array = as_floating("codes", array)
     _check_squares(array)
     return array
 
@@ -63,23 +141,17 @@ def as_factors(factors: Array, *, real: bool = False) -> np.ndarray:
         real: Whether real numbers are taken too; the array then is float64.
 
     Raises:
-        ValueError: If the shape is another one, the type no integer one, or a real number is NaN or
-            infinite.
+        ValueError: As `as_numbers`, for real numbers also as `as_floating`, and if the shape is
+            another one.
 
     Examples:
         >>> as_factors(np.array([[0], [1]], dtype=np.uint8)).dtype
         dtype('int64')
     """
-    array = _as_array(factors)
+    array = as_numbers("factors", factors, integers=not real)
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(f"factors must have the shape (N, F) with F ≥ 1, got {array.shape}")
-    if array.dtype.kind not in ("fiub" if real else "iub"):
-        kind = "real numbers" if real else "integers"
-        raise ValueError(f"factors must be {kind}, got {array.dtype}")
-    bad = np.count_nonzero(~np.isfinite(array))
-    if bad:
-        raise ValueError(f"factors must be finite, got {bad} NaN or infinite of {array.size}")
-    return array.astype(np.float64 if real else np.int64)
+    return as_floating("factors", array).astype(np.float64) if real else array.astype(np.int64)
 
 
 def as_codes_and_factors(
@@ -142,7 +214,7 @@ def find_varying(distinct_values: Sequence[int] | np.ndarray, *, minimum: int = 
         >>> find_varying([3, 1, 40])
         array([ True, False,  True])
     """
-    sizes = np.asarray(distinct_values)
+    sizes = as_numbers("factor sizes", distinct_values)
     if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or (sizes < 1).any():
         raise ValueError(f"factor sizes must be positive integers, got {distinct_values}")
     if (sizes > 1).sum() < minimum:
@@ -161,10 +233,3 @@ def check_at_least(minimum: int, **counts: int) -> None:
 def represent_points(represent: Callable[[np.ndarray], Array], factors: np.ndarray) -> np.ndarray:
     """The checked codes `(N, K)` that the caller's function gives for factors `(N, F)`."""
     return as_codes(represent(factors), points=len(factors))
-
-
-def _as_array(values: Array) -> np.ndarray:
-    if isinstance(values, Tensor):
-        # NumPy has no bfloat16
-        values = (values.float() if values.dtype == bfloat16 else values).detach().cpu().numpy()
-    return np.asarray(values)

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from disentangle.metrics.information import count_values, discretize
-from disentangle.metrics.inputs import Array, as_codes_and_factors, check_at_least, find_varying
+from disentangle.metrics.inputs import (
+    Array,
+    as_codes_and_factors,
+    as_floating,
+    check_at_least,
+    find_varying,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +77,7 @@ def irs(
 
     Raises:
         ValueError: If the arguments do not fit together, a code is not finite, an argument is out
-            of its range, or no factor has two values.
+            of its range, no factor has two values, or one to discretise is beyond 2^53 in size.
 
     Examples:
         >>> rng = np.random.default_rng(0)
@@ -89,7 +95,7 @@ def irs(
         check_at_least(2, bins=bins)
     codes, factors = as_codes_and_factors(codes, factors, minimum=2)
     varying = find_varying(count_values(factors))
-    groups = factors if bins is None else discretize(factors.astype(np.float64), bins)
+    groups = factors if bins is None else discretize(as_floating("factors", factors), bins)
     # from the extremes: the variance of a constant code may be rounding, not 0
     active = codes.min(axis=0) < codes.max(axis=0)
     robustness = np.full((len(active), len(varying)), np.nan)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from disentangle.metrics.decoding import CheckedDecoder
+from disentangle.metrics.inputs import check_real
 
 
 def draw_latents(
@@ -17,6 +18,7 @@ def draw_latents(
         ValueError: If `sample` does not give floating-point numbers of that shape.
     """
     z = sample(count, generator)
+    check_real("latents", z)
     if z.ndim != 2 or len(z) != count or z.shape[1] == 0 or not z.is_floating_point():
         raise ValueError(
             f"sample must give floating-point latents of shape ({count}, D), got {z.dtype} of "

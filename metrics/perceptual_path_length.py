@@ -16,7 +16,7 @@ from torch.nn import functional
 from disentangle.metrics.decoding import CheckedDecoder
 from disentangle.metrics.features import describe
 from disentangle.metrics.image_range import join_caveats
-from disentangle.metrics.inputs import check_at_least
+from disentangle.metrics.inputs import check_at_least, check_real
 from disentangle.metrics.latent_pairs import as_coordinates, decode_pairs, draw_latents
 
 Interpolation = Literal["slerp", "unit_slerp", "lerp"]
@@ -212,6 +212,7 @@ def measure_steps(
             f"rounded away, got {pair[0].dtype}"
         )
     lengths = distance(*(average_down(images, maximum_size) for images in pair))
+    check_real("distances", lengths)
     if lengths.shape != (len(before),) or not lengths.isfinite().all():
         raise ValueError(
             f"distance must give {len(before)} finite numbers, got {lengths.dtype} of shape "

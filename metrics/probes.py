@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate, mse_loss
 
 from disentangle.metrics.decoding import CheckedDecoder
 from disentangle.metrics.image_range import check_range
-from disentangle.metrics.inputs import check_at_least
+from disentangle.metrics.inputs import check_at_least, check_real
 
 LARGEST_SIZE = 64  # pixels; larger images are averaged down first
 SMALLEST_SIZE = 4  # pixels, at which the convolutions end
@@ -56,6 +56,7 @@ class FittedEncoder:
             ValueError: If the images have another shape than those that it was fitted to, or are
                 not in their range.
         """
+        check_real("images", images)
         if tuple(images.shape[1:]) != self.image_shape:
             raise ValueError(
                 f"images must have the shape (N, {', '.join(map(str, self.image_shape))}), "
@@ -209,6 +210,7 @@ class _Pairs:
     def draw(self, n: int) -> tuple[Tensor, Tensor]:
         """Coordinates `(n, A)` and images `(n, C, H, W)`, in single precision."""
         latents = self.sample_latents(n, self.generator)
+        check_real("latents", latents)
         if latents.ndim != 2 or len(latents) != n or not latents.is_floating_point():
             raise ValueError(
                 f"sample_latents must give floating-point numbers of shape ({n}, D), "
@@ -228,6 +230,7 @@ class _Pairs:
     def _project(self, latents: Tensor) -> Tensor:
         if self.directions is None:
             return latents
+        check_real("directions", self.directions)
         shape = tuple(self.directions.shape)
         if len(shape) != 2 or shape[0] == 0 or shape[1] != latents.shape[1]:
             raise ValueError(

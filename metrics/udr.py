@@ -11,10 +11,9 @@ from itertools import permutations
 from typing import Literal
 
 import numpy as np
-import torch
 from scipy.stats import rankdata
 
-from disentangle.metrics.inputs import Array, as_codes, check_at_least
+from disentangle.metrics.inputs import Array, as_codes, as_floating, as_numbers, check_at_least
 
 MAX_STEPS = 50  # of the Lasso, per code; it takes about two
 
@@ -122,7 +121,7 @@ def udr(
 def _check_runs(codes: Sequence[Array]) -> np.ndarray:
     """The codes of all runs, float64 of shape `(R, N, K)`."""
     check_at_least(2, **{"the number of runs": len(codes)})
-    runs = [as_codes(run).astype(np.float64) for run in codes]
+    runs = [as_codes(run).astype(np.float64) for run in _split("codes", codes)]
     shapes = [run.shape for run in runs]
     if len(set(shapes)) > 1:
         raise ValueError(f"all runs must have codes of one shape (N, K), got {shapes}")
@@ -132,14 +131,16 @@ def _check_runs(codes: Sequence[Array]) -> np.ndarray:
 
 def _check_divergences(kl: Sequence[Array] | Array, shape: tuple[int, ...]) -> np.ndarray:
     """The divergences as an array of the shape `(R, K)`."""
-    rows = [torch.as_tensor(run).detach().cpu().double().numpy() for run in kl]
+    rows = [as_floating("kl", as_numbers("kl", run)).astype(np.float64) for run in _split("kl", kl)]
     shapes = [row.shape for row in rows]
     if shapes != [shape[1:]] * shape[0]:
         raise ValueError(f"kl must have the shape {shape}, got rows of the shapes {shapes}")
-    divergences = np.stack(rows)
-    if not np.isfinite(divergences).all():
-        raise ValueError("kl must be finite, got NaN or infinity")
-    return divergences
+    return np.stack(rows)
+
+
+def _split(name: str, runs: Sequence[Array] | Array) -> Sequence[Array] | np.ndarray:
+    """What belongs to each run; of one array along its first dimension."""
+    return runs if isinstance(runs, Sequence) else np.atleast_1d(as_numbers(name, runs))
 
 
 def _correlate(runs: np.ndarray, informative: np.ndarray) -> np.ndarray:

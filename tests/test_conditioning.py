@@ -176,7 +176,7 @@ def test_features_say_what_they_expect():
     with pytest.raises(ValueError, match=r"features must be \(N, C\).*got shape \(4,\)"):
         covariance_conditioning(torch.ones(4))
     nested = torch.nested.nested_tensor([torch.ones(3, 4), torch.ones(2, 4)], layout=torch.jagged)
-    with pytest.raises(ValueError, match=r"a dense tensor, got a nested one"):
+    with pytest.raises(ValueError, match=r"a dense tensor, got a nested tensor"):
         covariance_conditioning(nested, channel_axis=-1)
     with pytest.raises(ValueError, match=r"no channel axis 2, got shape \(4, 3\)"):
         covariance_conditioning(torch.ones(4, 3), channel_axis=2)

@@ -552,6 +552,9 @@ def test_codes_without_a_test_split(arrays, tmp_path, capsys, complaint):
         ({"test_codes": np.zeros((100, 3))}, "the test split: training and test codes must have"),
         ({"factor_names": np.array(["one"])}, "factor_names must be 2 strings, got <U3"),
         ({"codes": np.array([object()] * 300)}, "plain arrays: codes must hold plain values"),
+        ({"codes": np.zeros(300, dtype=[("a", float)])}, "codes must be real numbers, got [('a'"),
+        ({"factors": np.full((300, 2), 2**63, np.uint64)}, "factors must fit into int64, got 9223"),
+        ({"test_codes": np.full((100, 2), 2**60)}, "the test split: codes must be at most 2^53"),
     ],
 )
 def test_bad_files_of_codes(arrays, tmp_path, complaint, change, message):

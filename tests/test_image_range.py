@@ -158,22 +158,22 @@ def test_features_of_images_in_another_range_are_refused(network):
     images = torch.rand(4, 3, 16, 16)
     with pytest.raises(ValueError, match=BYTES):
         extract_features(network, [images, 255 * images])
-    with pytest.raises(ValueError, match=r"floating-point tensors, got torch.uint8"):
+    with pytest.raises(ValueError, match=r"images must be floating point, got torch.uint8"):
         extract_features(network, [(255 * images).byte()])
-    with pytest.raises(ValueError, match=r"floating-point tensors, got ndarray"):
+    with pytest.raises(ValueError, match="images must be a dense tensor, got ndarray"):
         extract_features(network, [images.numpy()])
 
 
 @pytest.mark.parametrize(
     ("change", "got"),
     [
-        (lambda x: x.to_sparse(), r"torch\.float32 with layout torch\.sparse_coo on cpu"),
-        (lambda x: x.to("meta"), r"torch\.float32 with layout torch\.strided on meta"),
-        (lambda x: x.to(torch.float8_e4m3fn), r"torch\.float8_e4m3fn with layout"),
+        (lambda x: x.to_sparse(), r"a dense tensor, got torch\.sparse_coo"),
+        (lambda x: x.to("meta"), r"a dense tensor, got a tensor on the meta device"),
+        (lambda x: x.to(torch.float8_e4m3fn), r"a dtype .*, got torch\.float8_e4m3fn"),
     ],
 )
 def test_tensors_of_another_kind_are_refused(change, got):
-    with pytest.raises(ValueError, match=f"images must be dense, .* precision, got {got}"):
+    with pytest.raises(ValueError, match=f"images must (be|have) {got}"):
         extract_features(NETWORK, [change(torch.rand(4, 3, 16, 16))])
 
 

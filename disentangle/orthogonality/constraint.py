@@ -5,6 +5,7 @@ from typing import Literal, TypeVar, get_args
 from torch import nn
 from torch.nn.utils import parametrize
 
+from disentangle.linalg.checks import check_floating
 from disentangle.orthogonality.spectral import SpectralNorm
 from disentangle.orthogonality.stiefel import Orthonormal
 
@@ -47,8 +48,9 @@ def constrain_weight(module: Module, name: str, constraint: WeightConstraint) ->
 
     Raises:
         ValueError: If the constraint is unknown, if the module has no such parameter or it is
-            parametrized already, or if the weight cannot be constrained: it has fewer than 2
-            dimensions, is complex, is not of full rank (`orthogonal`) or is zero (`spectral`).
+            parametrized already, or if the weight cannot be constrained: it is not dense or not
+            floating point, has fewer than 2 dimensions, is not of full rank (`orthogonal`) or is
+            zero (`spectral`).
 
     Examples:
         >>> import torch
@@ -68,8 +70,7 @@ def constrain_weight(module: Module, name: str, constraint: WeightConstraint) ->
     weight = dict(module.named_parameters(recurse=False)).get(name)
     if weight is None:
         raise ValueError(f"{type(module).__name__} has no parameter {name!r} of its own")
-    if not weight.is_floating_point():
-        raise ValueError(f"{name!r} must be floating point, got {weight.dtype}")
+    check_floating(repr(name), weight, allow_meta=True)
     parametrization = Orthonormal() if constraint == "orthogonal" else SpectralNorm(weight)
     parametrize.register_parametrization(module, name, parametrization)
     return module

@@ -6,6 +6,8 @@ from difflib import get_close_matches
 
 from torch import Tensor, nn
 
+from disentangle.linalg.checks import check_dense
+
 
 def as_matrix(tensor: Tensor) -> Tensor:
     """A weight or its gradient as a matrix; a view where the memory layout allows it.
@@ -14,18 +16,19 @@ def as_matrix(tensor: Tensor) -> Tensor:
     as `(in, out, kh, kw)` and become `(in, out·kh·kw)`. A matrix stays as it is.
 
     Args:
-        tensor: At least 2 dimensions.
+        tensor: At least 2 dimensions; on the meta device too.
 
     Returns:
         A matrix with as many rows as the first dimension.
 
     Raises:
-        ValueError: If `tensor` has fewer than 2 dimensions.
+        ValueError: If `tensor` is not dense or has fewer than 2 dimensions.
 
     Examples:
         >>> as_matrix(nn.Conv2d(3, 64, kernel_size=3).weight).shape
         torch.Size([64, 27])
     """
+    check_dense("a weight or gradient", tensor, allow_meta=True)
     if tensor.ndim < 2:
         raise ValueError(
             "only a tensor of at least 2 dimensions can be taken as a matrix, "

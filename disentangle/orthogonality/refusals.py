@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS, Adam, Optimizer, SparseAdam
 
+from disentangle.linalg.checks import check_floating
 from disentangle.orthogonality.groups import Group, groups_of_parameters
 from disentangle.orthogonality.parameters import as_list
 from disentangle.orthogonality.rate_trial import step_ratio
@@ -73,8 +74,7 @@ def check_parameters(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> 
             raise ValueError(
                 f"{name!r} must have at least 2 dimensions, got shape {shape}. {_FLATTENED}"
             )
-        if not parameter.is_floating_point():
-            raise ValueError(f"{name!r} must be floating point, got {parameter.dtype}")
+        check_floating(repr(name), parameter, allow_meta=True)
         if id(parameter) not in held:
             raise ValueError(f"the optimizer does not hold the parameter {name!r}")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from disentangle.linalg import polar_factor, polar_factors
+from disentangle.linalg.checks import check_floating, check_matrix
 from disentangle.orthogonality.parameters import as_matrix
 from disentangle.orthogonality.sharding import is_sharded, local_parts, shard_like, sum_over_shards
 
@@ -50,7 +51,8 @@ def nearest_orthogonal_gradient(gradient: Tensor) -> Tensor:
         The shape and dtype of `gradient`.
 
     Raises:
-        ValueError: If `gradient` has fewer than 2 dimensions or is not floating point.
+        ValueError: If `gradient` is not dense or not floating point, or has fewer than 2
+            dimensions.
 
     Examples:
         >>> nearest_orthogonal_gradient(torch.tensor([[5.0, 0.0], [0.0, -0.1]]))
@@ -132,7 +134,7 @@ def optimal_learning_rate(weight: Tensor, gradient: Tensor, base_rate: float | T
         0-d, float64, on the device of `weight`; never a DTensor.
 
     Raises:
-        ValueError: If the shapes differ.
+        ValueError: If one of the tensors is not dense or not floating point, or the shapes differ.
 
     Examples:
         >>> optimal_learning_rate(torch.tensor([[3.0]]), torch.tensor([[2.0]]), 1.0).item()
@@ -140,6 +142,8 @@ def optimal_learning_rate(weight: Tensor, gradient: Tensor, base_rate: float | T
         >>> optimal_learning_rate(torch.tensor([[3.0]]), torch.tensor([[2.0]]), 0.1).item()
         0.1
     """
+    check_floating("weight", weight)
+    check_floating("gradient", gradient)
     if weight.shape != gradient.shape:
         raise ValueError(
             "weight and gradient must have the same shape, "
@@ -187,7 +191,8 @@ def orthogonal_loss(matrices: Iterable[Tensor]) -> Tensor:
         0-d, in the dtype of the matrices.
 
     Raises:
-        ValueError: If there is no matrix, or one has fewer than 2 dimensions.
+        ValueError: If there is no matrix, or one is not dense, has fewer than 2 dimensions or is
+            not floating point.
 
     Examples:
         >>> orthogonal_loss([torch.eye(2), 2 * torch.eye(2)])
@@ -195,6 +200,7 @@ def orthogonal_loss(matrices: Iterable[Tensor]) -> Tensor:
     """
     losses = []
     for U in map(as_matrix, matrices):
+        check_matrix("matrix", U)
         gram = U @ U.mT if U.shape[0] <= U.shape[1] else U.mT @ U
         identity = torch.eye(gram.shape[0], dtype=U.dtype, device=U.device)
         losses.append((gram - identity).square().mean())

@@ -46,7 +46,8 @@ def read_points(path: str | Path) -> Points:
     Args:
         path: A file as `numpy.savez` writes it, with `codes` `(N, K)`, `factors` `(N, F)`, and
             optionally `test_codes` `(M, K)` with `test_factors` `(M, F)`, and `factor_names`
-            `(F,)`. Python objects in it are refused, never unpickled.
+            `(F,)`. Python objects in it are refused, never unpickled. `numpy.savez` writes a
+            masked array without its mask: leave out masked points before saving.
 
     Raises:
         FileNotFoundError: If there is no such file.
