@@ -168,6 +168,66 @@ def test_bad_arguments(name, constraint, message):
     assert not parametrize.is_parametrized(layer)
 
 
+# Transforms of torch.func
+
+forward_mode = pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:FutureWarning")
+
+
+def functional_loss(layer, kind):
+    """A loss of the parameters and an input, the parameters, and inputs."""
+    parameters = {name: p.detach() for name, p in layer.named_parameters()}
+
+    def loss(parameters, x):
+        return torch.func.functional_call(layer, parameters, (x,)).square().sum()
+
+    return loss, parameters, torch.randn(3, *INPUTS[kind])
+
+
+@forward_mode
+@pytest.mark.parametrize("constraint", ["orthogonal", "spectral"])
+def test_transforms_of_torch_func(kind, constraint):
+    layer, name = LAYERS[kind]()
+    loss, parameters, inputs = functional_loss(
+        constrain_weight(layer, name, constraint).double().eval(), kind
+    )
+    inputs = inputs.double()
+    leaves = {key: value.clone().requires_grad_() for key, value in parameters.items()}
+    expected = [torch.autograd.grad(loss(leaves, x), list(leaves.values())) for x in inputs]
+    per_sample = torch.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, inputs)
+    for key, gradients in zip(leaves, zip(*expected, strict=True), strict=True):
+        torch.testing.assert_close(per_sample[key], torch.stack(gradients))
+    directions = {key: torch.randn_like(value) for key, value in parameters.items()}
+    _, slope = torch.func.jvp(lambda p: loss(p, inputs[0]), (parameters,), (directions,))
+    gradient = dict(zip(leaves, expected[0], strict=True))
+    torch.testing.assert_close(slope, sum((gradient[k] * directions[k]).sum() for k in leaves))
+    models = {key: torch.stack([value, 2 * value + 1]) for key, value in parameters.items()}
+    ensemble = torch.vmap(loss, in_dims=(0, None))(models, inputs[0])
+    alone = [loss({key: value[i] for key, value in models.items()}, inputs[0]) for i in (0, 1)]
+    torch.testing.assert_close(ensemble, torch.stack(alone))
+
+
+@forward_mode
+def test_unsupported_transforms_are_named():
+    orthogonal = constrain_weight(nn.Linear(10, 4), "weight", "orthogonal")
+    loss, parameters, inputs = functional_loss(orthogonal, "linear")
+    with pytest.raises(RuntimeError, match=r"polar_factor has no second derivative.*func.hessian"):
+        torch.func.hessian(loss)(parameters, inputs[0])
+    spectral = constrain_weight(nn.Linear(10, 4), "weight", "spectral")
+    loss, parameters, inputs = functional_loss(spectral, "linear")
+    models = {key: torch.stack([value, value]) for key, value in parameters.items()}
+    for transformed in (
+        lambda: torch.func.grad(loss)(parameters, inputs[0]),
+        lambda: torch.func.jvp(lambda p: loss(p, inputs[0]), (parameters,), (parameters,)),
+        lambda: torch.vmap(loss, in_dims=(0, None))(models, inputs[0]),
+    ):
+        vector = spectral.parametrizations.weight[0].sigma.u.clone()
+        with pytest.raises(RuntimeError, match=r"torch.func.grad, vmap and jvp .*: call eval\(\)"):
+            transformed()
+        assert torch.equal(spectral.parametrizations.weight[0].sigma.u, vector)
+    spectral.eval()
+    assert torch.func.hessian(loss)(parameters, inputs[0])
+
+
 @pytest.mark.parametrize("constraint", ["orthogonal", "spectral"])
 def test_bad_weights(constraint):
     layer = nn.Linear(10, 4)

@@ -39,6 +39,19 @@ def test_derivatives_of_every_kind():
     torch.testing.assert_close(jacobian, torch.func.jacfwd(lambda h: pytorch(layer, h))(h))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:FutureWarning")  # by PyTorch itself
+def test_a_second_derivative_in_forward_mode():
+    layer = ImageConvTranspose2d(2, 1).double()
+    h, direction = torch.randn(2, 1, 2, 3, 3, dtype=torch.float64)
+
+    def slope(function):
+        return lambda h: torch.func.jvp(function, (h,), (direction,))[1]
+
+    curvature = slope(slope(lambda h: layer(h.square())))(h)
+    expected = pytorch(layer, 2 * direction.square()) - layer.bias[:, None, None]
+    torch.testing.assert_close(curvature, expected)
+
+
 def test_it_is_a_transposed_convolution_by_name_and_in_mixed_precision():
     layer = ImageConvTranspose2d(4, 1)
     nn.ConvTranspose2d(4, 1, 4, stride=2, padding=1).load_state_dict(layer.state_dict())

@@ -4,8 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import solve_sylvester
 from torch.autograd import gradcheck
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp
 
 from disentangle.linalg import polar, polar_factor, polar_factors
+from disentangle.linalg.custom_function import NoSecondDerivativeError
 from disentangle.linalg.gram import EigenRoot, IteratedRoot, resolution_of
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -213,8 +215,92 @@ def test_the_gradient_of_a_deficient_matrix_is_that_at_its_rank(roots):
 
 def test_there_is_no_second_derivative():
     matrix = torch.randn(2, 3, requires_grad=True)
+    (first,) = torch.autograd.grad(polar_factor(matrix)[0, 0], matrix, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
-        torch.autograd.grad(polar_factor(matrix)[0, 0], matrix, create_graph=True)
+        first.sum().backward()
+
+
+# Transforms of torch.func
+
+forward_mode = pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:FutureWarning")
+
+
+@forward_mode
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (2, 3, 5)])
+def test_forward_mode_passes_gradcheck(roots, shape):
+    matrix = torch.randn(shape, dtype=torch.float64).requires_grad_()
+    assert gradcheck(polar_factor, matrix, check_forward_ad=True)
+
+
+@forward_mode
+@pytest.mark.parametrize("name", EQUAL)
+def test_forward_mode_is_the_gradient_at_equal_singular_values(roots, name):
+    matrix = EQUAL[name].double()
+    reverse = torch.autograd.functional.jacobian(polar_factor, matrix)
+    scale = reverse.abs().max().item()
+    torch.testing.assert_close(jacfwd(polar_factor)(matrix), reverse, atol=1e-9 * scale, rtol=0)
+
+
+@forward_mode
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3)])
+def test_transforms_of_torch_func(roots, shape):
+    matrices = torch.randn(2, *shape, dtype=torch.float64)
+    expected = torch.stack([torch.autograd.functional.jacobian(polar_factor, A) for A in matrices])
+    torch.testing.assert_close(torch.vmap(polar_factor)(matrices), polar_factor(matrices))
+    for jacobian in (jacrev(polar_factor), jacfwd(polar_factor)):
+        torch.testing.assert_close(jacobian(matrices[0]), expected[0])
+        torch.testing.assert_close(torch.vmap(jacobian)(matrices), expected)
+    # The batch lies in another dimension than the first, or within the transform.
+    G = torch.randn_like(matrices)
+    gradients = torch.einsum("bij,bijkl->bkl", G, expected)
+    last = torch.vmap(lambda A, g: grad(lambda x: (polar_factor(x) * g).sum())(A), in_dims=(2, 0))
+    torch.testing.assert_close(last(matrices.movedim(0, 2), G), gradients)
+    together = grad(lambda A: (torch.vmap(polar_factor)(A) * G).sum())(matrices)
+    torch.testing.assert_close(together, gradients)
+
+
+@forward_mode
+def test_transforms_of_large_matrices_and_of_no_gradient(roots):
+    matrices = torch.randn(2, 20, 300)
+    torch.testing.assert_close(torch.vmap(polar_factor)(matrices), polar_factor(matrices))
+    with torch.no_grad():
+        _, change = jvp(polar_factor, (matrices[0],), (matrices[1],))
+    leaf = matrices[0].clone().requires_grad_()
+    polar_factor(leaf).backward(matrices[1])
+    torch.testing.assert_close(change, leaf.grad)  # the derivative is its own adjoint
+
+
+@forward_mode
+def test_the_derivative_is_linear_in_its_direction(roots):
+    A, G, direction = torch.randn(3, 4, 6, dtype=torch.float64)
+    pull_back = vjp(polar_factor, A)[1]
+    expected = pull_back(direction)[0]
+    torch.testing.assert_close(
+        jvp(lambda g: pull_back(g)[0], (G,), (direction,)), (pull_back(G)[0], expected)
+    )
+    gradient = grad(lambda g: (pull_back(g)[0] * direction).sum())(G)
+    torch.testing.assert_close(gradient, expected)
+    assert torch.vmap(pull_back)(torch.randn(5, 4, 6).double())[0].shape == (5, 4, 6)
+
+
+def total(matrix):
+    return polar_factor(matrix)[0, 0]
+
+
+@forward_mode
+@pytest.mark.parametrize(
+    "second",
+    [
+        hessian(total),
+        jacrev(jacrev(total)),
+        jacrev(jacfwd(total)),
+        jacfwd(jacfwd(total)),
+        lambda A: torch.vmap(hessian(total))(A[None]),
+    ],
+)
+def test_nested_transforms_say_that_there_is_no_second_derivative(roots, second):
+    with pytest.raises(NoSecondDerivativeError, match=r"polar_factor .* torch.func.hessian"):
+        second(torch.randn(2, 3))
 
 
 # The way of a GPU, products of matrices only, also on a CPU

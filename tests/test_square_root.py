@@ -1,3 +1,5 @@
+import functools
+import itertools
 import math
 
 import numpy as np
@@ -548,6 +550,115 @@ def test_vmap_and_functional_gradients(root, method):
     G = torch.zeros_like(A)
     G[:, 0, 1] = 1
     torch.testing.assert_close(functional, gradient(root, A, G, method))
+
+
+forward_mode = pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:FutureWarning")
+
+
+@forward_mode
+@roots
+@spectra
+@pytest.mark.parametrize("method", EXACT)
+def test_forward_mode_passes_gradcheck(root, lambdas, method):
+    A = compose(make_basis(4), torch.tensor(lambdas, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a: root(a, method), A, check_forward_ad=True)
+
+
+@forward_mode
+@roots
+@pytest.mark.parametrize(
+    ("method", "name"),
+    # A singular matrix makes of newton_schulz's derivative that of the rounding.
+    sorted(
+        {*itertools.product(SQUARE_ROOT_METHODS, [*SPECTRA, "singular"])}
+        - {("newton_schulz", "singular")}
+    ),
+)
+def test_forward_mode_is_the_adjoint_of_the_gradient(root, method, name):
+    lambdas = torch.tensor({**SPECTRA, "singular": [2.0, 1.0, 0.5, 0.0]}[name]).double()
+    A = torch.stack([lambdas.diag(), compose(make_basis(4), lambdas)])
+    reverse = torch.vmap(torch.func.jacrev(lambda a: root(a, method)))(A)
+    forward = torch.vmap(torch.func.jacfwd(lambda a: root(a, method)))(A)
+    torch.testing.assert_close(forward, reverse, atol=1e-9 * reverse.abs().max().item(), rtol=0)
+    with torch.no_grad():
+        direction = symmetric(2, 4, 4)
+        _, change = torch.func.jvp(lambda a: root(a, method), (A,), (direction,))
+    expected = torch.einsum("bijkl,bkl->bij", reverse, direction)
+    torch.testing.assert_close(change, expected, atol=1e-9 * expected.abs().max().item(), rtol=0)
+
+
+@forward_mode
+@roots
+@pytest.mark.parametrize("method", EXACT)
+@pytest.mark.parametrize("name", ["distinct", "a pair"])
+def test_second_derivatives_are_the_same_in_every_mode(root, method, name):
+    A = compose(make_basis(4), torch.tensor(SPECTRA[name]).double())
+    projection, direction = symmetric(4, 4), symmetric(4, 4)
+
+    def forward(function):
+        return lambda a: torch.func.jvp(function, (a,), (direction,))[1]
+
+    def reverse(function):
+        return lambda a: (torch.func.grad(function)(a) * direction).sum()
+
+    def projected(a):
+        return (root(a, method) * projection).sum()
+
+    expected = reverse(reverse(projected))(A)
+    # By differences of the gradient, to see that it is a second derivative at all.
+    difference = reverse(projected)(A + 1e-5 * direction) - reverse(projected)(A - 1e-5 * direction)
+    torch.testing.assert_close(expected, difference / 2e-5, rtol=1e-5, atol=1e-5)
+    for second in (
+        forward(forward(projected)),
+        forward(reverse(projected)),
+        reverse(forward(projected)),
+        lambda a: torch.vmap(forward(forward(projected)))(a[None])[0],
+    ):
+        torch.testing.assert_close(second(A), expected)
+
+
+@forward_mode
+@roots
+def test_third_derivatives_are_the_same_in_every_mode(root):
+    A, direction = compose(make_basis(3), torch.tensor([1.0, 1.0, 2.0]).double()), symmetric(3, 3)
+
+    def forward(function):
+        return lambda a: torch.func.jvp(function, (a,), (direction,))[1]
+
+    def reverse(function):
+        return lambda a: (torch.func.grad(function)(a) * direction).sum()
+
+    def entry(a):
+        return root(a, "eigh")[0, 1]
+
+    expected = reverse(reverse(reverse(entry)))(A)
+    for modes in itertools.product((forward, reverse), repeat=3):
+        third = functools.reduce(lambda function, mode: mode(function), modes, entry)
+        torch.testing.assert_close(third(A), expected)
+
+
+@forward_mode
+@roots
+@pytest.mark.parametrize("method", ["svd_pade", "svd_taylor", "mtp", "mpa"])
+def test_nested_transforms_through_approximate_gradients_say_so(root, method):
+    A, direction = make_covariance(3), symmetric(3, 3)
+
+    def entry(a):
+        return root(a, method)[0, 1]
+
+    for second in (
+        torch.func.hessian(entry),
+        torch.func.jacrev(torch.func.jacfwd(entry)),
+        torch.func.jacfwd(torch.func.jacfwd(entry)),
+    ):
+        with pytest.raises(RuntimeError, match=r"torch.func.hessian.*'eigh' or 'newton_schulz'"):
+            second(A)
+    # The first one is linear in what it is applied to, and can be differentiated by that.
+    pull_back = torch.func.vjp(lambda a: root(a, method), A)[1]
+    _, change = torch.func.jvp(lambda g: pull_back(g)[0], (symmetric(3, 3),), (direction,))
+    torch.testing.assert_close(change, pull_back(direction)[0])
+    gradient = torch.func.grad(lambda g: (pull_back(g)[0] * A).sum())(direction)
+    torch.testing.assert_close(gradient, pull_back(A)[0])
 
 
 @roots

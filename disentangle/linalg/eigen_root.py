@@ -14,12 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from disentangle.linalg.primitives import (
-    NoSecondDerivativeError,
-    are_finite,
-    reciprocal,
-    zero_level,
-)
+from disentangle.linalg.custom_function import NoSecondDerivativeError, call, operate
+from disentangle.linalg.primitives import are_finite, reciprocal, zero_level
 
 # Of the gap `1 − λj/λi`, `λj ≤ λi`, of two eigenvalues: what a divided difference is multiplied by.
 Damping = Callable[[Tensor], Tensor]
@@ -64,8 +60,8 @@ def eigen_root(
         damping: None for the exact derivative.
     """
     # In float32 LAPACK loses 3e-4 of the inverse root at condition number 1e4.
-    S, s, U = _Root.apply(A.double(), dtype, damping)
-    return (_Inverse.apply(S, s, U) if inverse else S).to(A.dtype)
+    S, s, U = call(_Root, A.double(), dtype, damping)
+    return (call(_Inverse, S, s, U) if inverse else S).to(A.dtype)
 
 
 class _Root(torch.autograd.Function):
@@ -89,11 +85,16 @@ class _Root(torch.autograd.Function):
         ctx.damping = inputs[2]
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(*output)
+        ctx.save_for_forward(*output)
 
     @staticmethod
     def backward(ctx, G: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
         S, s, U = ctx.saved_tensors
-        return _Lyapunov.apply(S, G, s, U, ctx.damping), None, None
+        return call(_Lyapunov, S, G, s, U, ctx.damping), None, None
+
+    @staticmethod
+    def tangent(ctx, dA: Tensor, *_: None) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
+        return _Root.backward(ctx, dA)
 
 
 class _Lyapunov(torch.autograd.Function):
@@ -111,16 +112,31 @@ class _Lyapunov(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
         S, _, s, U, ctx.damping = inputs
+        # None in place of zeros tells what is not differentiated by.
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(S, output, s, U)
+        ctx.save_for_forward(S, output, s, U)
+
+    # S dX + dX S = dC − dS X − X dS, and the operator on the left is its own adjoint.
 
     @staticmethod
-    def backward(ctx, V: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[no-untyped-def]
-        if ctx.damping is not None:
-            raise NoSecondDerivativeError
+    def backward(ctx, V: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        if V is None:
+            return (None,) * 5
         S, X, s, U = ctx.saved_tensors
-        # S dX + dX S = dC − dS X − X dS, and the operator on the left is its own adjoint.
-        P = _Lyapunov.apply(S, V, s, U, None)
+        P = call(_Lyapunov, S, V, s, U, ctx.damping)
+        if not ctx.needs_input_grad[0]:
+            return None, P, None, None, None
+        _check_exact(ctx.damping)
         return -(P @ X.mT + X.mT @ P), P, None, None, None
+
+    @staticmethod
+    def tangent(ctx, dS: Tensor | None, dC: Tensor | None, *_: None) -> Tensor:  # type: ignore[no-untyped-def]
+        S, X, s, U = ctx.saved_tensors
+        if dS is not None:
+            _check_exact(ctx.damping)
+            dC = operate(_right_side, torch.zeros_like(X) if dC is None else dC, dS, X)
+        return call(_Lyapunov, S, dC, s, U, ctx.damping)
 
 
 class _Inverse(torch.autograd.Function):
@@ -135,14 +151,43 @@ class _Inverse(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(output, *inputs[1:])
+        ctx.save_for_forward(output, *inputs[1:])
 
     @staticmethod
     def backward(ctx, G: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
-        R, s, U = ctx.saved_tensors
-        null = _spectral(U, (s == 0).to(s.dtype))
-        RG = R @ G
-        turned = R @ RG @ null
-        return turned + turned.mT - RG @ R, None, None
+        return _change_inverse(ctx.saved_tensors[0], G, _null_space(ctx)), None, None
+
+    @staticmethod
+    def tangent(ctx, dS: Tensor, *_: None) -> Tensor:  # type: ignore[no-untyped-def]
+        return operate(_change_inverse, ctx.saved_tensors[0], dS, _null_space(ctx))
+
+
+def _right_side(dC: Tensor, dS: Tensor, X: Tensor) -> Tensor:
+    """What `S dX + dX S` is equal to."""
+    return dC - dS @ X - X @ dS
+
+
+def _change_inverse(R: Tensor, dS: Tensor, null: Tensor) -> Tensor:
+    """The change of the pseudo-inverse `R` with a symmetric change of `S`; its own adjoint.
+
+    Args:
+        R: `(…, n, n)`.
+        dS: `(…, n, n)`.
+        null: The projection to the null space of `S`, `(…, n, n)`.
+    """
+    R_dS = R @ dS
+    turned = R @ R_dS @ null
+    return turned + turned.mT - R_dS @ R
+
+
+def _null_space(ctx) -> Tensor:  # type: ignore[no-untyped-def]
+    _, s, U = ctx.saved_tensors
+    return _spectral(U, (s == 0).to(s.dtype))
+
+
+def _check_exact(damping: Damping | None) -> None:
+    if damping is not None:
+        raise NoSecondDerivativeError("a root by svd_*", ": choose 'eigh' or 'newton_schulz'")
 
 
 def _spectral(U: Tensor, values: Tensor) -> Tensor:

@@ -10,10 +10,12 @@ https://arxiv.org/abs/1712.01034, which takes 5 iterations.
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from disentangle.linalg.custom_function import call, operate
 from disentangle.linalg.primitives import frobenius_norm, identity_like, without_autocast
 
 
@@ -36,7 +38,7 @@ def newton_schulz_root(A: Tensor, inverse: bool, iterations: int) -> Tensor:
     """
     norm = frobenius_norm(A)
     nonzero = torch.where(norm > 0, norm, 1.0)
-    root = _Iterate.apply(A / nonzero, inverse, iterations)
+    root = call(_Iterate, A / nonzero, inverse, iterations)
     return root / norm.sqrt() if inverse else root * nonzero.sqrt()
 
 
@@ -62,18 +64,29 @@ class _Iterate(torch.autograd.Function):
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
         B, ctx.inverse, ctx.count = inputs
         ctx.save_for_backward(B)
+        ctx.save_for_forward(B)
 
     @staticmethod
     def backward(ctx, G: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
         (B,) = ctx.saved_tensors
-        Y, Z, dY, dZ = B, identity_like(B), G, torch.zeros_like(G)
-        with without_autocast(B):
-            for _ in range(ctx.count):
-                T = _half_three_minus(Z @ Y)
-                dT = -0.5 * (dZ @ Y + Z @ dY)
-                dY, dZ = dY @ T + Y @ dT, dT @ Z + T @ dZ
-                Y, Z = Y @ T, T @ Z
-        return dZ if ctx.inverse else dY, None, None
+        return _derivative(B, G, ctx.inverse, ctx.count), None, None
+
+    @staticmethod
+    def tangent(ctx, dB: Tensor, *_: None) -> Tensor:  # type: ignore[no-untyped-def]
+        derivative = partial(_derivative, inverse=ctx.inverse, count=ctx.count)
+        return operate(derivative, *ctx.saved_tensors, dB)
+
+
+def _derivative(B: Tensor, dB: Tensor, inverse: bool, count: int) -> Tensor:
+    """The derivative of `Y` or `Z` after `count` iterations from `B` in the direction `dB`."""
+    Y, Z, dY, dZ = B, identity_like(B), dB, torch.zeros_like(dB)
+    with without_autocast(B):
+        for _ in range(count):
+            T = _half_three_minus(Z @ Y)
+            dT = -0.5 * (dZ @ Y + Z @ dY)
+            dY, dZ = dY @ T + Y @ dT, dT @ Z + T @ dZ
+            Y, Z = Y @ T, T @ Z
+    return dZ if inverse else dY
 
 
 def _half_three_minus(P: Tensor) -> Tensor:

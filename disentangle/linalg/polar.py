@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from disentangle.linalg.checks import check_matrix
+from disentangle.linalg.custom_function import NoSecondDerivativeError, call
 from disentangle.linalg.gram import (
     EigenRoot,
     IteratedRoot,
@@ -46,8 +47,8 @@ def polar_factor(matrix: Tensor) -> Tensor:
 
     The gradient is finite at equal singular values; it is that of the directions that are not
     zero, and of order `1 / σ` along the weakest. On CUDA, near the threshold, it is smaller than
-    the slope. There is no second derivative: asking for it is a `RuntimeError`. `torch.func` does
-    not reach through.
+    the slope. `torch.func.grad`, `vmap` and `jvp` go through. There is no second derivative: asking
+    for it is a `RuntimeError`.
 
     Source: Song, Sebe and Wang, ECCV 2022, https://arxiv.org/abs/2207.02119; Higham,
     Functions of Matrices, 2008, chapter 8, https://doi.org/10.1137/1.9780898717778.
@@ -60,7 +61,8 @@ def polar_factor(matrix: Tensor) -> Tensor:
         has an entry that is not finite.
 
     Raises:
-        ValueError: If `matrix` has fewer than 2 dimensions or is not floating point.
+        ValueError: If `matrix` is not dense, has fewer than 2 dimensions or is not floating point.
+        RuntimeError: When a second derivative reaches it.
 
     Examples:
         >>> polar_factor(torch.tensor([[3.0, 0.0, 0.0], [0.0, -4.0, 0.0]]))
@@ -73,9 +75,7 @@ def polar_factor(matrix: Tensor) -> Tensor:
     check_matrix("matrix", matrix)
     if matrix.shape[-2] > matrix.shape[-1]:
         return polar_factor(matrix.mT).mT
-    if matrix.requires_grad and torch.is_grad_enabled():
-        return _PolarFactor.apply(matrix)
-    return _factorise(matrix)[0]
+    return call(_PolarFactor, matrix)[0]
 
 
 def polar_factors(matrices: Sequence[Tensor]) -> list[Tensor]:
@@ -111,30 +111,97 @@ def polar_factors(matrices: Sequence[Tensor]) -> list[Tensor]:
 
 
 class _PolarFactor(torch.autograd.Function):
-    """The polar factor `Q` of a wide matrix `A = H Q`, and its gradient.
+    """The polar factor `Q` of a wide matrix `A = H Q`, and the fields of the root `H`, constants.
 
-    From `dA = dH Q + H dQ`: `dQ Qᵀ` is the skew-symmetric `Ω` with
-    `H Ω + Ω H = dA Qᵀ − Q dAᵀ`, and `dQ (I − Qᵀ Q) = H⁻¹ dA (I − Qᵀ Q)`.
+    A transform of `torch.func` never enters `forward`, where NumPy and products in place are used.
     """
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor) -> Tensor:
+    def forward(matrix: Tensor) -> tuple[Any, ...]:
         Q, root = _factorise(matrix)
-        ctx.save_for_backward(Q)
-        ctx.root = root
-        return Q
+        return Q, *root
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # Gradients are recorded here only for a derivative of the derivative.
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            raise RuntimeError("polar_factor has no second derivative: create_graph must be False")
-        (Q,), root = ctx.saved_tensors, ctx.root
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Any, ...]) -> None:
+        tensors = _save(ctx, output)
+        ctx.mark_non_differentiable(*tensors[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None, *_: Any) -> Tensor | None:
+        return None if gradient is None else _derivative(ctx, gradient)
+
+    @staticmethod
+    def tangent(ctx: Any, change: Tensor) -> tuple[Tensor | None, ...]:
+        constants = len(ctx.saved_tensors) - 1 + len(ctx.constants)
+        return _derivative(ctx, change), *[None] * constants
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], matrix: Tensor) -> tuple[tuple[Any, ...], int]:
+        return call(_PolarFactor, matrix.movedim(in_dims[0], 0)), 0
+
+
+class _Derivative(torch.autograd.Function):
+    """The change of the polar factor `Q` with a change of `A = H Q`.
+
+    From `dA = dH Q + H dQ`: `dQ Qᵀ` is the skew-symmetric `Ω` with
+    `H Ω + Ω H = dA Qᵀ − Q dAᵀ`, and `dQ (I − Qᵀ Q) = H⁻¹ dA (I − Qᵀ Q)`. The map from `dA` to `dQ`
+    is its own adjoint, being the second derivative of the sum of the singular values.
+    """
+
+    @staticmethod
+    def forward(change: Tensor, Q: Tensor, *fields: Any) -> Tensor:
+        root = _root_class(Q)(*fields)
         with without_autocast(Q):
-            C = cross_product(gradient, Q, root.dtype)
+            C = cross_product(change, Q, root.dtype)
             inverse = root.inverse
             K = root.solve(C - C.mT) - inverse.double() @ C
-            return combine([(K, Q), (inverse, gradient)], root.dtype)
+            return combine([(K, Q), (inverse, change)], root.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _save(ctx, inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+        constants = len(ctx.saved_tensors) + len(ctx.constants)
+        if gradient is None:
+            return (None,) * (1 + constants)
+        if ctx.needs_input_grad[1]:
+            raise NoSecondDerivativeError("polar_factor")
+        return _derivative(ctx, gradient), *[None] * constants
+
+    @staticmethod
+    def tangent(ctx: Any, change: Tensor, dQ: Tensor | None, *_: Any) -> Tensor:
+        if dQ is not None:
+            raise NoSecondDerivativeError("polar_factor")
+        return _derivative(ctx, change)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
+        def batch_first(x: Any, dim: int | None) -> Any:
+            if not isinstance(x, Tensor):
+                return x
+            return x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+
+        return call(_Derivative, *map(batch_first, inputs, in_dims)), 0
+
+
+def _save(ctx: Any, values: tuple[Any, ...]) -> list[Tensor]:
+    """Keep `Q` and the fields of the root for the derivative, and return the tensors of them.
+
+    They are the first of the fields.
+    """
+    # None in place of zeros tells what is not differentiated by.
+    ctx.set_materialize_grads(False)
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    ctx.constants = values[len(tensors) :]
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
+    return tensors
+
+
+def _derivative(ctx: Any, change: Tensor) -> Tensor:
+    return call(_Derivative, change, *ctx.saved_tensors, *ctx.constants)
 
 
 def _root_class(matrix: Tensor) -> type[EigenRoot] | type[IteratedRoot]:

@@ -18,12 +18,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from disentangle.linalg.primitives import (
-    NoSecondDerivativeError,
-    frobenius_norm,
-    identity_like,
-    without_autocast,
-)
+from disentangle.linalg.custom_function import NoSecondDerivativeError, call
+from disentangle.linalg.primitives import frobenius_norm, identity_like, without_autocast
 
 # From B, `(…, n, n)` with eigenvalues in [0, 1], and whether the inverse root is asked for.
 Approximation = Callable[[Tensor, bool], Tensor]
@@ -65,7 +61,7 @@ def polynomial_root(A: Tensor, inverse: bool, approximation: Approximation) -> T
         inverse: Whether to return the inverse square root.
         approximation: `taylor_root` or `pade_root`.
     """
-    return _PolynomialRoot.apply(A, inverse, approximation)[0]
+    return call(_PolynomialRoot, A, inverse, approximation)[0]
 
 
 class _PolynomialRoot(torch.autograd.Function):
@@ -82,13 +78,20 @@ class _PolynomialRoot(torch.autograd.Function):
         _, ctx.inverse, _ = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(*output)
+        ctx.save_for_forward(*output)
 
     @staticmethod
     def backward(ctx, G: Tensor, _: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
-        return _Gradient.apply(*ctx.saved_tensors, G, ctx.inverse), None, None
+        return call(_Gradient, *ctx.saved_tensors, G, ctx.inverse), None, None
+
+    @staticmethod
+    def tangent(ctx, dA: Tensor, *_: None) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+        return call(_Gradient, *ctx.saved_tensors, dA, ctx.inverse), None
 
 
 class _Gradient(torch.autograd.Function):
+    """The approximate derivative of a root in a symmetric direction; its own adjoint."""
+
     generate_vmap_rule = True
 
     @staticmethod
@@ -101,11 +104,29 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-        pass
+        # None in place of zeros tells what is not differentiated by.
+        ctx.set_materialize_grads(False)
+        root, norm, _, ctx.inverse = inputs
+        ctx.save_for_backward(root, norm)
+        ctx.save_for_forward(root, norm)
 
     @staticmethod
-    def backward(ctx, _: Tensor) -> None:  # type: ignore[no-untyped-def]
-        raise NoSecondDerivativeError
+    def backward(ctx, V: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        if V is None:
+            return (None,) * 4
+        if ctx.needs_input_grad[0]:
+            raise _no_second_derivative()
+        return None, None, call(_Gradient, *ctx.saved_tensors, V, ctx.inverse), None
+
+    @staticmethod
+    def tangent(ctx, droot: Tensor | None, _: None, dG: Tensor, *__: None) -> Tensor:  # type: ignore[no-untyped-def]
+        if droot is not None:
+            raise _no_second_derivative()
+        return call(_Gradient, *ctx.saved_tensors, dG, ctx.inverse)
+
+
+def _no_second_derivative() -> NoSecondDerivativeError:
+    return NoSecondDerivativeError("a root by mtp or mpa", ": choose 'eigh' or 'newton_schulz'")
 
 
 def _lyapunov(R: Tensor, C: Tensor, scale: Tensor) -> Tensor:

@@ -4,16 +4,6 @@ import torch
 from torch import Tensor
 
 
-class NoSecondDerivativeError(RuntimeError):
-    """A second derivative through a root whose first one is approximate."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "this square root has an approximate gradient that cannot be differentiated again, "
-            "choose method 'eigh' or 'newton_schulz'"
-        )
-
-
 def without_autocast(like: Tensor) -> torch.autocast:
     """A context in which products of float32 matrices on the device of `like` stay float32."""
     return torch.autocast(like.device.type, enabled=False)

@@ -47,6 +47,9 @@ def matrix_sqrt(
     `mtp`, whose root is at least `0.17 ‖A‖_F^½`, and for `λ ≤ 0.06 ‖A‖_F` with `mpa`, whose root is
     at least `0.09 ‖A‖_F^½`.
 
+    `torch.func.grad`, `vmap` and `jvp` go through each method: `jvp` applies the map that the
+    gradient is the adjoint of, approximate where that is.
+
     The symmetric part of `covariance` counts, and the gradient is symmetric. With `eigh` and
     `svd_*`, negative eigenvalues count as zero, and so do those that rounding can have made from
     zero, where `condition_number` is infinite: `λ ≤ eps(dtype) ‖A‖_F`, which is 1.2e-7 of the norm

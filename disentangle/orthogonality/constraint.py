@@ -30,6 +30,10 @@ def constrain_weight(module: Module, name: str, constraint: WeightConstraint) ->
     to image: that is `SkewOrthogonalConv2d`, in place of the convolution. Of a linear layer the two
     are the same.
 
+    `torch.func.grad`, `vmap` and `jvp` go through the weight. With `spectral` that takes evaluation
+    mode: in training mode the power iteration moves a buffer, a `RuntimeError` there. A second
+    derivative exists for `spectral` only.
+
     Neither weight depends on the scale of its free parameter, so the gradient is at a right angle
     to that, and OLR has nothing to choose by: its step is the base rate or, where rounding leaves
     a small positive cosine, next to nothing. Use it with NOG or OL beside it.

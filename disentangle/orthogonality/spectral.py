@@ -90,6 +90,9 @@ class LargestSingularValue(nn.Module):
     training mode and with gradients on, first moves `u` by one power iteration. All others leave
     it: what is drawn or logged on the way does not change what is trained.
 
+    `torch.func.grad`, `vmap` and `jvp` do not allow a buffer to move: such a call is a
+    `RuntimeError` in training mode.
+
     `u` need not have length 1 (a running average of vectors does not): it is normalised before use.
 
     Args:
@@ -120,10 +123,19 @@ class LargestSingularValue(nn.Module):
         """The largest singular value of `(m, n)`, 0-d; differentiable, with `u` held constant."""
         if self.training and torch.is_grad_enabled():
             with torch.no_grad():
-                self.u.copy_(power_step(matrix, self.u.to(matrix.dtype)))
+                self._move(power_step(matrix, self.u.to(matrix.dtype)))
         # A new tensor: the next iteration, in place, may come before this one's backward.
         v = matrix.mT @ unit(self.u.to(matrix.dtype), dim=0)
         return frobenius_norm(v[None]).squeeze()
+
+    def _move(self, u: Tensor) -> None:
+        try:
+            self.u.copy_(u)
+        except RuntimeError as error:
+            raise RuntimeError(
+                "a spectral norm in training mode moves its vector in-place, which "
+                "torch.func.grad, vmap and jvp do not allow: call eval() on the module first"
+            ) from error
 
 
 class SpectralNorm(nn.Module):

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from disentangle.linalg.custom_function import operate
+
 KERNEL, STRIDE, PADDING = 4, 2, 1
 
 
@@ -65,7 +67,7 @@ class _AddedPatches(torch.autograd.Function):
 
     @staticmethod
     def forward(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return add_patches(h, weight) + bias[:, None, None]
+        return _add_bias(add_patches(h, weight), bias)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -96,7 +98,11 @@ class _AddedPatches(torch.autograd.Function):
         O, size = weight.shape[1], (2 * h.shape[2], 2 * h.shape[3])  # noqa: E741
         tangent = h.new_zeros(len(h), O, *size)
         if dh is not None:
-            tangent = tangent + add_patches(dh, weight)
+            tangent = operate(torch.add, tangent, operate(add_patches, dh, weight))
         if dweight is not None:
-            tangent = tangent + add_patches(h, dweight)
-        return tangent if dbias is None else tangent + dbias[:, None, None]
+            tangent = operate(torch.add, tangent, operate(add_patches, h, dweight))
+        return tangent if dbias is None else operate(_add_bias, tangent, dbias)
+
+
+def _add_bias(images: Tensor, bias: Tensor) -> Tensor:
+    return images + bias[:, None, None]
