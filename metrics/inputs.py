@@ -81,12 +81,12 @@ def _as_array(name: str, values: ArrayLike | Tensor) -> np.ndarray:
     try:
         return np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        kind = type(values).__name__
-        raise ValueError(f"{name} must be an array of numbers, got {kind}: {error}") from error
+        kind, reason = type(values).__name__, " ".join(str(error).split())
+        raise ValueError(f"{name} must be an array of numbers, got {kind}: {reason}") from error
 
 
 def _is_masked(values: object) -> bool:
-    """Whether an array, or one in nested lists, has a masked entry."""
+    """Return whether an array, or one in nested lists, has a masked entry."""
     if isinstance(values, list | tuple):
         return any(map(_is_masked, values))
     return np.ma.is_masked(values)

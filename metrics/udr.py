@@ -139,7 +139,7 @@ def _check_divergences(kl: Sequence[Array] | Array, shape: tuple[int, ...]) -> n
 
 
 def _split(name: str, runs: Sequence[Array] | Array) -> Sequence[Array] | np.ndarray:
-    """What belongs to each run; of one array along its first dimension."""
+    """The items of a sequence, or the slices of one array along its first dimension."""
     return runs if isinstance(runs, Sequence) else np.atleast_1d(as_numbers(name, runs))
 
 

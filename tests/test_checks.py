@@ -1,4 +1,4 @@
-"""What is no dense tensor of numbers is refused by the linear algebra and what builds on it."""
+"""Tensors that are not dense are refused by the linear algebra and all that builds on it."""
 
 import warnings
 

@@ -35,8 +35,8 @@ def cube(x):
 @pytest.fixture(params=["as torch is", "without its private functions"])
 def either_way(request, monkeypatch):
     if request.param != "as torch is":
-        monkeypatch.setattr(custom_function, "_transforms_active", lambda: True)
-        monkeypatch.setattr(custom_function, "_dual_level", lambda: 0)
+        monkeypatch.setattr(custom_function, "transforms_active", lambda: True)
+        monkeypatch.setattr(custom_function, "_dual_numbers_active", lambda: True)
 
 
 @forward_mode

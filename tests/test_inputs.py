@@ -1,4 +1,4 @@
-"""What a metric is given means what its entries say, or is refused."""
+"""Arguments of every metric: their meaning is kept, or they are refused."""
 
 import inspect
 import warnings

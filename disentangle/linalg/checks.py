@@ -19,7 +19,7 @@ def check_dense(name: str, tensor: Tensor, *, allow_meta: bool = False) -> None:
 
     Args:
         name: Name of the argument, for the message.
-        tensor: The argument.
+        tensor: Value of the argument.
         allow_meta: Whether to accept a tensor on the meta device, which has a shape but no entries.
 
     Raises:
@@ -43,16 +43,16 @@ def check_dense(name: str, tensor: Tensor, *, allow_meta: bool = False) -> None:
 def check_floating(name: str, tensor: Tensor, *, allow_meta: bool = False) -> None:
     """Raise as `check_dense`, and unless a tensor is floating point."""
     check_dense(name, tensor, allow_meta=allow_meta)
-    _check_floating(name, tensor)
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} must be floating point, got {tensor.dtype}")
 
 
 def check_matrix(name: str, matrix: Tensor) -> None:
     """Raise `ValueError` unless `matrix` is a dense `(…, m, n)` and floating point."""
-    check_dense(name, matrix)
+    check_floating(name, matrix)
     if matrix.ndim < 2:
         shape = tuple(matrix.shape)
         raise ValueError(f"{name} must have at least 2 dimensions, (…, m, n), got shape {shape}")
-    _check_floating(name, matrix)
 
 
 def check_covariance(covariance: Tensor) -> None:
@@ -65,13 +65,8 @@ def check_covariance(covariance: Tensor) -> None:
         )
 
 
-def _check_floating(name: str, tensor: Tensor) -> None:
-    if not tensor.is_floating_point():
-        raise ValueError(f"{name} must be floating point, got {tensor.dtype}")
-
-
 def _kind(tensor: object, allow_meta: bool) -> str:
-    """What a tensor is other than dense, for a message; empty for a dense one."""
+    """Kind of a tensor that is not dense, for a message; empty for a dense one."""
     if not isinstance(tensor, Tensor):
         return type(tensor).__name__
     if isinstance(tensor, MaskedTensor):

@@ -163,7 +163,7 @@ class _Inverse(torch.autograd.Function):
 
 
 def _right_side(dC: Tensor, dS: Tensor, X: Tensor) -> Tensor:
-    """What `S dX + dX S` is equal to."""
+    """Right-hand side of the equation for `dX`, `S dX + dX S = …`."""
     return dC - dS @ X - X @ dS
 
 

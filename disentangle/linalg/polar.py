@@ -47,8 +47,8 @@ def polar_factor(matrix: Tensor) -> Tensor:
 
     The gradient is finite at equal singular values; it is that of the directions that are not
     zero, and of order `1 / σ` along the weakest. On CUDA, near the threshold, it is smaller than
-    the slope. `torch.func.grad`, `vmap` and `jvp` go through. There is no second derivative: asking
-    for it is a `RuntimeError`.
+    the slope. `torch.func.grad`, `vmap` and `jvp` are supported. There is no second derivative:
+    asking for it is a `RuntimeError`.
 
     Source: Song, Sebe and Wang, ECCV 2022, https://arxiv.org/abs/2207.02119; Higham,
     Functions of Matrices, 2008, chapter 8, https://doi.org/10.1137/1.9780898717778.
@@ -113,7 +113,7 @@ def polar_factors(matrices: Sequence[Tensor]) -> list[Tensor]:
 class _PolarFactor(torch.autograd.Function):
     """The polar factor `Q` of a wide matrix `A = H Q`, and the fields of the root `H`, constants.
 
-    A transform of `torch.func` never enters `forward`, where NumPy and products in place are used.
+    Transforms of `torch.func` do not enter `forward`, which uses NumPy and in-place products.
     """
 
     @staticmethod

@@ -47,8 +47,8 @@ def matrix_sqrt(
     `mtp`, whose root is at least `0.17 ‖A‖_F^½`, and for `λ ≤ 0.06 ‖A‖_F` with `mpa`, whose root is
     at least `0.09 ‖A‖_F^½`.
 
-    `torch.func.grad`, `vmap` and `jvp` go through each method: `jvp` applies the map that the
-    gradient is the adjoint of, approximate where that is.
+    Every method supports `torch.func.grad`, `vmap` and `jvp`. Forward mode applies the same map as
+    the gradient, and is approximate where the gradient is.
 
     The symmetric part of `covariance` counts, and the gradient is symmetric. With `eigh` and
     `svd_*`, negative eigenvalues count as zero, and so do those that rounding can have made from

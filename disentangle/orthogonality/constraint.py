@@ -30,9 +30,9 @@ def constrain_weight(module: Module, name: str, constraint: WeightConstraint) ->
     to image: that is `SkewOrthogonalConv2d`, in place of the convolution. Of a linear layer the two
     are the same.
 
-    `torch.func.grad`, `vmap` and `jvp` go through the weight. With `spectral` that takes evaluation
-    mode: in training mode the power iteration moves a buffer, a `RuntimeError` there. A second
-    derivative exists for `spectral` only.
+    The weight supports `torch.func.grad`, `vmap` and `jvp`; with `spectral` in evaluation mode
+    only, since the power iteration of training mode updates a buffer in-place, where they raise a
+    `RuntimeError`. Only `spectral` has a second derivative.
 
     Neither weight depends on the scale of its free parameter, so the gradient is at a right angle
     to that, and OLR has nothing to choose by: its step is the base rate or, where rounding leaves

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from disentangle.linalg.custom_function import transforms_active
 from disentangle.linalg.primitives import frobenius_norm, without_autocast
 from disentangle.orthogonality.parameters import as_matrix
 from disentangle.orthogonality.sharding import gather
@@ -90,8 +91,8 @@ class LargestSingularValue(nn.Module):
     training mode and with gradients on, first moves `u` by one power iteration. All others leave
     it: what is drawn or logged on the way does not change what is trained.
 
-    `torch.func.grad`, `vmap` and `jvp` do not allow a buffer to move: such a call is a
-    `RuntimeError` in training mode.
+    In training mode, `torch.func.grad`, `vmap` and `jvp` raise a `RuntimeError`: they do not allow
+    in-place updates of a buffer.
 
     `u` need not have length 1 (a running average of vectors does not): it is normalised before use.
 
@@ -132,8 +133,10 @@ class LargestSingularValue(nn.Module):
         try:
             self.u.copy_(u)
         except RuntimeError as error:
+            if not transforms_active():
+                raise
             raise RuntimeError(
-                "a spectral norm in training mode moves its vector in-place, which "
+                "a spectral norm in training mode updates its vector in-place, which "
                 "torch.func.grad, vmap and jvp do not allow: call eval() on the module first"
             ) from error
 
