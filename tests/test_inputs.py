@@ -9,6 +9,7 @@ import scipy.sparse
 import torch
 
 from disentangle import metrics
+from disentangle.adapters import adapt
 from disentangle.metrics import (
     FeatureMoments,
     Features,
@@ -198,10 +199,19 @@ def test_arrays_that_mean_more_than_their_entries_are_refused(kind):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", TENSORS)
+def test_foreign_decoders_that_give_such_tensors_are_refused(kind):
+    make, message = TENSORS[kind]
+    with warnings.catch_warnings(action="ignore"):
+        special = make(torch.zeros(2, 1, 16, 16))
+    with pytest.raises(ValueError, match=message):
+        adapt(lambda z: special, latent_dim=3)
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_every_metric_refuses_masked_entries(call):
     value, metric = CALLS[call]
-    with pytest.raises(ValueError, match=r"got a masked one|dense tensor, got MaskedArray"):
+    with pytest.raises(ValueError, match=r"got a masked one|tensor, got MaskedArray"):
         metric(masked(value))
 
 

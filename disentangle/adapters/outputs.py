@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from disentangle.linalg.checks import check_dense
 from disentangle.metrics.image_range import SLACK
 
 BLACK = 0.01  # share of the range: images that never leave it are black
@@ -112,7 +113,8 @@ def check_range(name: str, limits: Sequence[float]) -> None:
 
 
 def check_shape(images: Tensor, count: int) -> None:
-    """Raises `ValueError` unless these are `count` floating-point images, grey or in colour."""
+    """Raise `ValueError` unless these are `count` dense floating-point images, grey or colour."""
+    check_dense("images", images)
     shape = tuple(images.shape)
     if images.ndim == 4 and len(images) == count and shape[1] in (1, 3) and all(shape[1:]):
         if not images.is_floating_point():
