@@ -10,7 +10,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from hypothesis import HealthCheck, settings
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.waiting import CountScalars
 
 # HYPOTHESIS_PROFILE=thorough looks for what breaks, `quick` whether something that held still does.
 settings.register_profile(
@@ -86,19 +87,6 @@ def complaint(capsys):
         return line
 
     return of
-
-
-class CountScalars(TorchDispatchMode):
-    """Counts what waits for the value of a tensor."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.calls += func is torch.ops.aten._local_scalar_dense.default
-        self.calls += func is torch.ops.aten.is_nonzero.default
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture
