@@ -14,8 +14,10 @@ speed of one large product of matrices.
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -34,38 +36,36 @@ from disentangle.training.gan.augment import DRAWS, diff_augment
 from disentangle.training.gan.task import GANTask
 from disentangle.training.memory import keep_freed_memory
 
+from .scale import Scale, synchronise, usual_device
 from .subprocesses import Parts, print_profile, start
 from .timing import median_seconds, median_seconds_each, print_table
 
-SIZE, BATCH = 64, 16
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-if DEVICE.type == "cuda":
-    SIZE, BATCH = 256, 64
+DEVICE = usual_device()
+USUAL = Scale(256, 64, DEVICE) if DEVICE.type == "cuda" else Scale(64, 16, DEVICE)
 OBJECTIVE = GANObjective()
 DATA = RenderedSprites(image_size=32)  # asked for when samples are drawn, so never here
 
 
-def make_run(*techniques: str, size: int = SIZE) -> RunConfig:
+def make_run(*techniques: str, scale: Scale = USUAL, **training: Any) -> RunConfig:
+    usual = {"mixed_precision": "bf16" if scale.device.type == "cuda" else "no"}
+    widths = dict(scale.model)
     return RunConfig(
         task="gan",
         output=Path(tempfile.gettempdir()) / "unused",
         data={"name": "folder"},
-        model={"name": "eigengan", "image_size": size, "image_channels": 3},
-        discriminator={"name": "eigengan"},
+        model={"name": "eigengan", "image_size": scale.size, "image_channels": 3, **widths},
+        discriminator={"name": "eigengan", **widths},
         objective=OBJECTIVE,
         optimizer=OptimizerConfig(betas=(0.5, 0.99)),
-        training=TrainingConfig(
-            batch_size=BATCH,
-            conditioning_every=0,
-            mixed_precision="bf16" if DEVICE.type == "cuda" else "no",
-        ),
+        training=TrainingConfig(batch_size=scale.batch, conditioning_every=0, **(usual | training)),
         orthogonality=techniques,
     )
 
 
-def make_batch(step: int, size: int = SIZE) -> Batch:
-    images = torch.rand(BATCH, 3, size, size, device=DEVICE) * 2 - 1
-    return Batch(images, step=step, samples=range(BATCH), seed=0)
+def make_batch(step: int, scale: Scale = USUAL) -> Batch:
+    shape = (scale.batch, 3, scale.size, scale.size)
+    images = torch.rand(shape, device=scale.device) * 2 - 1
+    return Batch(images, step=step, samples=range(scale.batch), seed=0)
 
 
 class PlainBlock(EigenBlock):
@@ -80,12 +80,12 @@ class PlainBlock(EigenBlock):
 class PlainStep:
     """The straightforward step on the same networks."""
 
-    def __init__(self, *, nog: bool) -> None:
-        run = make_run()
-        self.generator = run.build_model().to(DEVICE)
+    def __init__(self, *, nog: bool, scale: Scale = USUAL) -> None:
+        run, self.scale = make_run(scale=scale), scale
+        self.generator = run.build_model().to(scale.device)
         for block in self.generator.blocks:
             block.__class__ = PlainBlock
-        self.discriminator = run.build_discriminator().to(DEVICE)
+        self.discriminator = run.build_discriminator().to(scale.device)
         self.bases = [block.subspace.U for block in self.generator.blocks] if nog else []
         self.optimizers = [
             torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.5, 0.99))
@@ -103,10 +103,11 @@ class PlainStep:
         self.descend(for_generator, generator_loss(self.discriminator(fake), "hinge"))
 
     def latents(self) -> Tensor:
-        return torch.randn(BATCH, self.generator.latent_dim, device=DEVICE)
+        shape = (self.scale.batch, self.generator.latent_dim)
+        return torch.randn(shape, device=self.scale.device)
 
     def augment(self, images: Tensor) -> Tensor:
-        draws = torch.rand(len(images), DRAWS, device=DEVICE)
+        draws = torch.rand(len(images), DRAWS, device=images.device)
         return diff_augment(images, draws, OBJECTIVE.augment_probability)
 
     def descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -118,10 +119,10 @@ class PlainStep:
         optimizer.step()
 
 
-def make_step(*techniques: str, size: int = SIZE) -> Callable[[Batch], object]:
-    run = make_run(*techniques, size=size)
+def make_task(*techniques: str, scale: Scale = USUAL, **training: Any) -> GANTask:
+    run = make_run(*techniques, scale=scale, **training)
     accelerator = Accelerator(mixed_precision=run.training.mixed_precision)
-    return GANTask(run, accelerator, DATA).step
+    return GANTask(run, accelerator, DATA)
 
 
 def complete(step: Callable[[Batch], object], batch: Batch) -> None:
@@ -146,8 +147,7 @@ def floor_seconds(plain: PlainStep) -> tuple[float, float]:
 
     def product() -> None:
         _ = matrix @ matrix
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
+        synchronise(DEVICE)
 
     speed = 2 * side**3 / median_seconds(product)
     return operations / 1e9, operations / speed
@@ -155,7 +155,8 @@ def floor_seconds(plain: PlainStep) -> tuple[float, float]:
 
 def measure_techniques(size: int) -> list[str]:
     """What NOG and OLR take by themselves, beside a step: less than its noise."""
-    bases = [block.subspace.U.detach() for block in make_run(size=size).build_model().blocks]
+    scale = replace(USUAL, size=size)
+    bases = [block.subspace.U.detach() for block in make_run(scale=scale).build_model().blocks]
     bases = [basis.to(DEVICE) for basis in bases]
     gradients = [torch.randn_like(basis) for basis in bases]
     nog = median_seconds(lambda: synchronised(nearest_orthogonal_gradients, gradients))
@@ -163,15 +164,15 @@ def measure_techniques(size: int) -> list[str]:
     olr = median_seconds(
         lambda: synchronised(lambda: [optimal_learning_rate(*pair, 1e-4) for pair in pairs])
     )
-    step = median_seconds(partial(complete, make_step(size=size), make_batch(1, size)), repeats=3)
+    task, batch = make_task(scale=scale), make_batch(1, scale)
+    step = median_seconds(partial(complete, task.step, batch), repeats=3)
     shares = [f"{nog / step:.2%}", f"{olr / step:.2%}"]
     return [f"{size} px", *(f"{1e3 * seconds:.2f}" for seconds in (step, nog, olr)), *shares]
 
 
 def synchronised(function: Callable[..., object], *arguments: object) -> None:
     function(*arguments)
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
+    synchronise(DEVICE)
 
 
 def prepare_plain() -> Parts:
@@ -184,7 +185,7 @@ def prepare_ours() -> Parts:
     keep_freed_memory()
     batch = make_batch(step=1)
     parts: dict[str, Callable[[], object]] = {
-        ", ".join(techniques) or "none": partial(complete, make_step(*techniques), batch)
+        ", ".join(techniques) or "none": partial(complete, make_task(*techniques).step, batch)
         for techniques in ((), ("nog",), ("olr",), ("nog", "olr"))
     }
     return parts | {"profile": partial(print_profile, parts["nog"])}
@@ -199,15 +200,17 @@ def main() -> None:
     rows = []
     for name, s in seconds.items():
         faster, more = seconds["plain, none"] / s, s / seconds["none"] - 1
-        rows.append([name, f"{1e3 * s:.1f}", f"{BATCH / s:.1f}", f"{faster:.2f}", f"{more:+.1%}"])
+        rows.append(
+            [name, f"{1e3 * s:.1f}", f"{USUAL.batch / s:.1f}", f"{faster:.2f}", f"{more:+.1%}"]
+        )
     where = f"{DEVICE.type}, {torch.get_num_threads()} threads"
     print_table(
-        f"EigenGAN step, {SIZE} px, batch {BATCH}, {where}",
+        f"EigenGAN step, {USUAL.size} px, batch {USUAL.batch}, {where}",
         ["step", "ms", "images/s", "times plain, none", "beside none"],
         rows,
     )
     print_table(
-        f"The techniques by themselves, batch {BATCH}",
+        f"The techniques by themselves, batch {USUAL.batch}",
         ["size", "step, ms", "NOG, ms", "OLR, ms", "NOG's share", "OLR's share"],
         [measure_techniques(size) for size in (32, 64, 128, 256)],
     )

@@ -20,14 +20,16 @@ def polar_by_svd(matrix: Tensor) -> Tensor:
     return U @ Vh
 
 
-def make_matrix(rows: int, columns: int, condition: float | None) -> Tensor:
+def make_matrix(
+    rows: int, columns: int, condition: float | None, *, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Standard normal, or with singular values from 1 down to 1 / condition."""
     noise = torch.randn(rows, columns, dtype=torch.float64)
     if condition is None:
-        return noise.float()
+        return noise.to(dtype)
     rotation = torch.linalg.qr(torch.randn(rows, rows, dtype=torch.float64))[0]
     sigmas = torch.logspace(0, -torch.log10(torch.tensor(condition)).item(), rows).double()
-    return ((rotation * sigmas) @ torch.linalg.qr(noise.mT)[0].mT).float()
+    return ((rotation * sigmas) @ torch.linalg.qr(noise.mT)[0].mT).to(dtype)
 
 
 def error(approximation: Tensor, exact: Tensor) -> str:

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -32,33 +33,37 @@ from disentangle.training.memory import keep_freed_memory
 from disentangle.training.vae.losses import gaussian_divergence, reconstruction_loss
 from disentangle.training.vae.task import VAETask
 
+from .scale import Scale, synchronise, usual_device
 from .subprocesses import Parts, print_profile, start
 from .timing import median_seconds, median_seconds_each, print_table
 
-SIZE, BATCH = 64, 64
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-DATA = RenderedSprites(image_size=SIZE)
+DEVICE = usual_device()
+USUAL = Scale(64, 64, DEVICE)
 
 
-def make_run() -> RunConfig:
+def make_run(scale: Scale = USUAL, **training: Any) -> RunConfig:
+    model = {"name": "subspace_vae", "image_size": scale.size, "image_channels": 1}
     return RunConfig(
         task="vae",
         output=Path(tempfile.gettempdir()) / "unused",
         data={"name": "sprites"},
-        model={"name": "subspace_vae", "image_size": SIZE, "image_channels": 1},
+        model=model | dict(scale.model),
         objective=VAEObjective(),
-        training=TrainingConfig(batch_size=BATCH),
+        training=TrainingConfig(batch_size=scale.batch, **training),
     )
 
 
 class OneByOne(Dataset):
     """Sprites as most data sets are written: one image in float per call."""
 
+    def __init__(self, data: RenderedSprites) -> None:
+        self.data = data
+
     def __len__(self) -> int:
-        return len(DATA)
+        return len(self.data)
 
     def __getitem__(self, index: int) -> Tensor:
-        return DATA[index].float() / 127.5 - 1
+        return self.data[index].float() / 127.5 - 1
 
 
 class PlainEncoder(ConvEncoder):
@@ -74,8 +79,9 @@ class PlainEncoder(ConvEncoder):
 class PlainLoop:
     """The straightforward loop on the same network."""
 
-    def __init__(self) -> None:
-        self.model: SubspaceVAE = make_run().build_model().to(DEVICE)
+    def __init__(self, scale: Scale = USUAL) -> None:
+        self.scale, run = scale, make_run(scale)
+        self.model: SubspaceVAE = run.build_model().to(scale.device)
         self.model.encoder.__class__ = PlainEncoder
         for module in self.model.decoder.modules():
             if isinstance(module, nn.ReLU):
@@ -83,13 +89,14 @@ class PlainLoop:
             elif isinstance(module, ImageConvTranspose2d):
                 module.__class__ = nn.ConvTranspose2d  # the same but for how it is computed
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4, fused=False)
-        self.images = iter(DataLoader(OneByOne(), batch_size=BATCH, shuffle=True))
+        data = OneByOne(run.build_data())
+        self.images = iter(DataLoader(data, batch_size=scale.batch, shuffle=True))
 
     def fetch(self) -> Tensor:
-        return next(self.images).to(DEVICE)
+        return next(self.images).to(self.scale.device)
 
     def step(self, images: Tensor) -> None:
-        noise = torch.randn(BATCH, self.model.latent_dim, device=DEVICE)
+        noise = torch.randn(len(images), self.model.latent_dim, device=images.device)
         logits, mean, log_variance = self.model(images, noise)
         divergence = gaussian_divergence(mean, log_variance).sum()
         loss = reconstruction_loss(logits, images, "bernoulli") + divergence
@@ -101,19 +108,21 @@ class PlainLoop:
 class OurLoop:
     """The loop of a run, but for what it writes."""
 
-    def __init__(self) -> None:
+    def __init__(self, scale: Scale = USUAL, **training: Any) -> None:
         keep_freed_memory()
-        run = make_run()
-        self.step = VAETask(run, Accelerator(), DATA).step
+        run = make_run(scale, **training)
+        data = run.build_data()
+        accelerator = Accelerator(mixed_precision=run.training.mixed_precision)
+        self.step = VAETask(run, accelerator, data).step
         sampler = StepSampler(
-            size=len(DATA),
-            batch_size=BATCH,
-            samples=range(BATCH),
+            size=len(data),
+            batch_size=scale.batch,
+            samples=range(scale.batch),
             seed=0,
             first=1,
             last=run.training.steps,
         )
-        self.batches = load_batches(DATA, sampler, device=DEVICE, workers=0)
+        self.batches = load_batches(data, sampler, device=scale.device, workers=0)
 
     def fetch(self) -> Batch:
         return next(self.batches)
@@ -125,15 +134,15 @@ def whole(loop: PlainLoop | OurLoop) -> None:
 
 def complete(function: Callable[[], object]) -> None:
     function()
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
+    synchronise(DEVICE)
 
 
 def floor_seconds() -> tuple[float, float]:
     """Operations of a step, and its seconds at the speed of a large product."""
     model = make_run().build_model()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(BATCH, 1, SIZE, SIZE), torch.zeros(BATCH, model.latent_dim))
+        images = torch.zeros(USUAL.batch, 1, USUAL.size, USUAL.size)
+        model(images, torch.zeros(USUAL.batch, model.latent_dim))
     operations = 3 * counter.get_total_flops()
     matrix = torch.randn(2048, 2048, device=DEVICE)
     seconds = median_seconds(lambda: complete(lambda: matrix @ matrix))
@@ -162,10 +171,12 @@ def main() -> None:
     rows = []
     for (name, part), s in seconds.items():
         faster = seconds["plain", part] / s
-        rows.append([f"{name}, {part}", f"{1e3 * s:.1f}", f"{BATCH / s:,.0f}", f"{faster:.2f}"])
+        rows.append(
+            [f"{name}, {part}", f"{1e3 * s:.1f}", f"{USUAL.batch / s:,.0f}", f"{faster:.2f}"]
+        )
     where = f"{DEVICE.type}, {torch.get_num_threads()} threads"
     print_table(
-        f"VAE step, {SIZE} px, batch {BATCH}, {where}",
+        f"VAE step, {USUAL.size} px, batch {USUAL.batch}, {where}",
         ["step", "ms", "images/s", "times plain"],
         rows,
     )

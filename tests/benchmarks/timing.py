@@ -20,15 +20,23 @@ def median_seconds_each(
     functions: Sequence[Callable[[], object]], repeats: int = 15
 ) -> list[float]:
     """Median wall-clock seconds of a call of each, taken in turns: other load hits all alike."""
-    for function in functions:
-        function()
+    return [statistics.median(record) for record in seconds_each(functions, repeats)]
+
+
+def seconds_each(
+    functions: Sequence[Callable[[], object]], repeats: int, *, warm_up: int = 1
+) -> list[list[float]]:
+    """Wall-clock seconds of every call of each, taken in turns after some calls to warm up."""
+    for _ in range(warm_up):
+        for function in functions:
+            function()
     seconds: list[list[float]] = [[] for _ in functions]
     for _ in range(repeats):
         for function, record in zip(functions, seconds, strict=True):
             start = time.perf_counter()
             function()
             record.append(time.perf_counter() - start)
-    return [statistics.median(record) for record in seconds]
+    return seconds
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
