@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 LOWEST := .venv-lowest
 
-.PHONY: quickstart test soak test-install test-lowest lint format bench clean
+.PHONY: quickstart test soak test-install test-lowest lint format bench gpu clean
 .DELETE_ON_ERROR:
 
 quickstart: $(INSTALLED)  ## train a small VAE on sprites, score it, draw its traversals
@@ -37,6 +37,9 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks
+
+gpu: $(INSTALLED)  ## checks that all computes right on a GPU, and how fast, in at most eight minutes
+	$(BIN)/python -m tests.gpu
 
 clean:  ## removes the environment and caches, never a run
 	rm -rf .venv $(LOWEST) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

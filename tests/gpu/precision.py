@@ -1,0 +1,166 @@
+"""Runs of each task in one process: float32, bfloat16, float16 and compiled.
+
+Weights and random numbers are drawn on the CPU, so that the losses of the first steps are those of
+a run there, up to rounding.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache, partial, partialmethod
+from pathlib import Path
+from unittest import mock
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from disentangle.parsing import parse_run
+from disentangle.training import loop
+from disentangle.training.loop import Session
+
+from .commands import is_finite
+from .harness import Checks, MismatchError, Setting, require
+from .sessions import TASKS, forget_runs, lone_run, options
+
+FIRST = 5  # steps whose losses are compared
+# Relative differences of these losses: convolutions are in TF32 where all else is float32.
+TOLERANCES = {"no": 1e-2, "bf16": 5e-2, "fp16": 5e-2}
+NAMES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def checks(setting: Setting) -> Checks:
+    """All checks of this part; what compiles comes last, as it takes longest."""
+    for task in TASKS:
+        for precision in ("no", "bf16"):
+            name = f"{task} in {NAMES[precision]}"
+            yield name, partial(check_run, task, precision, setting)
+        yield f"{task} in float16, resumed", partial(check_scaler, task, setting)
+    for task in TASKS:
+        yield f"{task} in bfloat16, compiled", partial(check_compiled, task, setting)
+
+
+def steps_of(setting: Setting) -> int:
+    """Steps of a run."""
+    return 2 * FIRST if setting.quick else 50
+
+
+def check_run(task: str, precision: str, setting: Setting) -> str:
+    """Trains, and compares the first losses with those of a CPU."""
+    with lone_run(setting) as folder:
+        train(task, precision, setting, folder, steps=steps_of(setting))
+        losses = read_losses(task, folder)
+    return compare(task, losses, precision, setting)
+
+
+def check_compiled(task: str, setting: Setting) -> str:
+    """The same with compiled networks."""
+    torch.compiler.reset()
+    with lone_run(setting) as folder, quick_compiler() if setting.quick else nullcontext():
+        compiled = "--training.compile true"
+        train(task, "bf16", setting, folder, compiled, steps=steps_of(setting))
+        losses = read_losses(task, folder)
+    return compare(task, losses, "bf16", setting)
+
+
+def check_scaler(task: str, setting: Setting) -> str:
+    """Trains half of the steps, and resumes with the scaler as it was."""
+    steps = steps_of(setting)
+    on_cpu = setting.device.type == "cpu"
+    with lone_run(setting) as folder, scaler_on_cpu() if on_cpu else nullcontext():
+        precision = "bf16" if on_cpu else "fp16"
+        half = train(task, precision, setting, folder, steps=steps // 2)
+        before = half.accelerator.scaler.state_dict()
+        made = before["_growth_tracker"] or before["scale"] < 65536
+        require(bool(made), "a scaler that has seen steps", before)
+        forget_runs()
+        whole = train(task, precision, setting, folder, steps=steps, expected_scaler=before)
+        require(whole.step == steps, f"{steps} steps", whole.step)
+        losses = read_losses(task, folder)
+    found = compare(task, losses, "fp16", setting)
+    return f"scale {before['scale']:g} over the resumption; {found}"
+
+
+def train(
+    task: str,
+    precision: str,
+    setting: Setting,
+    folder: Path,
+    *more: str,
+    steps: int,
+    expected_scaler: dict[str, object] | None = None,
+) -> Session:
+    """Trains a run, or resumes it with the scaler that is expected.
+
+    Raises:
+        MismatchError: If it resumes with another one.
+    """
+    given = [
+        f"--training.mixed_precision {precision} --training.steps {steps}",
+        f"--training.log_every {FIRST} --training.conditioning_every 0",
+        TASKS[task].constant_rate,
+        "--orthogonality [nog,olr]",
+        *more,
+    ]
+    run, _ = parse_run(options(task, setting, folder, *given))
+    if expected_scaler is None:
+        session = Session(run)
+    else:
+        session = Session(run, resume="latest")
+        got = session.accelerator.scaler.state_dict()
+        if got != expected_scaler:
+            raise MismatchError(f"expected the scaler {expected_scaler}, got {got}")
+    session.train()
+    return session
+
+
+def read_losses(task: str, folder: Path) -> list[float]:
+    """The losses of a run, each the mean over some steps."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line).get(TASKS[task].loss) for line in lines]
+    require(all(map(is_finite, losses)), "finite losses", losses)
+    return losses
+
+
+@cache
+def reference_loss(task: str, quick: bool) -> float:
+    """The mean loss of the first steps on the CPU, in float32."""
+    setting = Setting(torch.device("cpu"), quick)
+    with lone_run(setting) as folder:
+        train(task, "no", setting, folder, steps=FIRST)
+        return read_losses(task, folder)[0]
+
+
+def compare(task: str, losses: list[float], precision: str, setting: Setting) -> str:
+    """Compares the first losses with the CPU's."""
+    expected = reference_loss(task, setting.quick)
+    error = abs(losses[0] - expected) / abs(expected)
+    require(
+        error <= TOLERANCES[precision],
+        f"a first loss of {expected:.4g} up to {TOLERANCES[precision]:.0%}",
+        f"{losses[0]:.4g}",
+    )
+    return f"losses {losses[0]:.4g} to {losses[-1]:.4g}, error of the first {error:.0e}"
+
+
+@contextmanager
+def scaler_on_cpu() -> Iterator[None]:
+    """Gives runs on a CPU float16 and its scaler, which Accelerate has for GPUs only."""
+
+    def build(run) -> Accelerator:
+        accelerator = build_accelerator(run)
+        accelerator.state._mixed_precision = "fp16"
+        accelerator.scaler = torch.amp.GradScaler("cpu")
+        return accelerator
+
+    build_accelerator = loop.build_accelerator
+    with mock.patch.object(loop, "build_accelerator", build):
+        yield
+
+
+@contextmanager
+def quick_compiler() -> Iterator[None]:
+    """Lets networks be traced and differentiated as for a compiler, without making any code."""
+    compile_network = partialmethod(nn.Module.compile, backend="aot_eager")
+    with mock.patch.object(nn.Module, "compile", compile_network):
+        yield

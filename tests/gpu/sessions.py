@@ -1,0 +1,143 @@
+"""Runs of the three tasks on data that need no file, in this process or by the command line.
+
+A new task joins by an entry in `TASKS`.
+"""
+
+import os
+import shlex
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from accelerate.state import AcceleratorState, GradientState
+
+from disentangle.parsing import parse_run
+from disentangle.training.loop import Session
+from tests.waiting import refusing_to_wait
+
+from .harness import ROOT, Setting, require
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a task is trained here.
+
+    Attributes:
+        recipe: File in `configs/`.
+        toy: Options that make it small enough for a CPU.
+        loss: Term of the log that tells how well it goes.
+        metrics: Metrics that `evaluate` computes in seconds.
+        constant_rate: Options that take the schedule of the learning rate away.
+        draws: Whether the model has latents to traverse.
+    """
+
+    recipe: str
+    toy: str
+    loss: str
+    metrics: str
+    constant_rate: str = "--optimizer.schedule constant"
+    draws: bool = True
+
+
+TASKS = {
+    "gan": Task(
+        "eigengan_sprites",
+        "--model.base_channels 4 --model.max_channels 8 --model.noise_dim 8 "
+        "--discriminator.base_channels 4 --discriminator.max_channels 8 --training.batch_size 8",
+        loss="loss/generator",
+        metrics="activeness",
+    ),
+    "vae": Task(
+        "quickstart",
+        "--model.base_channels 4 --model.hidden_dim 32 --training.batch_size 8",
+        loss="loss",
+        metrics="mig,sap,activeness",
+        constant_rate="--optimizer.schedule constant --optimizer.decay_from 0",
+    ),
+    "recognition": Task(
+        "dbn_tiny_digits",
+        "--model.base_channels 4 --training.batch_size 16",
+        loss="loss",
+        metrics="accuracy",
+        draws=False,
+    ),
+}
+# The first steps make handles of libraries and allocate workspaces.
+UNWATCHED = 3
+
+
+def options(task: str, setting: Setting, folder: Path, *more: str) -> list[str]:
+    """Command-line options of a run.
+
+    Args:
+        task: Name in `TASKS`.
+        setting: What is checked.
+        folder: The run's.
+        *more: Further options, each a line of the command line.
+    """
+    chosen = TASKS[task]
+    toy = f"--training.cpu_threads 1 {chosen.toy}" if setting.quick else ""
+    given = [toy, *more]
+    recipe = ROOT / "configs" / f"{chosen.recipe}.yaml"
+    return ["--config", str(recipe), "--output", str(folder), *shlex.split(" ".join(given))]
+
+
+@contextmanager
+def lone_run(setting: Setting) -> Iterator[Path]:
+    """A temporary folder for a run, in a process in which Accelerate knows of no other."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ):
+        if setting.device.type == "cpu":
+            os.environ["ACCELERATE_USE_CPU"] = "true"
+        forget_runs()
+        try:
+            yield Path(folder) / "run"
+        finally:
+            forget_runs()
+
+
+def forget_runs() -> None:
+    """Lets the next run choose its own precision: Accelerate keeps one state per process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def run_beside_others() -> None:
+    """Lets the next run choose its own precision, while those that are there keep theirs."""
+    AcceleratorState._shared_state = {}
+
+
+class WatchedSession(Session):
+    """A run in which, after the first steps, only what writes may wait for the device."""
+
+    watch: ExitStack
+
+    def _measure(self, log, watch) -> None:
+        if self.step == self.run.training.steps:
+            self.watch.close()  # a classifier is validated
+        super()._measure(log, watch)
+
+    def _write_what_is_due(self, log, *, last: bool) -> None:
+        super()._write_what_is_due(log, last=last)
+        if self.step == UNWATCHED:
+            self.watch.enter_context(refusing_to_wait(self.accelerator.device))
+
+
+def train_without_waiting(task: str, techniques: str, setting: Setting) -> str:
+    """Trains for some steps, data loading, averages and penalties included."""
+    more = [
+        f"--orthogonality [{techniques}]",
+        f"--training.steps {2 * UNWATCHED}",
+        "--training.log_every 1000 --training.conditioning_every 0",
+        f"--training.mixed_precision {'bf16' if setting.device.type == 'cuda' else 'no'}",
+        "--training.flip true --training.crop_padding 2 --training.crop_area 0.5",
+        "--objective.r1_every 2 --objective.augment_probability 0.6" if task == "gan" else "",
+    ]
+    with lone_run(setting) as folder, ExitStack() as watch:
+        session = WatchedSession(parse_run(options(task, setting, folder, *more))[0])
+        session.watch = watch
+        session.train()
+        require(session.step == 2 * UNWATCHED, f"{2 * UNWATCHED} steps", session.step)
+    return ""
