@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Executor, Future
+from typing import get_args
 
 import pytest
 import torch
 
+from disentangle.config.choices import TASKS
 from disentangle.models.layers import DecorrelatedBatchNorm2d
-from disentangle.orthogonality import attachment
+from disentangle.orthogonality import Technique, attachment
+from disentangle.scoring.registry import METRICS
 from disentangle.training import loop
 from tests.gpu import __main__ as command
 from tests.gpu import commands, harness, linear_algebra, metrics, report, sessions, techniques
@@ -83,6 +86,14 @@ def test_a_part_passes_on_this_cpu(part):
     assert set(skipped) <= {"capturable optimizers need CUDA", "a classifier has no latents"}
 
 
+def test_nothing_is_left_out():
+    """A new technique, task or metric needs an entry."""
+    combinations = [technique.name.split(",") for technique in techniques.TECHNIQUES]
+    assert {name for names in combinations for name in names} == set(get_args(Technique))
+    assert sessions.TASKS.keys() == TASKS.keys()
+    assert METRICS.keys() <= {*metrics.OF_CODES, *metrics.OF_GENERATORS, *metrics.FITTED}
+
+
 def test_all_parts_together_stay_within_eight_minutes():
     assert sum(command.LIMITS.values()) <= 470
 
@@ -102,7 +113,6 @@ def waits(function):
     return wait
 
 
-
 @pytest.mark.parametrize(
     ("part", "name", "where", "attribute", "fault", "complaint"),
     [
@@ -120,7 +130,7 @@ def waits(function):
             attachment,
             "nearest_orthogonal_gradients",
             lambda function: lambda gradients: gradients,
-            "movement of the weights: expected a relative error of at most 1e-04",
+            "movement of the weights: expected a relative error of at most 3e-04",
         ),
         (
             "techniques",
@@ -128,15 +138,15 @@ def waits(function):
             attachment,
             "optimal_learning_rate",
             slightly_wrong,
-            "movement of the weights: expected a relative error of at most 1e-04",
+            "movement of the weights: expected a relative error of at most 3e-04",
         ),
         (
             "techniques",
             "ol with AdamW, fused",
             techniques,
             "orthogonal_loss",
-            slightly_wrong,
-            "movement of the weights: expected a relative error of at most 1e-04",
+            lambda function: lambda matrices: 1.1 * function(matrices),
+            "movement of the weights: expected a relative error of at most 3e-04",
         ),
         (
             "techniques",
@@ -221,7 +231,9 @@ def test_a_resumption_without_the_state_of_the_optimizer_is_found(monkeypatch, t
     monkeypatch.setattr(loop, "load_checkpoint", forget)
     chain = commands.Chain("vae", QUICK, tmp_path / "vae")
     chain.train()
-    with pytest.raises(MismatchError, match="expected the same last step up to 0.1, got an error"):
+    with pytest.raises(
+        MismatchError, match=r"expected the same last step up to 0\.1, got an error"
+    ):
         chain.resume()
 
 
@@ -241,7 +253,7 @@ def test_a_command_that_fails_is_named_and_the_rest_of_its_chain_skipped(monkeyp
 def test_commands_are_run_in_processes_of_their_own(capsys):
     commands.run_command("--version", [], QUICK)
     assert capsys.readouterr().out.startswith("disentangle ")
-    with pytest.raises(MismatchError, match="expected status 0, got 2: .* no command 'tran'"):
+    with pytest.raises(MismatchError, match=r"expected status 0, got 2: .* no command 'tran'"):
         commands.run_command("tran", [], QUICK)
 
 
@@ -304,9 +316,8 @@ def test_relative_errors():
 
 
 def test_waiting_is_refused():
-    with pytest.raises(RuntimeError, match="waited for 2 times"), refusing_to_wait(QUICK.device):
+    with pytest.raises(RuntimeError, match="waited for 1 times"), refusing_to_wait(QUICK.device):
         torch.ones(()).item()
-        bool(torch.ones(()) > 0)
     with refusing_to_wait(QUICK.device):
         torch.ones(3).sum()
 
@@ -317,6 +328,7 @@ def test_waiting_is_refused():
 def run_main(monkeypatch, tmp_path, script, *arguments, limit=60):
     """Exit status and results of a run whose part is a Python script."""
     monkeypatch.setattr(command, "command_of", lambda part, report: [sys.executable, "-c", script])
+    monkeypatch.setattr(command, "CPU_FACTOR", 1)
     monkeypatch.setitem(command.LIMITS, "layers", limit)
     given = ["--device", "cpu", "--quick", "--part", "layers", "--output", str(tmp_path)]
     status = command.main([*given, *arguments])
@@ -386,10 +398,21 @@ def test_without_a_gpu_it_says_so(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert command.main(["--output", str(tmp_path)]) == 2
     assert capsys.readouterr().out.startswith("no GPU: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--device", "cpu"], "--device cpu takes hours at full size: add --quick"),
+        (["--part", "layer"], "invalid choice: 'layer'"),
+        (["--device", "cpu", "--quick", "--output", __file__], "File exists"),
+    ],
+)
+def test_bad_options(arguments, complaint, capsys):
     with pytest.raises(SystemExit) as stopped:
-        command.main(["--device", "cpu"])
+        command.main(arguments)
     assert stopped.value.code == 2
-    assert "add --quick" in capsys.readouterr().err
+    assert complaint in capsys.readouterr().err
 
 
 def test_the_whole_command_on_one_part(tmp_path):

@@ -1,4 +1,4 @@
-"""Notice what makes the host wait for the value of a tensor."""
+"""Detect host synchronisation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class CountScalars(TorchDispatchMode):
-    """Counts what waits for the value of a tensor."""
+    """Count the operations that wait for the value of a tensor."""
 
     def __init__(self):
         super().__init__()
@@ -22,10 +22,10 @@ class CountScalars(TorchDispatchMode):
 
 @contextmanager
 def refusing_to_wait(device: torch.device) -> Iterator[None]:
-    """Raises if something in the block waits for the device.
+    """Raise `RuntimeError` if the block synchronises with the device.
 
-    CUDA refuses every synchronising operation where it happens. On another device the values that
-    are read from tensors are counted.
+    On CUDA, the synchronising operation itself raises. On other devices, values that are read from
+    tensors are counted.
     """
     if device.type != "cuda":
         with CountScalars() as count:

@@ -1,4 +1,4 @@
-"""How large the training steps are that benchmarks measure, and where they run."""
+"""Size and device of the training steps that are measured."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ class Scale:
 
     Attributes:
         size: Height and width of the images in pixels.
-        batch: Images of a step.
-        device: Device of the step.
-        model: Options of the networks that differ from their defaults.
+        batch: Images per step.
+        device: Device to run on.
+        model: Options of the networks other than their defaults.
     """
 
     size: int
@@ -23,11 +23,11 @@ class Scale:
 
 
 def usual_device() -> torch.device:
-    """A GPU if there is one."""
+    """Return a GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until a device has done what it was given."""
+    """Wait until a device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,1 +1,1 @@
-"""Checks of an installation on a GPU: whether it computes right, and how fast."""
+"""Checks of an installation on a GPU: correctness, speed and memory."""

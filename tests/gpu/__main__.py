@@ -1,8 +1,8 @@
-"""Checks an installation on a GPU, in at most eight minutes.
+"""Check an installation on a GPU, in at most eight minutes.
 
-Each part has a process of its own: an error on the device, after which no call succeeds in its
-process, or a part that hangs, costs the others nothing. That takes some seconds per part for
-imports, which the checks do not need together.
+Each part runs in a process of its own. That costs some seconds of imports per part, but a part that
+hangs can be killed, and an error on the device, after which no CUDA call of the process succeeds,
+stays within its part.
 
 Exit status: 0 if all checks succeeded, 1 if one failed or was cut off, 2 without a GPU.
 """
@@ -10,6 +10,7 @@ Exit status: 0 if all checks succeeded, 1 if one failed or was cut off, 2 withou
 import argparse
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ import torch
 from .harness import ROOT, Result
 from .report import Report, line_of
 
-# Seconds of each part, in the order of their worth. What one leaves over the next may use.
+# Time limit of each part in seconds, most important first. Unused time goes to the next part.
 LIMITS = {
     "linear_algebra": 35,
     "techniques": 60,
@@ -35,20 +36,22 @@ LIMITS = {
     "layers": 20,
     "metrics": 20,
 }
+CPU_FACTOR = 4  # multiplies the limits on a CPU, which may be shared
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the parts; returns the exit status."""
+    """Run the parts; return the exit status."""
     options = parse(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         print(
-            "no GPU: PyTorch finds no CUDA device (--device cpu --quick runs the checks on a CPU)"
+            "no GPU: PyTorch finds no CUDA device (--device cpu --quick tests the checks on a CPU)"
         )
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    given = sys.argv[1:] if arguments is None else arguments
     report = Report(options.output, options.device, quick=options.quick)
+    report.facts["command"] = shlex.join(["python", "-m", "tests.gpu", *given])
     try:
-        run_parts(options.part or list(LIMITS), report)
+        run_parts(list(dict.fromkeys(options.part or LIMITS)), report)
     finally:
         report.write()
         print(f"\n{report.summary()}\n{options.output / 'results.md'}", flush=True)
@@ -56,11 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_parts(parts: Sequence[str], report: Report) -> None:
-    """Runs parts one after the other; the report is written after each."""
+    """Run parts one after the other, and write the report after each."""
     deadline = time.monotonic()
+    factor = CPU_FACTOR if report.device == "cpu" else 1
     for part in parts:
         started = time.monotonic()
-        deadline += LIMITS[part]
+        deadline += factor * LIMITS[part]
         print(f"\n{part}, {deadline - started:.0f} s at most", flush=True)
         for result in run_limited(part, deadline - started, report):
             print(line_of(result), flush=True)
@@ -70,13 +74,13 @@ def run_parts(parts: Sequence[str], report: Report) -> None:
 
 
 def command_of(part: str, report: Report) -> list[str]:
-    """What runs a part and prints each result as a line of JSON."""
+    """Command that runs a part and prints each result as a line of JSON."""
     command = [sys.executable, "-m", f"{__package__}.worker", part, report.device]
     return [*command, "--quick"] if report.quick else command
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options of the command."""
+    """Parse and check the options."""
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__)
     parser.add_argument(
         "--part", action="append", choices=LIMITS, help="only this part; may be given repeatedly"
@@ -93,14 +97,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.device == "cpu" and not options.quick:
         parser.error("--device cpu takes hours at full size: add --quick")
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output {options.output}: {error.strerror}")
     return options
 
 
 def run_limited(part: str, seconds: float, report: Report) -> Iterator[Result]:
-    """Results of a part as they come, until its process ends or its time is over."""
+    """Yield the results of a part until its process ends or exceeds its time limit."""
     log, overran = report.folder / f"{part}.log", threading.Event()
     with ExitStack() as stack:
-        # What a process that is killed has left is removed.
+        # Temporary files of a process that is killed are removed.
         scratch = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         process = stack.enter_context(
             subprocess.Popen(
@@ -118,7 +126,8 @@ def run_limited(part: str, seconds: float, report: Report) -> Iterator[Result]:
         stack.callback(timer.cancel)
         timer.start()
         for line in process.stdout:
-            yield Result(**json.loads(line))
+            if line.endswith("\n"):  # a process that is killed may leave half a line
+                yield Result(**json.loads(line))
         status = process.wait()
     if overran.is_set():
         yield Result(part, "the whole part", "failed", f"cut off after {seconds:.0f} s")
@@ -128,16 +137,17 @@ def run_limited(part: str, seconds: float, report: Report) -> Iterator[Result]:
 
 
 def cut(process: subprocess.Popen[str], overran: threading.Event) -> None:
-    """Ends a part whose time is over."""
+    """Kill a part that has exceeded its time limit."""
     overran.set()
     kill_group(process)
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
-    """Ends a process and those it has started, if any are left."""
+    """Kill a process and the processes that it has started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

@@ -1,7 +1,7 @@
-"""The main job by the command line, in bfloat16: train, resume, evaluate and traverse.
+"""Train, resume, evaluate and traverse each task from the command line, in bfloat16.
 
-Each task is a chain of commands in processes of their own, as a user would run them. The chains run
-side by side, since most of their time is importing.
+Each task is a chain of commands, each in a process of its own as a user would run it. The chains
+run concurrently, since imports take most of their time.
 """
 
 import json
@@ -20,29 +20,28 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .harness import ROOT, Checks, MismatchError, Setting, SkippedError, relative_error, require
-from .sessions import TASKS, options
+from .sessions import TASKS, options, read_losses
 
-# Over one step, on which rounding has little effect and the state of the optimizer much: measured
-# errors are below 0.01 with noise of 1e-3 on the gradients, and above 0.6 without the state.
+# Over one step, rounding has little effect and the state of the optimizer a large one: the measured
+# error is below 0.01 with noise of 1e-3 on the gradients, and above 0.6 without the state.
 RESUMING_TOLERANCE = 0.1
 
 
 def checks(setting: Setting) -> Checks:
-    """All checks of this part."""
-    workers = 1 if setting.quick else 4 * len(TASKS)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
+    """Yield the checks of this part."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(4 * len(TASKS)) as pool:
         chains = [Chain(task, setting, Path(folder) / task).start(pool) for task in TASKS]
         for chain in chains:
             yield from chain
 
 
 class Chain:
-    """The commands of one task, each after the one before.
+    """Chain of commands of one task.
 
     Args:
         task: Name in `TASKS`.
-        setting: What is checked.
-        folder: The run's.
+        setting: Device and size of the checks.
+        folder: Run folder.
     """
 
     def __init__(self, task: str, setting: Setting, folder: Path) -> None:
@@ -50,7 +49,7 @@ class Chain:
         self.steps = 4 if setting.quick else 50
 
     def start(self, pool: ThreadPoolExecutor) -> list[tuple[str, Callable[[], str]]]:
-        """Starts the commands; the checks wait for them."""
+        """Start the commands, and return checks that wait for their results."""
         started: list[tuple[str, Callable[[], str]]] = []
         before: Future[str] | None = None
         for command in (self.train, self.resume, self.evaluate, self.traverse):
@@ -59,15 +58,15 @@ class Chain:
         return started
 
     def train(self) -> str:
-        """Trains, with a checkpoint before the last step."""
+        """Train, with a checkpoint before the last step."""
         self._train("--overwrite")
-        losses = [line[TASKS[self.task].loss] for line in self._lines()]
-        require(all(map(is_finite, losses)), "finite losses", losses)
-        require(self._lines()[-1]["step"] == self.steps + 1, "a line for the last step", losses)
+        losses = read_losses(self.task, self.folder)
+        last = json.loads((self.folder / "model" / "training.json").read_text())["step"]
+        require(last == self.steps + 1, f"a model of step {self.steps + 1}", last)
         return f"losses {losses[0]:.4g} to {losses[-1]:.4g}"
 
     def resume(self) -> str:
-        """Resumes from the checkpoint before the last step, and makes that step again."""
+        """Resume from the checkpoint before the last step, and repeat that step."""
         start, whole = self._weights(self.steps), self._weights(self.steps + 1)
         self._train(f"--resume step-{self.steps} --overwrite")
         again = self._weights(self.steps + 1)
@@ -85,7 +84,7 @@ class Chain:
         return f"error of the last step {error:.0e}"
 
     def evaluate(self) -> str:
-        """Scores the run."""
+        """Score the run."""
         metrics = TASKS[self.task].metrics
         sizes = ["--points", "2000", "--test_points", "1000"]
         if self.setting.quick:
@@ -93,11 +92,11 @@ class Chain:
         self._view("evaluate", "--metrics", metrics, *sizes)
         scores = json.loads((self.folder / "scores.json").read_text())["scores"]
         found = {name: scores[name]["score"] for name in metrics.split(",")}
-        require(all(map(is_finite, found.values())), "finite scores", found)
+        require(all(s is not None and math.isfinite(s) for s in found.values()), "scores", found)
         return ", ".join(f"{name} {score:.3g}" for name, score in found.items())
 
     def traverse(self) -> str:
-        """Draws the traversals."""
+        """Draw the traversals."""
         if not TASKS[self.task].draws:
             raise SkippedError("a classifier has no latents")
         self._view("traverse")
@@ -122,10 +121,6 @@ class Chain:
         device = ["--device", str(self.setting.device)]
         run_command(command, [str(self.folder), *more, *device], self.setting)
 
-    def _lines(self) -> list[dict[str, float]]:
-        text = (self.folder / "metrics.jsonl").read_text()
-        return [json.loads(line) for line in text.splitlines()]
-
     def _weights(self, step: int) -> dict[str, Tensor]:
         file = self.folder / "checkpoints" / f"step-{step}" / "model.safetensors"
         tensors = load_file(file)
@@ -133,14 +128,14 @@ class Chain:
 
 
 def follow(before: Future[str] | None, command: Callable[[], str]) -> str:
-    """Runs a command after another, if that has succeeded."""
+    """Run a command after the one before it, if that has succeeded."""
     if before is not None and before.exception() is not None:
         raise SkippedError("a command before it failed")
     return command()
 
 
 def run_command(command: str, arguments: Sequence[str], setting: Setting) -> None:
-    """Runs a command of the toolkit in a process of its own.
+    """Run a command of the toolkit in a process of its own.
 
     Raises:
         MismatchError: If its exit status is not 0.
@@ -159,8 +154,3 @@ def run_command(command: str, arguments: Sequence[str], setting: Setting) -> Non
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2]
         raise MismatchError(f"expected status 0, got {done.returncode}: {last}")
-
-
-def is_finite(value: float | None) -> bool:
-    """Whether a number of a log is finite; `null` stands for one that is not."""
-    return value is not None and math.isfinite(value)

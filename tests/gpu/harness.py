@@ -1,4 +1,4 @@
-"""Checks and figures: how a part states them, and how each becomes a result."""
+"""Checks and figures of a part, and the results that they become."""
 
 import importlib
 import os
@@ -23,11 +23,11 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is checked.
+    """Device and size of the checks.
 
     Attributes:
-        device: The device.
-        quick: Whether everything is done at toy size, to check the harness itself.
+        device: Device to check.
+        quick: Use toy sizes, to check the harness itself.
     """
 
     device: torch.device
@@ -42,8 +42,8 @@ class Figure:
         name: Name of the quantity.
         values: Measurements, at least one.
         unit: Their unit.
-        at_least: Lower bound that is aimed at for the median.
-        at_most: Upper bound that is aimed at for the median.
+        at_least: Target: lower bound on the median.
+        at_most: Target: upper bound on the median.
     """
 
     name: str
@@ -60,13 +60,13 @@ class Result:
     Attributes:
         part: Part that it belongs to.
         name: Name of the check or figure.
-        outcome: `failed` includes checks that could not be made.
-        detail: Measured error, reason or unit.
-        median: Of a figure.
-        quartiles: Of a figure, first and third.
-        count: Measurements of a figure.
-        target: Bound that a figure is to reach, in words.
-        met: Whether it does; `None` without a target.
+        outcome: Outcome; `failed` includes checks that raised an unexpected exception.
+        detail: Measured error, reason, or unit of a figure.
+        median: Median of a figure.
+        quartiles: First and third quartile of a figure.
+        count: Number of measurements of a figure.
+        target: Target of a figure, in words.
+        met: Whether a figure meets its target; `None` without a target.
     """
 
     part: str
@@ -81,11 +81,11 @@ class Result:
 
 
 class SkippedError(Exception):
-    """A check that cannot be made here; the message is the reason."""
+    """A check cannot be made on this machine; the message is the reason."""
 
 
 class MismatchError(AssertionError):
-    """A check that found something else than it expected."""
+    """A check found something else than it expected."""
 
 
 # A check returns what it found, or yields figures.
@@ -94,7 +94,7 @@ Checks = Iterator[tuple[str, Check]]
 
 
 def run_part(part: str, setting: Setting) -> Iterator[Result]:
-    """Makes the checks of a part one after the other."""
+    """Run the checks of a part one after the other."""
     torch.manual_seed(0)
     module = importlib.import_module(f"{__package__}.{part}")
     with ExitStack() as stack:
@@ -105,7 +105,7 @@ def run_part(part: str, setting: Setting) -> Iterator[Result]:
 
 
 def run_check(part: str, name: str, check: Check, setting: Setting) -> Iterator[Result]:
-    """Makes one check. An exception is its failure, of whatever kind it is."""
+    """Run one check; any exception means that it failed or, for `SkippedError`, was skipped."""
     try:
         found = check()
         if isinstance(found, str):
@@ -123,12 +123,12 @@ def run_check(part: str, name: str, check: Check, setting: Setting) -> Iterator[
 
 
 def summarise(part: str, figure: Figure, *, judged: bool) -> Result:
-    """Median and quartiles of a figure, and whether it meets its target.
+    """Compute median and quartiles of a figure, and compare them with its target.
 
     Args:
         part: Part that it belongs to.
-        figure: The measurements.
-        judged: Whether the target applies; at toy size it does not.
+        figure: Measurements.
+        judged: Whether the target applies, which it does not at toy size.
     """
     median, low, high = spread(figure.values)
     target, met = "", None
@@ -158,13 +158,13 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def one_line(error: BaseException) -> str:
-    """Kind and message of an exception, cut to a line."""
+    """Type and message of an exception on one line."""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message[:300]}"
 
 
 def place_of(error: BaseException) -> str:
-    """The innermost line of this repository that an exception went through."""
+    """Innermost line of this repository in the traceback of an exception."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [
         f for f in frames if Path(f.filename).is_relative_to(ROOT) and ".venv" not in f.filename
@@ -174,9 +174,9 @@ def place_of(error: BaseException) -> str:
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:
-    """`‖got − expected‖ / ‖expected‖` in float64; the norm of the difference if that is zero.
+    """Relative error `‖got − expected‖ / ‖expected‖`; absolute if `expected` is zero.
 
-    Infinite unless both are infinite, and both are NaN, in the same places.
+    Infinite unless both tensors have their infinite and NaN entries in the same places.
     """
     got, expected = got.detach().cpu().double(), expected.detach().cpu().double()
     if got.shape != expected.shape:
@@ -191,7 +191,7 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
 
 
 def check_error(what: str, got: Tensor, expected: Tensor, tolerance: float) -> str:
-    """The relative error of `got`; raises `MismatchError` if it is above the tolerance."""
+    """Format the relative error; raise `MismatchError` if it exceeds the tolerance."""
     error = relative_error(got, expected)
     if not error <= tolerance:
         raise MismatchError(
@@ -206,23 +206,23 @@ def check_pair(
     expected: tuple[Tensor, Tensor],
     tolerances: tuple[float, float],
 ) -> str:
-    """The relative errors of a value and its gradient, as `check_error`."""
+    """Apply `check_error` to a value and its gradient."""
     rows = zip(("value", "gradient"), got, expected, tolerances, strict=True)
     errors = [check_error(f"{what}, {where}", *row) for what, *row in rows]
     return f"{where}: {', '.join(errors)}"
 
 
 def require(condition: bool, expected: str, got: object) -> None:
-    """Raises `MismatchError` unless a condition holds."""
+    """Raise `MismatchError` unless a condition holds."""
     if not condition:
         raise MismatchError(f"expected {expected}, got {got}")
 
 
 @contextmanager
 def ways_of_a_gpu() -> Iterator[None]:
-    """Lets a CPU compute as a GPU does: roots by products of matrices only.
+    """Compute matrix roots on a CPU as on a GPU, by matrix products only.
 
-    So the tolerances of the checks are those of the arithmetic that they will meet.
+    The tolerances of the checks are then tested on the algorithms that a GPU uses.
     """
     automatic = square_root._resolve
 
@@ -238,7 +238,7 @@ def ways_of_a_gpu() -> Iterator[None]:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Turns TF32 off, in which cuDNN convolves float32 by default."""
+    """Turn off TF32, which cuDNN uses for float32 convolutions by default."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:

@@ -1,6 +1,6 @@
-"""SVD meta-layers with their gradients, and every network, against float64 on the CPU.
+"""Compare SVD meta-layers, their gradients, and all networks with float64 on the CPU.
 
-A new layer joins by an entry in `LAYERS`, a new network by one in `networks`.
+To add a layer, add an entry to `LAYERS`; to add a network, one to `networks`.
 """
 
 import copy
@@ -34,7 +34,7 @@ FORMATS = {"channels first": torch.contiguous_format, "channels last": torch.cha
 
 
 def checks(setting: Setting) -> Checks:
-    """All checks of this part."""
+    """Yield the checks of this part."""
     device = setting.device
     for name, layer in LAYERS.items():
         for dtype in TOLERANCES:
@@ -84,9 +84,9 @@ class Layer(NamedTuple):
     """A layer without trained scale or shift, and its equation.
 
     Attributes:
-        build: Makes the layer.
-        equation: The same in float64, differentiable.
-        make: Makes an argument in float64.
+        build: Builds the layer.
+        equation: The same map, differentiable in float64.
+        make: Samples an input in float64.
     """
 
     build: Callable[[], nn.Module]
@@ -104,7 +104,7 @@ LAYERS = {
 
 
 def check_layer(layer: Layer, dtype: torch.dtype, device: torch.device) -> str:
-    """Value and gradient in training mode, in either order of memory."""
+    """Compare value and gradient in training mode, in both memory formats."""
     x = layer.make().to(dtype)
     truth = layer.equation(x.double())
     G = torch.randn_like(truth).to(dtype)
@@ -120,7 +120,7 @@ def check_layer(layer: Layer, dtype: torch.dtype, device: torch.device) -> str:
 
 
 def check_evaluation(layer: Layer, device: torch.device) -> str:
-    """Running averages over some batches, in use."""
+    """Compare the output in evaluation mode, after some batches in training mode."""
     ours, exact = layer.build().to(device), layer.build().double()
     for _ in range(3):
         x = layer.make()
@@ -132,7 +132,7 @@ def check_evaluation(layer: Layer, device: torch.device) -> str:
 
 
 def check_waiting(layer: Layer, device: torch.device) -> str:
-    """Forward and backward."""
+    """Run forward and backward passes without host synchronisation."""
     module, x = layer.build().to(device), layer.make().float().to(device).requires_grad_()
     module(x).square().sum().backward()
     with refusing_to_wait(device):
@@ -141,7 +141,7 @@ def check_waiting(layer: Layer, device: torch.device) -> str:
 
 
 def check_norms(device: torch.device) -> str:
-    """An orthogonal map from image to image."""
+    """Compare the norms of images before and after an orthogonal map."""
     errors = []
     for stride in (1, 2):
         layer = SkewOrthogonalConv2d(3, 3 * stride**2, 3, stride=stride, bias=False).eval()
@@ -156,12 +156,12 @@ def check_norms(device: torch.device) -> str:
 
 
 class Network(NamedTuple):
-    """A network and what to run of it.
+    """A network and the method to run.
 
     Attributes:
-        build: Makes it.
-        arguments: Shape of its argument.
-        run: Calls it.
+        build: Builds the network.
+        arguments: Shape of the input.
+        run: Runs the method on an input.
     """
 
     build: Callable[[], nn.Module]
@@ -170,7 +170,7 @@ class Network(NamedTuple):
 
 
 def networks(setting: Setting) -> dict[str, Network]:
-    """Every network with its shapes."""
+    """All networks by name."""
     width = 4 if setting.quick else 16
     size = {"image_size": 32, "image_channels": 3}
     gan = {"base_channels": width, "max_channels": 8 * width}
@@ -207,7 +207,7 @@ def networks(setting: Setting) -> dict[str, Network]:
 
 @torch.no_grad()
 def check_network(network: Network, device: torch.device) -> str:
-    """Output in float32, and under autocast to bfloat16 with channels last."""
+    """Compare the output in float32, and under autocast to bfloat16 with channels last."""
     exact = network.build().double().eval()
     ours = copy.deepcopy(exact).float().to(device)
     x = torch.randn(network.arguments, dtype=torch.float64).clamp(-1, 1)

@@ -1,7 +1,7 @@
-"""Polar factors, roots and spectra with their gradients, against float64 on the CPU.
+"""Compare polar factors, matrix roots and their gradients with float64 on the CPU.
 
-References are closed forms in the basis of a float64 decomposition on the CPU, of the very matrix
-that was given, after it was rounded to its dtype.
+The references are closed forms in the basis of a float64 decomposition of the input, which is
+rounded to its dtype before.
 """
 
 import math
@@ -30,13 +30,13 @@ CONDITIONS = (1.0, 10.0, 1e3, 1e6)
 SHAPES = [(6, 64), (64, 6), (8, 8), (6, 8192), (64, 576), (3, 6, 100)]
 WIDEST = (6, 524_288)  # basis of EigenGAN-256
 ROOTS = {"square root": matrix_sqrt, "inverse square root": matrix_inverse_sqrt}
-# Polynomial and rational approximations, whose gradient is another approximation.
+# Polynomial and rational approximations; their gradient is an approximation of its own.
 APPROXIMATE = ("mtp", "mpa")
 ITERATED = ("newton_schulz", "auto")
 
 
 def checks(setting: Setting) -> Checks:
-    """All checks of this part."""
+    """Yield the checks of this part."""
     for shape in SHAPES if setting.quick else [*SHAPES, WIDEST]:
         name = " × ".join(map(str, shape))
         for dtype in (FLOAT32, FLOAT64):
@@ -63,7 +63,7 @@ def checks(setting: Setting) -> Checks:
 
 
 def check_polar(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> str:
-    """Value and gradient at each condition number; at 1 all singular values are equal."""
+    """Compare value and gradient at each condition number; at 1 all singular values are equal."""
     found = []
     for condition in CONDITIONS:
         matrix = conditioned(shape, condition).to(dtype)
@@ -78,8 +78,9 @@ def check_polar(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 def polar_tolerance(condition: float, columns: int, dtype: torch.dtype) -> tuple[float, float]:
     """Largest errors of value and gradient: the Gram matrix squares the condition number.
 
-    At 1e6 the smallest singular value is near the threshold at which it counts as zero, and of wide
-    matrices at it, where the gradient is documented to be another than the slope's.
+    At condition number 1e6 the smallest singular value is near the threshold below which it counts
+    as zero; in the widest matrix it is at the threshold, where the gradient is documented to be
+    smaller than the derivative of the value.
     """
     if condition > 1e3:
         return 2e-4, 2e-2 if columns < 1e5 else 0.5
@@ -87,7 +88,7 @@ def polar_tolerance(condition: float, columns: int, dtype: torch.dtype) -> tuple
 
 
 def conditioned(shape: tuple[int, ...], condition: float) -> Tensor:
-    """A float64 matrix with singular values from 1 down to 1 / condition, evenly in their logs."""
+    """Sample a float64 matrix with log-spaced singular values from 1 to 1 / condition."""
     *batch, m, n = shape
     matrices = [
         make_matrix(min(m, n), max(m, n), condition, dtype=FLOAT64)
@@ -98,7 +99,7 @@ def conditioned(shape: tuple[int, ...], condition: float) -> Tensor:
 
 
 def reference_polar(A: Tensor, G: Tensor, dtype: torch.dtype = FLOAT32) -> tuple[Tensor, Tensor]:
-    """Polar factor of `A` with distinct or equal singular values, and its gradient for `G`.
+    """Compute the polar factor of `A` and its gradient for `G`, also at equal singular values.
 
     In the singular bases the derivative is divided by `σᵢ + σⱼ`, never by `σᵢ − σⱼ`: Higham,
     Functions of Matrices, 2008, chapter 8.
@@ -115,13 +116,13 @@ def reference_polar(A: Tensor, G: Tensor, dtype: torch.dtype = FLOAT32) -> tuple
 
 
 def threshold_of(sigmas: Tensor, n: int, dtype: torch.dtype) -> Tensor:
-    """Where a singular value of a matrix with `n` columns counts as zero, as documented."""
+    """Documented threshold below which a singular value counts as zero, for `n` columns."""
     share = max(torch.finfo(dtype).eps, 2 * n**0.25 * torch.finfo(FLOAT64).eps ** 0.5)
     return share * torch.linalg.vector_norm(sigmas, dim=-1, keepdim=True)
 
 
 def slope(t: Tensor) -> Tensor:
-    """What a singular value of `t` times the threshold becomes on a GPU: `1 − 6.6 t⁻⁶ + …`."""
+    """Value on a GPU of a singular value of `t` times the threshold, `1 − 6.6 t⁻⁶ + …`."""
     u = 1 / (1 + t**2)
     return (1 - u) ** 2.5 * (1 + 2.5 * u + 4.375 * u**2)
 
@@ -129,14 +130,14 @@ def slope(t: Tensor) -> Tensor:
 def with_gradient(
     function: Callable[[Tensor], Tensor], argument: Tensor, G: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Value of a function, and the gradient of `⟨G, value⟩`."""
+    """Compute the value of a function, and the gradient of `⟨G, value⟩`."""
     leaf = argument.detach().requires_grad_()
     value = function(leaf)
     return value.detach(), torch.autograd.grad(value, leaf, G)[0]
 
 
 def check_half(dtype: torch.dtype, device: torch.device) -> str:
-    """Half precision is rounded once, in the end."""
+    """Check that half precision is rounded only once, in the result."""
     matrix = conditioned((6, 64), 10.0).to(dtype)
     expected, _ = reference_polar(matrix.double(), matrix.double())
     got = polar_factor(matrix.to(device))
@@ -145,7 +146,7 @@ def check_half(dtype: torch.dtype, device: torch.device) -> str:
 
 
 def check_several(device: torch.device) -> str:
-    """Bases of a generator share one decomposition on a GPU."""
+    """Compare several matrices, which share one decomposition on a GPU."""
     matrices = [conditioned((6, n), 10.0).float() for n in (64, 512, 4096)]
     matrices += [conditioned((30, 6), 10.0).float(), torch.zeros(6, 9)]
     errors = []
@@ -156,7 +157,7 @@ def check_several(device: torch.device) -> str:
 
 
 def check_edges(device: torch.device) -> str:
-    """Zero stays zero; a matrix that is not finite spoils itself only."""
+    """Check that zero stays zero, and that NaN stays within its matrix of a batch."""
     batch = conditioned((4, 6, 64), 10.0).float()
     expected, _ = reference_polar(batch.double(), batch.double())
     batch[0], expected[0] = 0, 0
@@ -170,7 +171,7 @@ def check_edges(device: torch.device) -> str:
 
 
 def check_root(name: str, method: str, dtype: torch.dtype, setting: Setting) -> str:
-    """Value and gradient of a batch at each condition number, and with pairs of eigenvalues."""
+    """Compare value and gradient at each condition number, with a pair of equal eigenvalues."""
     n, batch = (8, 3) if setting.quick else (64, 16)
     root = partial(ROOTS[name], method=method)
     found = []
@@ -185,7 +186,7 @@ def check_root(name: str, method: str, dtype: torch.dtype, setting: Setting) -> 
         G = G + G.mT
         got = with_gradient(root, A.to(setting.device), G.to(setting.device))
         expected = reference_root(A.double(), G.double(), method, "inverse" in name)
-        if method in APPROXIMATE:  # the other way to its gradient is the same code in float64
+        if method in APPROXIMATE:  # no closed form: the same code in float64
             expected = expected[0], with_gradient(root, A.double(), G.double())[1]
         tolerances = root_tolerance(method, dtype, condition)
         found.append(check_pair(f"condition {condition:.0e}", got, expected, tolerances))
@@ -195,8 +196,8 @@ def check_root(name: str, method: str, dtype: torch.dtype, setting: Setting) -> 
 def root_tolerance(method: str, dtype: torch.dtype, condition: float) -> tuple[float, float]:
     """Largest errors of value and gradient.
 
-    Roots by eigenvalues are computed in float64, where the smallest eigenvalue of a matrix is
-    rounded as the largest is. What else is larger than rounding is the iteration's own error.
+    Roots by eigendecomposition are computed in float64; the absolute rounding error of the smallest
+    eigenvalue is that of the largest. Iterations have an error of their own beyond rounding.
     """
     single = dtype == FLOAT32
     if method in APPROXIMATE:
@@ -211,7 +212,7 @@ def root_tolerance(method: str, dtype: torch.dtype, condition: float) -> tuple[f
 
 
 def reference_root(A: Tensor, G: Tensor, method: str, inverse: bool) -> tuple[Tensor, Tensor]:
-    """The root of `A` and its gradient for `G`, from the eigenvalues and eigenvectors.
+    """Compute the root of `A` and its gradient for `G` from the eigendecomposition.
 
     `svd_taylor` multiplies the gradient between two eigenvectors by `1 − r^101`, where `r` is the
     ratio of their eigenvalues.
@@ -232,7 +233,7 @@ def reference_root(A: Tensor, G: Tensor, method: str, inverse: bool) -> tuple[Te
 
 
 def approximate_root(lambdas: Tensor, method: str, inverse: bool) -> Tensor:
-    """What `mtp` and `mpa` make of eigenvalues: a Taylor polynomial, and a Padé approximant."""
+    """Apply the Taylor polynomial of `mtp` or the Padé approximant of `mpa` to eigenvalues."""
     norm = lambdas.square().sum(-1, keepdim=True).sqrt()
     b = lambdas / norm
     if method == "mtp":
@@ -249,7 +250,7 @@ def approximate_root(lambdas: Tensor, method: str, inverse: bool) -> Tensor:
 
 
 def check_root_edges(device: torch.device) -> str:
-    """A matrix that is not finite spoils itself only, by every method."""
+    """Check for every method that NaN stays within its matrix of a batch."""
     Q = make_basis(6, 3)
     A = ((Q * spectrum(6, 4.0)) @ Q.mT).float()
     errors = []
@@ -262,7 +263,7 @@ def check_root_edges(device: torch.device) -> str:
 
 
 def check_spectrum(device: torch.device) -> str:
-    """Condition numbers up to infinity, and effective ranks."""
+    """Compare condition numbers, one of them infinite, and effective ranks."""
     diagonals = torch.tensor([[1.0, 1.0, 1.0], [4.0, 2.0, 1.0], [1.0, 1e-6, 1e-6], [1.0, 1.0, 0.0]])
     covariances = diagonals.diag_embed().to(device)
     conditions = condition_number(covariances).cpu()

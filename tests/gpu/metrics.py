@@ -1,6 +1,6 @@
-"""Metrics given tensors on the device, against the same given arrays or tensors on the CPU.
+"""Compare metrics of tensors on the device with metrics of arrays or of tensors on the CPU.
 
-A new metric joins by an entry in one of the tables.
+To add a metric, add an entry to one of the tables.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from disentangle.metrics import (
     accuracy,
     activeness,
     beta_vae_score,
+    dci,
     explicitness,
     extract_features,
     factor_vae_score,
@@ -44,7 +45,7 @@ SIZES = (3, 4, 5)  # values of each factor
 POINTS = 400
 Move = Callable[[np.ndarray], Any]
 
-# Each takes a function that moves arrays to where the metric is to find them.
+# Each takes a function that converts the arrays before the metric sees them.
 OF_CODES: dict[str, Callable[[Move], Any]] = {
     "mig": lambda move: mig(*moved(move)),
     "sap": lambda move: sap(*moved(move), *moved(move, seed=1)),
@@ -53,6 +54,7 @@ OF_CODES: dict[str, Callable[[Move], Any]] = {
     "irs": lambda move: irs(*moved(move)),
     "infomec": lambda move: infomec(*moved(move)),
     "histogram_dci": lambda move: histogram_dci(*moved(move), *moved(move, seed=1)),
+    "dci": lambda move: dci(*moved(move, points=100), *moved(move, seed=1, points=50), workers=1),
     "gaussian_total_correlation": lambda move: gaussian_total_correlation(moved(move)[0]),
     "wasserstein_correlation": lambda move: wasserstein_correlation(moved(move)[0]),
     "mutual_information_score": lambda move: mutual_information_score(moved(move)[0]),
@@ -67,7 +69,7 @@ OF_CODES: dict[str, Callable[[Move], Any]] = {
     "beta_vae_score": lambda move: beta_vae_score(
         lambda factors: move(codes_of(factors)), SIZES, train_points=100, test_points=50
     ),
-    "accuracy": lambda move: accuracy(*moved(move, columns=1)),
+    "accuracy": lambda move: accuracy(*moved(move, labels=True)),
     "frechet_inception_distance": lambda move: frechet_inception_distance(
         moved(move)[0], moved(move, seed=1)[0]
     ),
@@ -76,7 +78,7 @@ OF_CODES: dict[str, Callable[[Move], Any]] = {
     ),
 }
 
-# Each takes a generator and its device. Their images, and so their scores, are rounded.
+# Each takes a generator and its device.
 OF_GENERATORS: dict[str, Callable[[EigenGAN, torch.device], float]] = {
     "activeness": lambda model, device: (
         activeness(
@@ -96,7 +98,7 @@ OF_GENERATORS: dict[str, Callable[[EigenGAN, torch.device], float]] = {
         frechet_inception_distance(*(features(model, device, seed) for seed in (0, 1))).score
     ),
 }
-# Each fits a network on a device to images that tell their latents apart, and returns its score.
+# Each fits a network on a device to images from which the latents can be read.
 FITTED: dict[str, Callable[[torch.device], float]] = {
     "variation_predictability": lambda device: (
         variation_predictability(
@@ -124,7 +126,7 @@ FITTED: dict[str, Callable[[torch.device], float]] = {
 
 
 def checks(setting: Setting) -> Checks:
-    """All checks of this part."""
+    """Yield the checks of this part."""
     for name, metric in OF_CODES.items():
         yield f"{name} of tensors on the device", partial(check_codes, metric, setting.device)
     for name, metric in OF_GENERATORS.items():
@@ -134,7 +136,7 @@ def checks(setting: Setting) -> Checks:
 
 
 def codes_of(factors: np.ndarray, noise: float = 0.2) -> np.ndarray:
-    """Noisy codes `(N, K)` of factors `(N, F)`, partly mixed, in float32."""
+    """Compute noisy, partly mixed float32 codes `(N, K)` from factors `(N, F)`."""
     rng = np.random.default_rng(7)
     mixing = np.eye(len(SIZES), 4) + 0.2 * rng.normal(size=(len(SIZES), 4))
     codes = factors @ mixing + noise * rng.normal(size=(len(factors), 4))
@@ -142,59 +144,63 @@ def codes_of(factors: np.ndarray, noise: float = 0.2) -> np.ndarray:
 
 
 def moved(
-    move: Move, *, seed: int = 0, noise: float = 0.2, columns: int | None = None
+    move: Move, *, seed: int = 0, noise: float = 0.2, points: int = POINTS, labels: bool = False
 ) -> tuple[Any, Any]:
-    """Codes and factors where the metric is to find them; labels for `columns=1`."""
-    factors = np.random.default_rng(seed).integers(0, SIZES, size=(POINTS, len(SIZES)))
+    """Sample codes and factors, or the labels of one factor, and convert them."""
+    factors = np.random.default_rng(seed).integers(0, SIZES, size=(points, len(SIZES)))
     codes = codes_of(factors, noise)
-    return move(codes), move(factors[:, 0] if columns == 1 else factors)
+    return move(codes), move(factors[:, 0] if labels else factors)
 
 
 def check_codes(metric: Callable[[Move], Any], device: torch.device) -> str:
-    """Scores of arrays and of tensors on the device."""
+    """Compare the scores of arrays and of tensors on the device."""
     expected = metric(lambda array: array).score
     got = metric(lambda array: torch.from_numpy(array).to(device)).score
-    check_error("score", torch.tensor(got), torch.tensor(expected), 1e-12)
-    return f"score {got:.4g}"
+    return check_score(got, expected, 1e-12)
+
+
+def check_score(got: float, expected: float, tolerance: float) -> str:
+    """Compare two scores."""
+    pair = (torch.tensor(score, dtype=torch.float64) for score in (got, expected))
+    return f"score {got:.4g}, error {check_error('score', *pair, tolerance)}"
 
 
 def latents(model: EigenGAN, n: int, generator: torch.Generator | None = None) -> Tensor:
-    """Latents that do not depend on the device."""
+    """Sample latents that do not depend on the device."""
     return model.sample_latents(n, generator or torch.Generator().manual_seed(0))
 
 
 def features(model: EigenGAN, device: torch.device, seed: int) -> Any:
-    """Features of images that are made on the device."""
+    """Extract features of generated images on the device."""
     z = latents(model, 100, torch.Generator().manual_seed(seed))
     images = model.decode(z.to(device))
     return extract_features(random_features(dim=8).to(device), images.split(50))
 
 
 def check_generator(metric: Callable[[EigenGAN, torch.device], float], device: torch.device) -> str:
-    """Scores of one generator on the CPU and on the device."""
+    """Compare the scores of one generator on the CPU and on the device."""
     torch.manual_seed(5)
     model = EigenGAN(image_size=32, noise_dim=4, base_channels=4, image_channels=1).eval()
     expected = metric(model, torch.device("cpu"))
     with full_precision():
         got = metric(model.to(device), device)
-    error = check_error("score", torch.tensor(got), torch.tensor(expected), 1e-2)
-    return f"score {got:.4g}, error {error}"
+    return check_score(got, expected, 1e-2)
 
 
 def draw_stripes(z: Tensor, device: torch.device) -> Tensor:
-    """Images `(N, 1, 16, 16)` of two latents: stripes across, and stripes down."""
+    """Draw images `(N, 1, 16, 16)` of two latents, the contrasts of two patterns of stripes."""
     stripes = torch.linspace(0, 40, 256, device=device).sin().view(16, 16)
     patterns = torch.stack([stripes, stripes.T]).flatten(1)  # (2, 256)
     return (z.to(device).tanh() @ patterns).view(-1, 1, 16, 16)
 
 
 def draw_latents(n: int, generator: torch.Generator) -> Tensor:
-    """Two latents for `draw_stripes`."""
+    """Sample two latents for `draw_stripes`."""
     return torch.randn(n, 2, generator=generator)
 
 
 def check_fitted(fit: Callable[[torch.device], float], device: torch.device) -> str:
-    """The score that images get which tell their latents apart."""
+    """Check that a fitted network reads the latents."""
     score = fit(device)
     require(score > 0.8, "a score above 0.8", f"{score:.3f}")
     return f"score {score:.4g}"

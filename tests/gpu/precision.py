@@ -1,10 +1,9 @@
-"""Runs of each task in one process: float32, bfloat16, float16 and compiled.
+"""Train each task in one process: in float32, bfloat16 and float16, and compiled.
 
-Weights and random numbers are drawn on the CPU, so that the losses of the first steps are those of
-a run there, up to rounding.
+Initial weights and random numbers are drawn on the CPU, so the losses of the first steps agree with
+those of a run on the CPU up to rounding.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial, partialmethod
@@ -19,18 +18,17 @@ from disentangle.parsing import parse_run
 from disentangle.training import loop
 from disentangle.training.loop import Session
 
-from .commands import is_finite
 from .harness import Checks, MismatchError, Setting, require
-from .sessions import TASKS, forget_runs, lone_run, options
+from .sessions import TASKS, forget_runs, lone_run, options, read_losses
 
 FIRST = 5  # steps whose losses are compared
-# Relative differences of these losses: convolutions are in TF32 where all else is float32.
+# Largest relative differences of these losses; in float32, convolutions use TF32.
 TOLERANCES = {"no": 1e-2, "bf16": 5e-2, "fp16": 5e-2}
 NAMES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def checks(setting: Setting) -> Checks:
-    """All checks of this part; what compiles comes last, as it takes longest."""
+    """Yield the checks of this part; compiled runs come last, since they take longest."""
     for task in TASKS:
         for precision in ("no", "bf16"):
             name = f"{task} in {NAMES[precision]}"
@@ -41,12 +39,12 @@ def checks(setting: Setting) -> Checks:
 
 
 def steps_of(setting: Setting) -> int:
-    """Steps of a run."""
+    """Number of steps of a run."""
     return 2 * FIRST if setting.quick else 50
 
 
 def check_run(task: str, precision: str, setting: Setting) -> str:
-    """Trains, and compares the first losses with those of a CPU."""
+    """Train, and compare the first losses with those of a CPU."""
     with lone_run(setting) as folder:
         train(task, precision, setting, folder, steps=steps_of(setting))
         losses = read_losses(task, folder)
@@ -54,7 +52,7 @@ def check_run(task: str, precision: str, setting: Setting) -> str:
 
 
 def check_compiled(task: str, setting: Setting) -> str:
-    """The same with compiled networks."""
+    """Train with compiled networks, and compare the first losses with those of a CPU."""
     torch.compiler.reset()
     with lone_run(setting) as folder, quick_compiler() if setting.quick else nullcontext():
         compiled = "--training.compile true"
@@ -64,7 +62,7 @@ def check_compiled(task: str, setting: Setting) -> str:
 
 
 def check_scaler(task: str, setting: Setting) -> str:
-    """Trains half of the steps, and resumes with the scaler as it was."""
+    """Train half of the steps, and check that the run resumes with the state of the scaler."""
     steps = steps_of(setting)
     on_cpu = setting.device.type == "cpu"
     with lone_run(setting) as folder, scaler_on_cpu() if on_cpu else nullcontext():
@@ -90,10 +88,10 @@ def train(
     steps: int,
     expected_scaler: dict[str, object] | None = None,
 ) -> Session:
-    """Trains a run, or resumes it with the scaler that is expected.
+    """Train a run or, with `expected_scaler`, resume it.
 
     Raises:
-        MismatchError: If it resumes with another one.
+        MismatchError: If it resumes with another state of the scaler.
     """
     given = [
         f"--training.mixed_precision {precision} --training.steps {steps}",
@@ -114,17 +112,9 @@ def train(
     return session
 
 
-def read_losses(task: str, folder: Path) -> list[float]:
-    """The losses of a run, each the mean over some steps."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    losses = [json.loads(line).get(TASKS[task].loss) for line in lines]
-    require(all(map(is_finite, losses)), "finite losses", losses)
-    return losses
-
-
 @cache
 def reference_loss(task: str, quick: bool) -> float:
-    """The mean loss of the first steps on the CPU, in float32."""
+    """Compute the mean loss of the first steps on the CPU in float32."""
     setting = Setting(torch.device("cpu"), quick)
     with lone_run(setting) as folder:
         train(task, "no", setting, folder, steps=FIRST)
@@ -132,7 +122,7 @@ def reference_loss(task: str, quick: bool) -> float:
 
 
 def compare(task: str, losses: list[float], precision: str, setting: Setting) -> str:
-    """Compares the first losses with the CPU's."""
+    """Compare the mean loss of the first steps with that of the CPU."""
     expected = reference_loss(task, setting.quick)
     error = abs(losses[0] - expected) / abs(expected)
     require(
@@ -145,7 +135,7 @@ def compare(task: str, losses: list[float], precision: str, setting: Setting) ->
 
 @contextmanager
 def scaler_on_cpu() -> Iterator[None]:
-    """Gives runs on a CPU float16 and its scaler, which Accelerate has for GPUs only."""
+    """Enable float16 and a GradScaler on the CPU, which Accelerate offers on GPUs only."""
 
     def build(run) -> Accelerator:
         accelerator = build_accelerator(run)
@@ -160,7 +150,7 @@ def scaler_on_cpu() -> Iterator[None]:
 
 @contextmanager
 def quick_compiler() -> Iterator[None]:
-    """Lets networks be traced and differentiated as for a compiler, without making any code."""
+    """Trace networks as for compilation, but generate no code."""
     compile_network = partialmethod(nn.Module.compile, backend="aot_eager")
     with mock.patch.object(nn.Module, "compile", compile_network):
         yield

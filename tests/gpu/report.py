@@ -1,10 +1,9 @@
-"""Results of a run on the terminal, as `results.json` and as `results.md`."""
+"""Report results on the terminal, in `results.json` and in `results.md`."""
 
 import json
 import os
 import platform
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,12 +23,12 @@ PACKAGES = ("torch", "torchvision", "triton", "accelerate", "diffusers", "numpy"
 
 @dataclass
 class Report:
-    """What is known of a run so far.
+    """Results so far, and facts about the machine.
 
     Attributes:
-        folder: Folder for the files.
+        folder: Existing folder for the files.
         device: `cuda` or `cpu`.
-        quick: Whether it is at toy size.
+        quick: Whether the checks use toy sizes.
         results: Results of all parts so far.
         seconds: Wall-clock seconds of each part that has ended.
         facts: Hardware, versions, commit, date and command.
@@ -43,16 +42,15 @@ class Report:
     facts: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.facts = gather_facts(self.device, quick=self.quick)
 
     @property
     def failed(self) -> bool:
-        """Whether a check failed, or could not be made."""
+        """Whether any check failed."""
         return any(result.outcome == "failed" for result in self.results)
 
     def summary(self) -> str:
-        """Counts of the outcomes, and where the time went."""
+        """Count the outcomes, and list the time of each part."""
         counts = Counter(result.outcome for result in self.results)
         missed = sum(result.met is False for result in self.results)
         parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in self.seconds.items())
@@ -63,7 +61,7 @@ class Report:
         )
 
     def write(self) -> None:
-        """Writes both files anew."""
+        """Write both files."""
         content = {
             "facts": self.facts,
             "seconds": self.seconds,
@@ -73,7 +71,7 @@ class Report:
         replace_text(self.folder / "results.md", self.as_markdown())
 
     def as_markdown(self) -> str:
-        """The facts, the summary and a table of checks and of figures for each part."""
+        """Format the facts, the summary, and tables of figures and checks for each part."""
         lines = ["# GPU checks", "", "| | |", "|---|---|"]
         lines += [f"| {name} | {escape(value)} |" for name, value in self.facts.items()]
         lines += ["", self.summary()]
@@ -92,7 +90,7 @@ class Report:
 
 
 def line_of(result: Result) -> str:
-    """A result as a line on the terminal."""
+    """Format a result as a line of text."""
     begin = f"  {label(result):<8}{result.name}"
     if result.outcome != "figure":
         return f"{begin}: {result.detail}" if result.detail else begin
@@ -104,12 +102,12 @@ def line_of(result: Result) -> str:
 
 
 def label(result: Result) -> str:
-    """The outcome in words, a failure in capitals."""
+    """Format an outcome, a failure in capitals."""
     return result.outcome.upper() if result.outcome == "failed" else result.outcome
 
 
 def figure_row(result: Result) -> str:
-    """A figure as a row of a table."""
+    """Format a figure as a row of a table."""
     median, *quartiles = map(format_number, (result.median, *result.quartiles))
     spread = " to ".join(quartiles) if result.count > 1 else ""
     target = f"{result.target}: {verdict(result)}" if result.target else ""
@@ -117,24 +115,23 @@ def figure_row(result: Result) -> str:
 
 
 def verdict(result: Result) -> str:
-    """Whether a target is met, in a word."""
+    """Format whether a target is met."""
     return "met" if result.met else "missed"
 
 
 def format_number(value: float) -> str:
-    """A number with three significant digits or all before the point."""
+    """Format a number with three significant digits, or to a whole number from 1000."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def escape(text: str) -> str:
-    """Text as a cell of a table."""
+    """Escape text for a cell of a table."""
     return text.replace("|", "\\|").replace("\n", " ")
 
 
 def gather_facts(device: str, *, quick: bool) -> dict[str, str]:
-    """Hardware, driver, versions, commit, date and command."""
+    """Collect hardware, driver, versions, commit and date."""
     facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": find_commit()}
-    facts["command"] = " ".join(["python -m tests.gpu", *sys.argv[1:]])
     facts["size"] = "toy" if quick else "full"
     facts["device"] = describe_gpu() if device == "cuda" else "CPU"
     facts["driver"] = find_driver() if device == "cuda" else "none"
@@ -158,18 +155,18 @@ def describe_gpu() -> str:
 
 
 def find_driver() -> str:
-    """The version of the driver, as `nvidia-smi` reports it."""
+    """Version of the driver, as reported by `nvidia-smi`."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     return first_line(query) or "unknown"
 
 
 def find_commit() -> str:
-    """The commit of this repository, marked if files differ from it."""
+    """Commit of this repository, marked `dirty` if files differ from it."""
     return first_line(["git", "-C", str(ROOT), "describe", "--always", "--dirty"]) or "unknown"
 
 
 def first_line(command: Sequence[str]) -> str:
-    """The first line that a command prints; empty if it cannot be run or fails."""
+    """First line of the output of a command; empty if the command fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
@@ -178,7 +175,7 @@ def first_line(command: Sequence[str]) -> str:
 
 
 def find_version(package: str) -> str:
-    """The version of an installed package."""
+    """Version of an installed package."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,8 +1,9 @@
-"""Runs of the three tasks on data that need no file, in this process or by the command line.
+"""Runs of all tasks on data that need no file.
 
-A new task joins by an entry in `TASKS`.
+To add a task, add an entry to `TASKS`.
 """
 
+import json
 import os
 import shlex
 import tempfile
@@ -23,14 +24,14 @@ from .harness import ROOT, Setting, require
 
 @dataclass(frozen=True)
 class Task:
-    """How a task is trained here.
+    """Options of a task.
 
     Attributes:
         recipe: File in `configs/`.
-        toy: Options that make it small enough for a CPU.
-        loss: Term of the log that tells how well it goes.
+        toy: Options for a size that suits a CPU.
+        loss: Name of the loss in `metrics.jsonl`.
         metrics: Metrics that `evaluate` computes in seconds.
-        constant_rate: Options that take the schedule of the learning rate away.
+        constant_rate: Options for a constant learning rate.
         draws: Whether the model has latents to traverse.
     """
 
@@ -65,18 +66,18 @@ TASKS = {
         draws=False,
     ),
 }
-# The first steps make handles of libraries and allocate workspaces.
+# The first steps create library handles and allocate workspaces.
 UNWATCHED = 3
 
 
 def options(task: str, setting: Setting, folder: Path, *more: str) -> list[str]:
-    """Command-line options of a run.
+    """Build the command-line options of a run.
 
     Args:
         task: Name in `TASKS`.
-        setting: What is checked.
-        folder: The run's.
-        *more: Further options, each a line of the command line.
+        setting: Device and size of the checks.
+        folder: Run folder.
+        *more: Further options, as on the command line.
     """
     chosen = TASKS[task]
     toy = f"--training.cpu_threads 1 {chosen.toy}" if setting.quick else ""
@@ -85,9 +86,18 @@ def options(task: str, setting: Setting, folder: Path, *more: str) -> list[str]:
     return ["--config", str(recipe), "--output", str(folder), *shlex.split(" ".join(given))]
 
 
+def read_losses(task: str, folder: Path) -> list[float]:
+    """Read the losses of a run, and check that they are finite."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    name = TASKS[task].loss
+    losses = [line[name] for line in lines if name in line]  # null where it is not finite
+    require(bool(losses) and None not in losses, "finite losses", losses)
+    return losses
+
+
 @contextmanager
 def lone_run(setting: Setting) -> Iterator[Path]:
-    """A temporary folder for a run, in a process in which Accelerate knows of no other."""
+    """Provide a temporary run folder and a fresh state of Accelerate."""
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ):
         if setting.device.type == "cpu":
             os.environ["ACCELERATE_USE_CPU"] = "true"
@@ -99,24 +109,24 @@ def lone_run(setting: Setting) -> Iterator[Path]:
 
 
 def forget_runs() -> None:
-    """Lets the next run choose its own precision: Accelerate keeps one state per process."""
+    """Clear the state of Accelerate, which it shares among all runs of a process."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
 
 
 def run_beside_others() -> None:
-    """Lets the next run choose its own precision, while those that are there keep theirs."""
+    """Give the next run a state of Accelerate of its own; existing runs keep theirs."""
     AcceleratorState._shared_state = {}
 
 
 class WatchedSession(Session):
-    """A run in which, after the first steps, only what writes may wait for the device."""
+    """A run that refuses host synchronisation between its first steps and its last."""
 
     watch: ExitStack
 
     def _measure(self, log, watch) -> None:
         if self.step == self.run.training.steps:
-            self.watch.close()  # a classifier is validated
+            self.watch.close()  # a classifier is now validated
         super()._measure(log, watch)
 
     def _write_what_is_due(self, log, *, last: bool) -> None:
@@ -126,7 +136,7 @@ class WatchedSession(Session):
 
 
 def train_without_waiting(task: str, techniques: str, setting: Setting) -> str:
-    """Trains for some steps, data loading, averages and penalties included."""
+    """Train for some steps, including data loading, augmentation, averages and penalties."""
     more = [
         f"--orthogonality [{techniques}]",
         f"--training.steps {2 * UNWATCHED}",

@@ -1,7 +1,7 @@
-"""How fast training steps and matrix functions are, side by side, and how much memory they take.
+"""Measure time and memory of training steps and matrix functions, side by side.
 
-Steps that are compared are in one process and take turns. The plain ones are those of
-`tests.benchmarks`. A new step joins by an entry in `checks`.
+Steps that are compared run in one process and take turns. The plain steps are those of
+`tests.benchmarks`. To add a measurement, add an entry to `checks`.
 """
 
 import gc
@@ -34,14 +34,14 @@ from .linear_algebra import ROOTS
 from .precision import quick_compiler
 from .sessions import lone_run, run_beside_others
 
-WARM_UP = 3  # a compiler has then seen every graph
+WARM_UP = 3  # every graph is compiled by then
 FASTEST = {"mixed_precision": "bf16", "compile": True, "channels_last": True}
 FLOAT32 = {"mixed_precision": "no"}
 Steps = Mapping[str, Callable[[], Callable[[], object]]]
 
 
 def checks(setting: Setting) -> Checks:
-    """All figures of this part: what takes long to compile after what does not."""
+    """Yield the measurements; those that compile networks come last, but for the largest."""
     measurements = {
         "EigenGAN, 256 px": partial(measure_gan, 256),
         "polar factors": measure_polar_factors,
@@ -60,7 +60,7 @@ def checks(setting: Setting) -> Checks:
 def within_memory(
     measure: Callable[[Setting], Iterator[Figure]], setting: Setting
 ) -> Iterator[Figure]:
-    """The figures, as far as the memory of the GPU goes."""
+    """Skip the rest of a measurement if the GPU runs out of memory."""
     try:
         yield from measure(setting)
     except torch.OutOfMemoryError as error:
@@ -72,24 +72,24 @@ def within_memory(
 
 
 def repeats(setting: Setting, usual: int) -> int:
-    """Measurements of each quantity."""
+    """Number of repetitions."""
     return 2 if setting.quick else usual
 
 
 def compare_steps(
     title: str, steps: Steps, batch: int, setting: Setting, *, at_least: float | None = None
 ) -> Iterator[Figure]:
-    """Images per second and memory of steps, each in turns with the first.
+    """Measure images per second and memory of steps, each in turns with the first step.
 
-    Each is measured as soon as it is built, so that one that takes long to compile holds up no
-    other.
+    Each step is measured as soon as it is built, so that figures do not wait for a later step to
+    compile.
 
     Args:
         title: Beginning of the names of the figures.
-        steps: Makers of functions that make a step and wait for its end.
-        batch: Images of a step.
-        setting: What is measured on.
-        at_least: Target for the last step, in speeds of the first.
+        steps: Builders of functions that run a step and synchronise, by name.
+        batch: Images per step.
+        setting: Device and size of the checks.
+        at_least: Target for the speed of the last step relative to the first.
     """
     (first, build_first), *others = steps.items()
     plain = yield from build_step(f"{title}, {first}", build_first, setting)
@@ -107,7 +107,7 @@ def compare_steps(
 def build_step(
     name: str, build: Callable[[], Callable[[], object]], setting: Setting
 ) -> Generator[Figure, None, Callable[[], object]]:
-    """Builds a step and warms it up; with a GPU, yields the memory that it takes at most."""
+    """Build a step and warm it up; on a GPU, also yield its peak memory."""
     on_gpu = setting.device.type == "cuda"
     before = torch.cuda.memory_allocated() if on_gpu else 0
     step = build()
@@ -125,7 +125,7 @@ def build_step(
 
 
 def measure_gan(size: int, setting: Setting) -> Iterator[Figure]:
-    """A step of generator and discriminator, and the shares that NOG and OLR have in it."""
+    """Measure a step of generator and discriminator, and the shares of NOG and OLR in it."""
     toy = (("base_channels", 4), ("max_channels", 8))
     scale = Scale(size, 64, setting.device)
     if setting.quick:
@@ -157,7 +157,7 @@ def measure_gan(size: int, setting: Setting) -> Iterator[Figure]:
 
 
 def measure_shares(title: str, task: GANTask, batch: Batch, setting: Setting) -> Iterator[Figure]:
-    """What NOG and OLR add to a step, as they are attached to its optimizer."""
+    """Measure the time that NOG and OLR add to a step when attached to its optimizer."""
     optimizer = task.learner.optimizer.optimizer
     step = partial(complete, partial(task.step, batch), setting.device)
     seconds = {}
@@ -172,7 +172,7 @@ def measure_shares(title: str, task: GANTask, batch: Batch, setting: Setting) ->
 
 
 def complete(function: Callable[[], object], device: torch.device) -> None:
-    """Calls a function and waits for what it has given the device to do."""
+    """Call a function and synchronise."""
     function()
     synchronise(device)
 
@@ -181,7 +181,7 @@ def complete(function: Callable[[], object], device: torch.device) -> None:
 
 
 def measure_polar_factors(setting: Setting) -> Iterator[Figure]:
-    """The gradients of EigenGAN-256's six bases, beside their SVDs in float32."""
+    """Measure the polar factors of EigenGAN-256's gradients beside `torch.linalg.svd`."""
     widths = (64, 128) if setting.quick else WIDTHS
     gradients = [torch.randn(6, width, device=setting.device) for width in widths]
     calls = {
@@ -198,7 +198,7 @@ def measure_polar_factors(setting: Setting) -> Iterator[Figure]:
 
 
 def measure_roots(setting: Setting) -> Iterator[Figure]:
-    """The inverse square root by size and method, alone and with its gradient."""
+    """Measure the inverse square root by size and method, without and with its gradient."""
     root = ROOTS["inverse square root"]
     for n, batch in ((4, 2),) if setting.quick else SIZES:
         A = make_covariance(n, batch, 1e4).to(setting.device)
@@ -219,7 +219,7 @@ def measure_roots(setting: Setting) -> Iterator[Figure]:
 
 
 def measure_resnet(setting: Setting) -> Iterator[Figure]:
-    """ResNet-18 at 32 pixels with plain and with decorrelated batch normalisation."""
+    """Measure a ResNet at 32 pixels with plain and with decorrelated batch normalisation."""
     depth, width, batch = (10, 4, 16) if setting.quick else (18, 64, 128)
     network = {"depth": depth, "base_channels": width}
     steps = {
@@ -236,7 +236,7 @@ def measure_resnet(setting: Setting) -> Iterator[Figure]:
 def build_recognition(
     network: dict[str, object], batch: int, setting: Setting
 ) -> Callable[[], object]:
-    """A step of a classifier in float32 on images that are at hand."""
+    """Build a float32 training step of a classifier on images on the device."""
     run_beside_others()
     labels = torch.arange(batch) % 10
     images = torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8)
@@ -257,7 +257,7 @@ def build_recognition(
 
 
 def measure_vae(setting: Setting) -> Iterator[Figure]:
-    """A step of the VAE with its data, beside a plain loop."""
+    """Measure a step of the VAE, data loading included, beside a plain loop."""
     scale = Scale(64, 64, setting.device)
     if setting.quick:
         scale = Scale(32, 8, setting.device, (("base_channels", 4), ("hidden_dim", 32)))

@@ -1,4 +1,4 @@
-"""Runs one part: prints each result as a line of JSON, and all else to the standard error."""
+"""Run one part: print each result as a line of JSON, and all else to the standard error."""
 
 import argparse
 import json
@@ -12,14 +12,14 @@ from .harness import Setting, run_part
 
 
 def main() -> None:
-    """Runs the part that the command line names."""
+    """Run the part that the command line names."""
     parser = argparse.ArgumentParser()
     parser.add_argument("part")
     parser.add_argument("device")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     results = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for libraries and for other processes
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries and child processes print
     if options.device == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"
     setting = Setting(torch.device(options.device), quick=options.quick)
