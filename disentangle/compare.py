@@ -8,8 +8,9 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from disentangle.commands import bad_input_exits, parse_arguments
-from disentangle.comparison import (
+from disentangle.cli.common import bad_input_exits, parse_arguments
+from disentangle.cli.parser import new_parser
+from disentangle.evaluation.comparison import (
     DIGITS,
     ScoredRun,
     Spread,
@@ -17,12 +18,11 @@ from disentangle.comparison import (
     line_up,
     list_notes,
 )
-from disentangle.experiments import group_by_experiment
-from disentangle.parsing import new_parser
-from disentangle.plain_text import show_plainly
-from disentangle.scoring.report import read_report
-from disentangle.tables import Cell, Format, format_table
-from disentangle.training.run_folder import RunFolder
+from disentangle.evaluation.scores_file import read_report
+from disentangle.output.tables import Cell, Format, format_table
+from disentangle.output.text import show_plainly
+from disentangle.runs.experiments import group_by_experiment
+from disentangle.runs.run_folder import RunFolder
 
 
 def main(arguments: Sequence[str]) -> int:

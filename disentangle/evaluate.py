@@ -15,28 +15,28 @@ from diffusers import ModelMixin
 from jsonargparse import Namespace
 from tqdm import tqdm
 
-from disentangle.commands import bad_input_exits, parse_arguments, pick_device, read_run
+from disentangle.cli.common import bad_input_exits, parse_arguments, pick_device, read_run
+from disentangle.cli.options import build_parser, read_draws, read_protocols
 from disentangle.config import RecognitionObjective
 from disentangle.data import ImageData
-from disentangle.experiments import group_by_experiment
+from disentangle.evaluation.classifier_target import ClassifierSubject
+from disentangle.evaluation.generator_target import RunSubject
+from disentangle.evaluation.processes import Processes, leads_its_machine, silence
+from disentangle.evaluation.progress import Progress
+from disentangle.evaluation.registry import METRICS, choose_metrics
+from disentangle.evaluation.rehearsal import check_fit, check_options
+from disentangle.evaluation.representations import identify_points, read_points
+from disentangle.evaluation.runner import Job
+from disentangle.evaluation.sampling import Draws
+from disentangle.evaluation.scores_file import FIT, read_report
+from disentangle.evaluation.selection import choose, introduce, needs_data
+from disentangle.evaluation.summary import format_axes, format_jobs, list_notes
+from disentangle.evaluation.target import Subject
 from disentangle.models import Encoder, RotatedGenerator, sefa_axes
-from disentangle.plain_text import show_plainly
-from disentangle.scoring.choice import choose, introduce, needs_data
-from disentangle.scoring.classifier_subject import ClassifierSubject
-from disentangle.scoring.draws import Draws
-from disentangle.scoring.job import Job
-from disentangle.scoring.options import build_parser, read_draws, read_protocols
-from disentangle.scoring.points import identify_points, read_points
-from disentangle.scoring.processes import Processes, leads_its_machine, silence
-from disentangle.scoring.progress import Progress
-from disentangle.scoring.registry import METRICS, choose_metrics
-from disentangle.scoring.rehearsal import check_fit, check_options
-from disentangle.scoring.report import FIT, read_report
-from disentangle.scoring.run_subject import RunSubject
-from disentangle.scoring.subject import Subject
-from disentangle.scoring.summary import format_axes, format_jobs, list_notes
-from disentangle.tables import Format
-from disentangle.training.run_folder import RunFolder
+from disentangle.output.tables import Format
+from disentangle.output.text import show_plainly
+from disentangle.runs.experiments import group_by_experiment
+from disentangle.runs.run_folder import RunFolder
 
 
 class RunJob(NamedTuple):

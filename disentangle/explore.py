@@ -12,23 +12,23 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from disentangle.commands import bad_input_exits, parse_arguments, read_run
-from disentangle.data import GroundTruthData
-from disentangle.explorer.live import build_app, own_folder, start, wait
-from disentangle.explorer.numbers import list_maps, list_scores
-from disentangle.explorer.page import HeatMap, PageRun
-from disentangle.explorer.writing import check_page, picture_run, write_page
-from disentangle.parsing import new_parser
-from disentangle.plain_text import show_plainly
-from disentangle.scoring.report import read_report
-from disentangle.training.run_folder import RunFolder
-from disentangle.viewing import (
+from disentangle.cli.common import bad_input_exits, parse_arguments, read_run
+from disentangle.cli.parser import new_parser
+from disentangle.cli.view import (
     View,
     add_view_arguments,
     choose_sources,
     name_source,
     open_view,
 )
+from disentangle.data import GroundTruthData
+from disentangle.evaluation.scores_file import read_report
+from disentangle.explorer.page import HeatMap, PageRun
+from disentangle.explorer.scores import list_maps, list_scores
+from disentangle.explorer.server import build_app, own_folder, start, wait
+from disentangle.explorer.writing import check_page, picture_run, write_page
+from disentangle.output.text import show_plainly
+from disentangle.runs.run_folder import RunFolder
 
 SAMPLES = 4  # unless told otherwise
 MOST_RUNS = 2

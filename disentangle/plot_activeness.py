@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jsonargparse import ArgumentParser
 
-from disentangle.commands import bad_input_exits, parse_arguments
+from disentangle.cli.common import bad_input_exits, parse_arguments
+from disentangle.cli.parser import new_parser
 from disentangle.curves import (
     add_output_arguments,
     choose_file,
@@ -26,12 +27,11 @@ from disentangle.curves.activeness import (
     gather_subspaces,
     read_subspaces,
 )
-from disentangle.parsing import new_parser
+from disentangle.runs.run_folder import RunFolder
 from disentangle.training.collapse import PREFIX
-from disentangle.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from disentangle.figures import Curve
+    from disentangle.output.figures import Curve
 
 COMMAND = "plot-activeness"
 
@@ -91,7 +91,7 @@ def check_drawable(panels: Mapping[str, Sequence["Curve"]]) -> None:
 
 def draw(panels: Mapping[str, Sequence["Curve"]], kind: str) -> bytes:
     """The content of the file of the figure."""
-    from disentangle.figures import encode_figure  # matplotlib takes a moment
+    from disentangle.output.figures import encode_figure  # matplotlib takes a moment
 
     return encode_figure(draw_activeness(panels), kind)
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
-from disentangle.commands import bad_input_exits, parse_arguments
-from disentangle.commands import read_run as read_run_config
-from disentangle.conditioning import MEASURES, QUANTITIES, measure_name, split_measure_name
+from disentangle.cli.common import bad_input_exits, parse_arguments
+from disentangle.cli.common import read_run as read_run_config
+from disentangle.cli.parser import new_parser
 from disentangle.curves import (
     add_output_arguments,
     choose_file,
@@ -30,12 +30,17 @@ from disentangle.curves.conditioning import (
     gather_layers,
     read_layers,
 )
-from disentangle.parsing import new_parser
-from disentangle.tables import Cell, format_table
-from disentangle.training.run_folder import RunFolder
+from disentangle.orthogonality.conditioning import (
+    MEASURES,
+    QUANTITIES,
+    measure_name,
+    split_measure_name,
+)
+from disentangle.output.tables import Cell, format_table
+from disentangle.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from disentangle.figures import Curve
+    from disentangle.output.figures import Curve
 
 COMMAND = "plot-conditioning"
 
@@ -161,7 +166,7 @@ def check_finite(panels: Mapping[str, Sequence["Curve"]], options: Namespace) ->
 
 def draw(panels: Mapping[str, Sequence["Curve"]], options: Namespace, kind: str) -> bytes:
     """The content of the file of the figure."""
-    from disentangle.figures import encode_figure  # matplotlib takes a moment
+    from disentangle.output.figures import encode_figure  # matplotlib takes a moment
 
     return encode_figure(draw_conditioning(panels, options.quantity, options.measure), kind)
 

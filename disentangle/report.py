@@ -12,14 +12,14 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from disentangle.commands import bad_input_exits, parse_arguments, pick_device
-from disentangle.parsing import new_parser
-from disentangle.plain_text import show_plainly
+from disentangle.cli.common import bad_input_exits, parse_arguments, pick_device
+from disentangle.cli.parser import new_parser
+from disentangle.output.text import show_plainly
 from disentangle.reporting.build import build_report
 from disentangle.reporting.markdown import build_markdown, picture_files
 from disentangle.reporting.page import build_page
 from disentangle.reporting.runs import read_runs
-from disentangle.training.run_folder import RunFolder
+from disentangle.runs.run_folder import RunFolder
 
 MOST_TRAVERSALS = 100  # latents side by side: a grid of more is beyond all screens
 ENDINGS = {"html": ".html", "markdown": ".md"}

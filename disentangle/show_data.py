@@ -14,7 +14,8 @@ from jsonargparse import ArgumentParser
 from PIL import Image
 from torch import Tensor
 
-from disentangle.commands import bad_input_exits, parse_arguments
+from disentangle.cli.common import bad_input_exits, parse_arguments
+from disentangle.cli.parser import new_parser
 from disentangle.config import DATA_SETS
 from disentangle.data import (
     GroundTruthData,
@@ -23,8 +24,7 @@ from disentangle.data import (
     describe_left_out,
     scale_pixels,
 )
-from disentangle.parsing import new_parser
-from disentangle.tables import Cell, format_table
+from disentangle.output.tables import Cell, format_table
 from disentangle.traversal import image_grid, traversal_grid
 
 COMMAND = "data"

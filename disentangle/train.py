@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Sequence
 
-from disentangle.commands import bad_input_exits
-from disentangle.parsing import parse_run
-from disentangle.plain_text import show_plainly
-from disentangle.training.checkpoints import later_checkpoints
-from disentangle.training.launcher import has_lost_process
-from disentangle.training.loop import Session
+from disentangle.cli.common import bad_input_exits
+from disentangle.cli.parser import parse_run
+from disentangle.output.text import show_plainly
+from disentangle.runs.checkpoints import later_checkpoints
+from disentangle.training.accelerator import has_lost_process
 from disentangle.training.terminal import outlive_terminal
+from disentangle.training.trainer import Session
 
 
 def main(arguments: Sequence[str]) -> int:

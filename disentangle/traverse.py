@@ -11,13 +11,13 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from disentangle.commands import bad_input_exits, parse_arguments
-from disentangle.parsing import new_parser
-from disentangle.plain_text import show_plainly
-from disentangle.training.run_folder import RunFolder
+from disentangle.cli.common import bad_input_exits, parse_arguments
+from disentangle.cli.parser import new_parser
+from disentangle.cli.view import View, add_view_arguments, choose_sources, open_view
+from disentangle.output.text import show_plainly
+from disentangle.runs.run_folder import RunFolder
 from disentangle.traversal import check_animation
-from disentangle.traversal.drawing import Animation, check_free, draw_sheets, name_sheets
-from disentangle.viewing import View, add_view_arguments, choose_sources, open_view
+from disentangle.traversal.draw import Animation, check_free, draw_sheets, name_sheets
 
 SAMPLES = 1  # unless told otherwise
 

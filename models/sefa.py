@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from disentangle.models.evaluation_mode import evaluation_mode
 from disentangle.models.layers import SubspaceLayer
-from disentangle.models.modes import evaluation_mode
 from disentangle.models.protocol import Axis
 
 WEIGHT_NAMES: dict[type[nn.Module], str] = {

@@ -11,7 +11,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from hypothesis import HealthCheck, settings
 
-from tests.waiting import CountScalars
+from tests.helpers.waiting import CountScalars
 
 # HYPOTHESIS_PROFILE=thorough looks for what breaks, `quick` whether something that held still does.
 settings.register_profile(

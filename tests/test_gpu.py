@@ -13,14 +13,17 @@ import pytest
 import torch
 
 from disentangle.config.choices import TASKS
+from disentangle.evaluation.registry import METRICS
 from disentangle.models.layers import DecorrelatedBatchNorm2d
-from disentangle.orthogonality import Technique, attachment
-from disentangle.scoring.registry import METRICS
-from disentangle.training import loop
+from disentangle.orthogonality import Technique
+from disentangle.training import trainer
 from tests.gpu import __main__ as command
 from tests.gpu import commands, harness, linear_algebra, metrics, report, sessions, techniques
 from tests.gpu.harness import Figure, MismatchError, Result, Setting, SkippedError, run_check
-from tests.waiting import refusing_to_wait
+from tests.helpers.waiting import refusing_to_wait
+
+# the function of the same name hides the module
+ATTACH = importlib.import_module("disentangle.orthogonality.attach")
 
 QUICK = Setting(torch.device("cpu"), quick=True)
 SLOW = ("techniques", "speed", "precision")  # with the imports, more than ten seconds
@@ -127,7 +130,7 @@ def waits(function):
         (
             "techniques",
             "nog with Adam, fused",
-            attachment,
+            ATTACH,
             "nearest_orthogonal_gradients",
             lambda function: lambda gradients: gradients,
             "movement of the weights: expected a relative error of at most 3e-04",
@@ -135,7 +138,7 @@ def waits(function):
         (
             "techniques",
             "olr with SGD, fused",
-            attachment,
+            ATTACH,
             "optimal_learning_rate",
             slightly_wrong,
             "movement of the weights: expected a relative error of at most 3e-04",
@@ -151,7 +154,7 @@ def waits(function):
         (
             "techniques",
             "nog with SGD, fused does not wait",
-            attachment,
+            ATTACH,
             "nearest_orthogonal_gradients",
             waits,
             "RuntimeError: values of tensors were waited for 1 times",
@@ -159,7 +162,7 @@ def waits(function):
         (
             "techniques",
             "a run of the task vae with [nog] does not wait",
-            attachment,
+            ATTACH,
             "nearest_orthogonal_gradients",
             waits,
             "RuntimeError: values of tensors were waited for",
@@ -183,7 +186,7 @@ def waits(function):
         (
             "precision",
             "vae in float16, resumed",
-            loop,
+            trainer,
             "load_checkpoint",
             lambda function: lambda accelerator, checkpoint: None,
             "expected the scaler {",
@@ -227,8 +230,8 @@ def test_a_resumption_without_the_state_of_the_optimizer_is_found(monkeypatch, t
                 for value in state.values():
                     value.zero_()
 
-    load = loop.load_checkpoint
-    monkeypatch.setattr(loop, "load_checkpoint", forget)
+    load = trainer.load_checkpoint
+    monkeypatch.setattr(trainer, "load_checkpoint", forget)
     chain = commands.Chain("vae", QUICK, tmp_path / "vae")
     chain.train()
     with pytest.raises(

@@ -9,9 +9,9 @@ import torch
 
 from disentangle import compare, evaluate, explore, train, traverse
 from disentangle.adapters import eigengan_port
-from disentangle.commands import parse_arguments
+from disentangle.cli.common import parse_arguments
+from disentangle.cli.parser import parse_run
 from disentangle.models import EigenGAN
-from disentangle.parsing import parse_run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

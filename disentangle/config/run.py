@@ -121,7 +121,7 @@ class RunConfig:
         return data
 
     def dump(self) -> str:
-        """The run as YAML that `disentangle.parsing.parse_run` reads back."""
+        """The run as YAML that `disentangle.cli.parser.parse_run` reads back."""
         return dump_yaml(_plain(asdict(self)))
 
 

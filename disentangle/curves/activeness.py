@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from disentangle.curves.merging import merge_runs
 from disentangle.curves.reading import collect_values
+from disentangle.runs.run_folder import RunFolder
 from disentangle.training.collapse import split_activeness_name
-from disentangle.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from disentangle.figures import Curve
+    from disentangle.output.figures import Curve
 
 
 class WatchedRun(NamedTuple):
@@ -63,9 +63,9 @@ def draw_activeness(panels: Mapping[str, Sequence["Curve"]], **options: Any) -> 
 
     Args:
         panels: As from `gather_subspaces`.
-        **options: Further ones of `disentangle.figures.draw_curves`.
+        **options: Further ones of `disentangle.output.figures.draw_curves`.
     """
-    from disentangle.figures import draw_curves  # matplotlib takes a moment
+    from disentangle.output.figures import draw_curves  # matplotlib takes a moment
 
     return draw_curves(
         panels,

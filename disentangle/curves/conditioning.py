@@ -7,15 +7,15 @@ over steps, one line for each choice of techniques.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from disentangle.conditioning import split_measure_name
 from disentangle.curves.merging import merge_runs
 from disentangle.curves.reading import collect_values
-from disentangle.training.run_folder import RunFolder
+from disentangle.orthogonality.conditioning import split_measure_name
+from disentangle.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from disentangle.figures import Curve
+    from disentangle.output.figures import Curve
 
 MEASURE_LABELS = {
     "condition": r"condition number $\lambda_\max/\lambda_\min$",
@@ -92,9 +92,9 @@ def draw_conditioning(
         panels: As from `gather_layers`.
         quantity: That was measured.
         measure: Of it.
-        **options: Further ones of `disentangle.figures.draw_curves`.
+        **options: Further ones of `disentangle.output.figures.draw_curves`.
     """
-    from disentangle.figures import draw_curves  # matplotlib takes a moment
+    from disentangle.output.figures import draw_curves  # matplotlib takes a moment
 
     return draw_curves(
         panels,

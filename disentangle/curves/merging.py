@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from disentangle.experiments import Run, group_by_experiment
+from disentangle.runs.experiments import Run, group_by_experiment
 
 if TYPE_CHECKING:
-    from disentangle.figures import Curve
+    from disentangle.output.figures import Curve
 
 
 def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -42,7 +42,7 @@ def merge_runs(label: str, runs: Sequence[dict[int, float]], *, logarithmic: boo
         >>> curve.steps.tolist(), curve.middle.round(6).tolist(), curve.highest.tolist()
         ([1, 2], [10.0, 5.0], [100.0, 5.0])
     """
-    from disentangle.figures import Curve
+    from disentangle.output.figures import Curve
 
     steps = sorted(set().union(*runs))
     values = np.array([[run.get(step, np.nan) for step in steps] for run in runs])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from disentangle.plain_text import show_plainly
-from disentangle.training.run_folder import RunFolder
+from disentangle.output.text import show_plainly
+from disentangle.runs.run_folder import RunFolder
 
 FORMATS = ("png", "pdf", "svg")
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from disentangle.runs.run_folder import RunFolder
 from disentangle.training.logs import read_lines
-from disentangle.training.run_folder import RunFolder
 
 
 def read_metrics(folder: RunFolder) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from disentangle.explorer.page import HeatMap, PageRun, build_page
 from disentangle.explorer.strips import check_strip, encode_images, encode_strips
 from disentangle.models import Axis, Generator
 from disentangle.traversal import DEFAULT_VALUES, traverse, value_labels
-from disentangle.traversal.starts import being_looked_at, choose_starts
+from disentangle.traversal.latents import being_looked_at, choose_starts
 
 
 def write_explorer(

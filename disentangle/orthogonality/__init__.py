@@ -5,16 +5,16 @@ act on the optimizer, just before each of its steps; `constrain_weight` those wh
 weight, a parametrization; `SkewOrthogonalConv2d` stands in for a convolution.
 """
 
-from disentangle.orthogonality.attachment import Attachment, attach
-from disentangle.orthogonality.constraint import (
+from disentangle.orthogonality.attach import Attachment, attach
+from disentangle.orthogonality.constrain_weight import (
     WEIGHT_CONSTRAINTS,
     WeightConstraint,
     constrain_weight,
 )
+from disentangle.orthogonality.orthogonal_weight import Orthonormal
 from disentangle.orthogonality.parameters import as_matrix, resolve_parameters
-from disentangle.orthogonality.soc import SkewOrthogonalConv2d
-from disentangle.orthogonality.spectral import SpectralNorm
-from disentangle.orthogonality.stiefel import Orthonormal
+from disentangle.orthogonality.skew_orthogonal_convolution import SkewOrthogonalConv2d
+from disentangle.orthogonality.spectral_norm import SpectralNorm
 from disentangle.orthogonality.techniques import (
     LOSS_TECHNIQUES,
     OPTIMIZER_TECHNIQUES,

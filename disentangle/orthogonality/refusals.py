@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS, Adam, Optimizer, SparseAdam
 
+from disentangle.distributed.dtensor import is_sharded
 from disentangle.linalg.checks import check_floating
 from disentangle.orthogonality.groups import Group, groups_of_parameters
 from disentangle.orthogonality.parameters import as_list
 from disentangle.orthogonality.rate_trial import step_ratio
-from disentangle.orthogonality.sharding import is_sharded
 from disentangle.orthogonality.techniques import OPTIMIZER_TECHNIQUES
 
 _FLATTENED = (

@@ -10,10 +10,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from disentangle.distributed.dtensor import is_sharded, local_parts, shard_like, sum_over_shards
 from disentangle.linalg import polar_factor, polar_factors
 from disentangle.linalg.checks import check_floating, check_matrix
 from disentangle.orthogonality.parameters import as_matrix
-from disentangle.orthogonality.sharding import is_sharded, local_parts, shard_like, sum_over_shards
 
 # In the order in which they act: the optimal learning rate is that of the gradient in use.
 OptimizerTechnique = Literal["nog", "olr"]

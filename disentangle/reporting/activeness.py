@@ -102,7 +102,7 @@ def name_axes(axes: Sequence[Axis], count: int) -> list[str]:
 
 
 def _draw_bars(bars: Bars, generator: ShownGenerator, largest: float) -> Picture:
-    from disentangle.figures import draw_bars  # matplotlib takes a moment
+    from disentangle.output.figures import draw_bars  # matplotlib takes a moment
 
     kept = np.arange(len(bars.values))
     caption = f"{generator.title(bars.run)}: {bars.source}."

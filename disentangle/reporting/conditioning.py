@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from disentangle.conditioning import QUANTITIES
 from disentangle.curves import name_curve
 from disentangle.curves.conditioning import (
     QUANTITY_LABELS,
@@ -15,12 +14,13 @@ from disentangle.curves.conditioning import (
     gather_layers,
     read_layers,
 )
+from disentangle.orthogonality.conditioning import QUANTITIES
 from disentangle.reporting.document import Block, Picture, Points, Section, Table, Tables, Text
 from disentangle.reporting.pictures import COLUMNS, picture_of_figure
 from disentangle.reporting.runs import Groups, name_curves
 
 if TYPE_CHECKING:
-    from disentangle.figures import Curve
+    from disentangle.output.figures import Curve
 
 TITLE = "Conditioning"
 Panels = Mapping[str, Sequence["Curve"]]

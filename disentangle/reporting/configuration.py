@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from disentangle.config import find_differing, flatten
-from disentangle.experiments import CHANCE
 from disentangle.reporting.document import Block, Section, Table, Tables
 from disentangle.reporting.runs import Groups
+from disentangle.runs.experiments import CHANCE
 
 TOP = "run"  # how options outside any section are headed
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from disentangle.tables import Cell
+from disentangle.output.tables import Cell
 
 
 @dataclass(frozen=True)

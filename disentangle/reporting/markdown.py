@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from disentangle.plain_text import show_plainly
+from disentangle.output.tables import format_table
+from disentangle.output.text import show_plainly
 from disentangle.reporting.document import Block, Document, Picture, Points, Table, Tables, Text
-from disentangle.tables import format_table
 
 # An underscore inside a word is one: `log_every` stays readable in the source.
 MARKUP = re.compile(r"[\\`*\[\]<>$~]|(?<!\w)_|_(?!\w)")

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from string import Template
 
-from disentangle.plain_text import show_plainly
+from disentangle.output.tables import format_cell
+from disentangle.output.text import show_plainly
 from disentangle.reporting.document import Block, Document, Picture, Points, Table, Tables, Text
-from disentangle.tables import format_cell
 
 # What may stand in a column of numbers: 0.5, 0.5 ± 0.1, 0.5 (1 of 2), 0.5 (0.4 to 0.6), 1e-05.
 NUMBER = re.compile(r"-?(\d[\d.]*(e[-+]\d+)?|inf|nan)( ± \S+)?( \([^()]* (of|to) [^()]*\))?|")

@@ -17,7 +17,7 @@ COLUMNS = 2  # of panels: figures that fit the width of a printed page
 
 def picture_of_figure(figure: "Figure", name: str, description: str, caption: str) -> Picture:
     """A figure, as large as it was drawn to be."""
-    from disentangle.figures import encode_figure  # matplotlib takes a moment
+    from disentangle.output.figures import encode_figure  # matplotlib takes a moment
 
     width, height = (round(INCH * side) for side in figure.get_size_inches())
     content = encode_figure(figure, "png")

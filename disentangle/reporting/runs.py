@@ -4,15 +4,15 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from disentangle.comparison import ScoredRun
 from disentangle.config import flatten
 from disentangle.curves import name_curve
-from disentangle.experiments import group_by_experiment
+from disentangle.evaluation.comparison import ScoredRun
+from disentangle.evaluation.scores_file import read_report
+from disentangle.output.tables import Cell
 from disentangle.reporting.document import Section, Table
-from disentangle.scoring.report import read_report
-from disentangle.tables import Cell
+from disentangle.runs.experiments import group_by_experiment
+from disentangle.runs.run_folder import RunFolder
 from disentangle.training.logs import read_lines
-from disentangle.training.run_folder import RunFolder
 
 
 class ReportedRun(NamedTuple):

@@ -1,9 +1,9 @@
 """The scores of the runs of a report, over seeds, and how they were computed."""
 
-from disentangle.comparison import gather_spreads, line_up, list_notes
+from disentangle.evaluation.comparison import gather_spreads, line_up, list_notes
+from disentangle.evaluation.summary import describe_protocol
 from disentangle.reporting.document import Block, Points, Section, Table, Text
 from disentangle.reporting.runs import Groups
-from disentangle.scoring.summary import describe_protocol
 
 TITLE = "Scores"
 

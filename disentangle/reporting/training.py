@@ -13,14 +13,14 @@ from disentangle.reporting.pictures import COLUMNS, picture_of_figure
 from disentangle.reporting.runs import Groups, ReportedRun, name_curves
 
 if TYPE_CHECKING:
-    from disentangle.figures import Curve
+    from disentangle.output.figures import Curve
 
 TITLE = "Training"
 
 
 def draw_training(groups: Groups) -> Section:
     """The losses, each on a scale of its own, and the accuracies of classifiers."""
-    from disentangle.figures import draw_curves  # matplotlib takes a moment
+    from disentangle.output.figures import draw_curves  # matplotlib takes a moment
 
     blocks: list[Block] = []
     for name, wanted, label in (

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from disentangle.config import TrainingConfig
 from disentangle.training.batches import Batch
-from disentangle.training.randomness import Purpose
+from disentangle.training.rng import Purpose
 
 BLACK = -1.0  # of images in [-1, 1]
 STRETCH = 4 / 3  # largest ratio of the sides of what is cut out

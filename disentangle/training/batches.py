@@ -13,9 +13,9 @@ from torch.utils.data import Sampler
 
 from disentangle.config import RunConfig
 from disentangle.data import ImageData, LabelledImages, scale_pixels
-from disentangle.training import randomness
-from disentangle.training.randomness import Purpose
-from disentangle.training.workers import read_batches
+from disentangle.data.workers import read_batches
+from disentangle.training import rng
+from disentangle.training.rng import Purpose
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +38,11 @@ class Batch:
 
     def normal(self, purpose: Purpose, dim: int) -> Tensor:
         """Standard normal numbers `(N, dim)` that belong to these samples."""
-        return self._draw(randomness.normal, purpose, dim)
+        return self._draw(rng.normal, purpose, dim)
 
     def uniform(self, purpose: Purpose, dim: int) -> Tensor:
         """Uniform numbers in `[0, 1)`, `(N, dim)`, that belong to these samples."""
-        return self._draw(randomness.uniform, purpose, dim)
+        return self._draw(rng.uniform, purpose, dim)
 
     def split(self, parts: int) -> list["Batch"]:
         """The batch in `parts` of equal size, for gradient accumulation."""
@@ -109,7 +109,7 @@ class StepSampler(Sampler[list[int]]):
 @lru_cache(maxsize=2)  # a batch may lie across the end of an epoch
 def shuffled(seed: int, epoch: int, size: int) -> np.ndarray:
     """The order `(size,)` in which an epoch goes through the data set."""
-    return randomness.stream(seed, Purpose.ORDER, epoch, 0).permutation(size)
+    return rng.stream(seed, Purpose.ORDER, epoch, 0).permutation(size)
 
 
 def load_batches(

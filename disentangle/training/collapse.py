@@ -14,7 +14,7 @@ from diffusers import ModelMixin
 from torch import Tensor
 
 from disentangle.metrics import activeness
-from disentangle.models.modes import evaluation_mode
+from disentangle.models.evaluation_mode import evaluation_mode
 from disentangle.training.learner import Terms
 
 PREFIX = "activeness"

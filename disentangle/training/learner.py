@@ -9,8 +9,8 @@ from accelerate import Accelerator
 from diffusers import ModelMixin
 from torch import Tensor, nn
 
-from disentangle.conditioning import ConditioningProbe
 from disentangle.config import OptimizerConfig, RunConfig
+from disentangle.distributed.dtensor import gather
 from disentangle.models.layers.joint_batch_norm import join_batch_norms
 from disentangle.orthogonality import (
     OPTIMIZER_TECHNIQUES,
@@ -18,10 +18,10 @@ from disentangle.orthogonality import (
     orthogonal_loss,
     resolve_parameters,
 )
-from disentangle.orthogonality.sharding import gather
+from disentangle.orthogonality.conditioning import ConditioningProbe
+from disentangle.training.accelerator import divides_networks
 from disentangle.training.batches import Batch
-from disentangle.training.finite import StepGuard, carry_into_gradient
-from disentangle.training.launcher import divides_networks
+from disentangle.training.nonfinite import StepGuard, carry_into_gradient
 
 Terms = dict[str, Tensor]
 

@@ -13,10 +13,10 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from disentangle.training.files import replace_text
-from disentangle.training.finite import StepGuard, describe
+from disentangle.runs.atomic import replace_text
 from disentangle.training.learner import Terms
-from disentangle.training.tally import Tally
+from disentangle.training.nonfinite import StepGuard, describe
+from disentangle.training.running_means import Tally
 
 
 class Finding(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from disentangle.traversal.parts import (
+from disentangle.traversal.layout import (
     GAP,
     SECTION_GAP,
     TEXT_GAP,

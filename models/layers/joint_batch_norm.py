@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from disentangle.distributed.all_reduce import count_processes, sum_over_processes
 from disentangle.linalg.primitives import without_autocast
-from disentangle.models.layers.process_sum import count_processes, sum_over_processes
 
 
 class JointBatchNorm2d(nn.BatchNorm2d):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from disentangle.models.layers.process_sum import count_processes, sum_over_processes
+from disentangle.distributed.all_reduce import count_processes, sum_over_processes
 
 
 def moments(samples: Tensor, *, scratch: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -27,12 +27,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from disentangle.config import GANObjective, OptimizerConfig, RunConfig, TrainingConfig
 from disentangle.data import RenderedSprites
+from disentangle.losses.adversarial import discriminator_loss, generator_loss
 from disentangle.models.eigengan import SLOPE, EigenBlock
 from disentangle.orthogonality import optimal_learning_rate
 from disentangle.orthogonality.techniques import nearest_orthogonal_gradients
 from disentangle.training.batches import Batch
-from disentangle.training.gan.adversarial import discriminator_loss, generator_loss
-from disentangle.training.gan.augment import DRAWS, diff_augment
+from disentangle.training.gan.diff_augment import DRAWS, diff_augment
 from disentangle.training.gan.task import GANTask
 from disentangle.training.memory import keep_freed_memory
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from disentangle.figures import Curve, draw_curves, encode_figure
+from disentangle.output.figures import Curve, draw_curves, encode_figure
 
 from .timing import print_table
 

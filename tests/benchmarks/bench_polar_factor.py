@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from disentangle.linalg import polar_factor
-from disentangle.orthogonality.stiefel import Orthonormal
+from disentangle.orthogonality.orthogonal_weight import Orthonormal
 
 from .timing import median_seconds_each, print_table
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from jsonargparse import Namespace
 
+from disentangle.cli.view import View
 from disentangle.models import EigenGAN
 from disentangle.traverse import draw
-from disentangle.viewing import View
 
 from .timing import median_seconds_each, print_table
 

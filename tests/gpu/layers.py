@@ -23,7 +23,7 @@ from disentangle.models.layers import DecorrelatedBatchNorm2d, Whitening
 from disentangle.models.layers.covariance_pooling import CovarianceRoot
 from disentangle.orthogonality import SkewOrthogonalConv2d
 from tests.benchmarks.bench_recognition import StraightforwardNorm
-from tests.waiting import refusing_to_wait
+from tests.helpers.waiting import refusing_to_wait
 
 from .harness import Checks, Setting, check_error, check_pair, full_precision
 from .linear_algebra import with_gradient

@@ -14,9 +14,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from disentangle.parsing import parse_run
-from disentangle.training import loop
-from disentangle.training.loop import Session
+from disentangle.cli.parser import parse_run
+from disentangle.training import trainer
+from disentangle.training.trainer import Session
 
 from .harness import Checks, MismatchError, Setting, require
 from .sessions import TASKS, forget_runs, lone_run, options, read_losses
@@ -143,8 +143,8 @@ def scaler_on_cpu() -> Iterator[None]:
         accelerator.scaler = torch.amp.GradScaler("cpu")
         return accelerator
 
-    build_accelerator = loop.build_accelerator
-    with mock.patch.object(loop, "build_accelerator", build):
+    build_accelerator = trainer.build_accelerator
+    with mock.patch.object(trainer, "build_accelerator", build):
         yield
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from disentangle import __version__
-from disentangle.training.files import replace_text
+from disentangle.runs.atomic import replace_text
 
 from .harness import ROOT, Result
 

@@ -15,9 +15,9 @@ from unittest import mock
 
 from accelerate.state import AcceleratorState, GradientState
 
-from disentangle.parsing import parse_run
-from disentangle.training.loop import Session
-from tests.waiting import refusing_to_wait
+from disentangle.cli.parser import parse_run
+from disentangle.training.trainer import Session
+from tests.helpers.waiting import refusing_to_wait
 
 from .harness import ROOT, Setting, require
 

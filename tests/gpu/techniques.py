@@ -21,7 +21,7 @@ from disentangle.orthogonality import (
     orthogonal_loss,
     resolve_parameters,
 )
-from tests.waiting import refusing_to_wait
+from tests.helpers.waiting import refusing_to_wait
 
 from .harness import (
     Checks,

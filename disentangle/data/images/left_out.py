@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import PurePath
 
 from disentangle.data.base import ImageData
-from disentangle.plain_text import cut, show_plainly
+from disentangle.output.text import cut, show_plainly
 
 MOST = 4  # names in a phrase
 

@@ -13,7 +13,7 @@ from disentangle.data.images.finding import (
 from disentangle.data.images.left_out import LeftOut
 from disentangle.data.images.splitting import choose_split
 from disentangle.data.labelled.files import LabelledFiles
-from disentangle.plain_text import cut
+from disentangle.output.text import cut
 
 SPLITS = ("train", "val", "test")
 # What is easily taken for a class and is none.

@@ -11,17 +11,17 @@ from diffusers import ModelMixin
 from torch import Tensor
 
 from disentangle.config import GANObjective, RunConfig
+from disentangle.distributed.fsdp import gather_parameters
+from disentangle.losses.directional_derivatives import rademacher_directions
+from disentangle.losses.hessian_penalty import hessian_penalty
+from disentangle.losses.orojar import orojar
+from disentangle.losses.variation_predictability import choose_axes, move_along, variation_loss
 from disentangle.models import VariationRecogniser
 from disentangle.training.batches import Batch
-from disentangle.training.division import gather_parameters
-from disentangle.training.gan.directional_derivatives import rademacher_directions
-from disentangle.training.gan.held_weights import hold_weights
-from disentangle.training.gan.hessian_penalty import hessian_penalty
-from disentangle.training.gan.layer_outputs import record_layers
-from disentangle.training.gan.orojar import orojar
-from disentangle.training.gan.variation_regulariser import choose_axes, move_along, variation_loss
+from disentangle.training.gan.feature_hooks import record_layers
+from disentangle.training.gan.parametrize_cache import hold_weights
 from disentangle.training.learner import Learner, Terms
-from disentangle.training.randomness import Purpose
+from disentangle.training.rng import Purpose
 
 PENALTIES = {"hessian_penalty": hessian_penalty, "orojar": orojar}
 

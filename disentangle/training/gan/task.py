@@ -9,19 +9,19 @@ from torch import Tensor
 
 from disentangle.config import GANObjective, RunConfig
 from disentangle.data import ImageData
-from disentangle.training.batches import Batch
-from disentangle.training.division import keep_gathered
-from disentangle.training.gan.adversarial import (
+from disentangle.distributed.fsdp import keep_gathered
+from disentangle.losses.adversarial import (
     discriminator_loss,
     generator_loss,
     gradient_penalty,
     mix_images,
     r1_penalty,
 )
-from disentangle.training.gan.augment import DRAWS, diff_augment
+from disentangle.training.batches import Batch
+from disentangle.training.gan.diff_augment import DRAWS, diff_augment
 from disentangle.training.gan.regularisers import build_regulariser
 from disentangle.training.learner import Learner, Terms, frozen
-from disentangle.training.randomness import Purpose
+from disentangle.training.rng import Purpose
 from disentangle.training.task import Task
 
 # A compiled graph cannot be differentiated twice.

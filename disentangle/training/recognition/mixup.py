@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from disentangle.training.batches import Batch
-from disentangle.training.randomness import Purpose, stream
+from disentangle.training.rng import Purpose, stream
 
 
 def mix(batch: Batch, alpha: float) -> tuple[Tensor, Tensor, float]:

@@ -9,12 +9,12 @@ from torch.nn.functional import cross_entropy
 
 from disentangle.config import RecognitionObjective, RunConfig
 from disentangle.data import ImageData, LabelledImages, hold_out
+from disentangle.evaluation.classify import classify
 from disentangle.metrics import accuracy
 from disentangle.models import load_torchvision_weights
-from disentangle.plain_text import cut
+from disentangle.output.text import cut
 from disentangle.training.batches import Batch, images_at_once
 from disentangle.training.learner import Learner, Terms
-from disentangle.training.recognition.classify import classify
 from disentangle.training.recognition.mixup import mix
 from disentangle.training.task import Task
 

@@ -7,12 +7,12 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from disentangle.config import RunConfig, VAEObjective
+from disentangle.distributed.all_gather import join_processes
+from disentangle.losses.factor_vae import density_ratio, permute_codes, tell_apart_loss
 from disentangle.models.code_discriminator import CodeDiscriminator
 from disentangle.training.batches import Batch
 from disentangle.training.learner import Learner, Terms
-from disentangle.training.randomness import Purpose
-from disentangle.training.vae.density_ratio import density_ratio, permute_codes, tell_apart_loss
-from disentangle.training.vae.joint_batch import join_processes
+from disentangle.training.rng import Purpose
 from disentangle.training.vae.penalty import Penalty, Posterior
 
 

@@ -7,13 +7,13 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from disentangle.config import RunConfig, VAEObjective
+from disentangle.distributed.all_gather import join_processes, share_loss
+from disentangle.losses.beta_tcvae import stratified_weights, total_correlation
+from disentangle.losses.dip_vae import code_covariance, covariance_penalty
 from disentangle.training.batches import Batch
 from disentangle.training.learner import Terms
 from disentangle.training.vae.capacity import annealed_capacity
-from disentangle.training.vae.dip import code_covariance, covariance_penalty
-from disentangle.training.vae.joint_batch import join_processes, share_loss
 from disentangle.training.vae.penalty import Penalty, Posterior
-from disentangle.training.vae.total_correlation import stratified_weights, total_correlation
 
 
 class JointPenalty(Penalty):

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from disentangle.losses.elbo import gaussian_divergence
 from disentangle.training.batches import Batch
 from disentangle.training.learner import Learner, Terms
-from disentangle.training.vae.losses import gaussian_divergence
 
 
 class Posterior(NamedTuple):

@@ -8,17 +8,17 @@ from torch import Tensor
 
 from disentangle.config import RunConfig, VAEObjective
 from disentangle.data import ImageData, scale_pixels
+from disentangle.distributed.all_gather import join_processes
+from disentangle.losses.active_units import code_terms
+from disentangle.losses.elbo import error_loss, reconstruction_loss
+from disentangle.models.evaluation_mode import evaluation_mode
 from disentangle.models.latent_vae import LatentVAE, LatentVAEOutput
-from disentangle.models.modes import evaluation_mode
 from disentangle.models.subspace_vae import VAEOutput, sample_posterior
 from disentangle.training.batches import Batch, images_at_once
 from disentangle.training.learner import Learner, Terms, frozen
-from disentangle.training.randomness import Purpose
+from disentangle.training.rng import Purpose
 from disentangle.training.task import Task
-from disentangle.training.vae.code_terms import code_terms
-from disentangle.training.vae.joint_batch import join_processes
-from disentangle.training.vae.losses import error_loss, reconstruction_loss
-from disentangle.training.vae.objectives import build_penalty
+from disentangle.training.vae.penalties import build_penalty
 from disentangle.training.vae.penalty import Posterior
 
 

@@ -1,0 +1,1 @@
+"""Parsers, options and messages of the commands."""

@@ -1,0 +1,50 @@
+"""What the commands share."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from disentangle.cli.parser import parse_arguments as parse_arguments
+from disentangle.cli.parser import parse_run
+from disentangle.config import RunConfig
+from disentangle.output.text import show_plainly
+from disentangle.runs.run_folder import RunFolder
+
+
+@contextmanager
+def bad_input_exits(command: str) -> Iterator[None]:
+    """Turns the complaint of a check into one line on the terminal and exit status 2.
+
+    Only for the part of a command that checks and writes nothing: in the part that works, a
+    `ValueError` is a defect of ours, and its traceback is wanted.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # of who reads what is printed
+        raise
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        message = show_plainly(" ".join(str(error).split()))
+        print(f"disentangle {command}: error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def read_run(folder: RunFolder) -> RunConfig:
+    """The configuration of a saved run."""
+    return parse_run(["--config", str(folder.config)])[0]
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device of that name, or a GPU if there is one, or the CPU.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device {name!r} cannot be used here: {reason}") from error

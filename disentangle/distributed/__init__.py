@@ -1,0 +1,1 @@
+"""Work with several processes: reductions, gathering, divided parameters."""

@@ -1,0 +1,165 @@
+"""The scores of runs side by side, mean ± deviation over seeds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from disentangle.config import flatten
+from disentangle.evaluation.registry import METRICS, choose_metrics
+from disentangle.evaluation.summary import describe_protocol, split_values
+from disentangle.output.tables import Cell, format_cell
+from disentangle.runs.run_folder import RunFolder
+
+DIGITS = 4  # after the decimal point
+
+
+class ScoredRun(NamedTuple):
+    """A run and its scores.
+
+    Attributes:
+        folder: The run's.
+        config: The run's configuration, as it stands in the file.
+        step: Training step that was scored.
+        scores: By the metric's name, as `scores.json` holds them.
+    """
+
+    folder: RunFolder
+    config: dict[str, Any]
+    step: int | None
+    scores: dict[str, dict[str, Any]]
+
+
+class Spread(NamedTuple):
+    """A score over the runs of an experiment.
+
+    Attributes:
+        mean: Over the runs; not a number if one of them has the score, but undefined, or if they
+            are infinite in both directions.
+        std: Standard deviation, unbiased; None for one run.
+        runs: How many have the score.
+        undefined: Of how many of these it is undefined.
+    """
+
+    mean: float
+    std: float | None
+    runs: int
+    undefined: int
+
+
+def gather_spreads(
+    groups: Mapping[str, Sequence[ScoredRun]], metrics: str | None = None
+) -> dict[str, dict[str, Spread]]:
+    """By the name of the score and the label of the experiment.
+
+    Further values that no run has are left out, such as the deviation over a single seed.
+
+    Args:
+        groups: The runs of each experiment.
+        metrics: Names and groups of metrics with commas between them; all if it is None.
+
+    Raises:
+        ValueError: If there is no score of the metrics that are asked for.
+    """
+    chosen = set(choose_metrics("all" if metrics is None else metrics)[0])
+    values: dict[str, dict[str, list[float]]] = {}
+    for label, runs in groups.items():
+        for run in runs:
+            for name, entry in run.scores.items():
+                if name.partition(" (")[0] not in chosen and metrics is not None:
+                    continue
+                for score, value in split_values(name, entry).items():
+                    # a score that is not defined is null in the file
+                    values.setdefault(score, {}).setdefault(label, []).append(
+                        np.nan if value is None else value
+                    )
+    if not values:
+        raise ValueError(f"no run has a score of {metrics or 'any metric'}")
+    order = {name: number for number, name in enumerate(METRICS)}
+    ordered = sorted(values, key=lambda name: order.get(_metric_of(name), -1))
+    return {
+        name: {label: merge_values(found) for label, found in values[name].items()}
+        for name in ordered
+        if ", " not in name or not all(np.isnan(found).all() for found in values[name].values())
+    }
+
+
+def _metric_of(name: str) -> str:
+    return name.partition(" (")[0].partition(", ")[0]
+
+
+def merge_values(values: Sequence[float]) -> Spread:
+    """Mean and standard deviation of the scores of several runs.
+
+    Examples:
+        >>> merge_values([0.5, 1.5]).mean, merge_values([2.0]).std
+        (1.0, None)
+    """
+    # infinite scores have no deviation, and the squares of very large ones are too large
+    with np.errstate(invalid="ignore", over="ignore"):
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        undefined = int(np.isnan(values).sum())
+        return Spread(float(np.mean(values)), std, len(values), undefined)
+
+
+def line_up(
+    groups: Mapping[str, Sequence[ScoredRun]], spreads: Mapping[str, Mapping[str, Spread]]
+) -> tuple[list[str], list[list[Cell]]]:
+    """A row for each score, a column for each experiment."""
+    header = ["metric", *(_count(label, len(runs)) for label, runs in groups.items())]
+    rows: list[list[Cell]] = [
+        [name, *(_show(by_label.get(label), len(groups[label])) for label in groups)]
+        for name, by_label in spreads.items()
+    ]
+    return header, rows
+
+
+def _count(label: str, runs: int) -> str:
+    return label if runs == 1 else f"{label} ({runs} runs)"
+
+
+def _show(spread: Spread | None, runs: int) -> Cell:
+    if spread is None:
+        return None
+    if spread.undefined and runs > 1:
+        missing = f", missing in {runs - spread.runs}" if spread.runs < runs else ""
+        return f"undefined in {spread.undefined}{missing} of {runs}"
+    # of ∞ and −∞ there is no mean
+    text = "undefined" if math.isnan(spread.mean) else format_cell(spread.mean, DIGITS)
+    if spread.std is not None and math.isfinite(spread.mean):
+        text += f" ± {format_cell(spread.std, DIGITS)}"
+    return text if spread.runs == runs else f"{text} ({spread.runs} of {runs})"
+
+
+def list_notes(runs: Sequence[ScoredRun], names: set[str]) -> list[str]:
+    """What makes the scores less comparable than they look."""
+    notes = []
+    for name in sorted(names):
+        entries = [run.scores[name] for run in runs if name in run.scores]
+        protocols = {describe_protocol(_essence(entry)) for entry in entries}
+        if len(protocols) > 1:
+            notes.append(f"{name}: protocols differ: {'; '.join(sorted(protocols))}")
+        if len({str(entry["protocol"].get("runs")) for entry in entries}) > 1:
+            notes.append(f"{name}: scored among different runs, and only comparable within each")
+        caveats = (entry["details"].get("caveat") for entry in entries)
+        if caveat := next(filter(None, caveats), None):
+            notes.append(f"{name}: {caveat}")
+    steps = sorted({run.step for run in runs if run.step is not None})
+    if len(steps) > 1:
+        notes.append(f"training steps differ: {', '.join(map(str, steps))}")
+    return notes + _name_repeated(runs)
+
+
+def _name_repeated(runs: Sequence[ScoredRun]) -> list[str]:
+    """Notes on runs of the same seed, whose deviation says nothing of that over seeds."""
+    alike: dict[frozenset[tuple[str, str]], list[str]] = {}
+    for run in runs:
+        options = flatten({key: value for key, value in run.config.items() if key != "output"})
+        alike.setdefault(frozenset(options.items()), []).append(str(run.folder.path))
+    return [f"alike in seed, too: {', '.join(paths)}" for paths in alike.values() if paths[1:]]
+
+
+def _essence(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The protocol without the names of runs, which are told apart, and without seeds."""
+    return {k: value for k, value in entry["protocol"].items() if k not in ("runs", "seeds")}

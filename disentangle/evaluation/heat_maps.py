@@ -1,0 +1,60 @@
+"""Heat maps of which code goes with which factor, as files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+
+from disentangle.evaluation.target import Subject
+
+# name of the file: its title, and where the matrix (K, F) stands, in the order of preference
+MAPS = {
+    "mutual-information": (
+        "mutual information, in nats",
+        [("mig", "mutual_information"), ("modularity", "mutual_information")],
+    ),
+    "dci-importance": (
+        "importance for predicting the factor (DCI)",
+        [("dci", "importance"), ("histogram_dci", "importance")],
+    ),
+}
+
+LINE = 11  # characters of a factor's name that fit below a column
+
+
+def write_heat_maps(folder: Path, subject: Subject, scores: Mapping[str, Any]) -> list[Path]:
+    """Draws the matrices that are among the scores.
+
+    Args:
+        folder: Made if there is something to draw.
+        subject: What was scored.
+        scores: By the metric's name.
+
+    Returns:
+        The files.
+    """
+    files, suffix = [], subject.suffixes.get("codes", "")
+    for name, (title, places) in MAPS.items():
+        found = [(m, key) for m, key in places if m + suffix in scores]
+        if not found:
+            continue
+        metric, key = found[0]
+        matrix = scores[metric + suffix]["details"][key]
+        mark = "-fitted-encoder" if suffix else ""
+        file = folder / f"{name}{mark}.png"
+        folder.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)  # it could be a link to anything
+        means = ", histograms" if metric == "histogram_dci" else ""
+        file.write_bytes(_draw(matrix, subject, f"{title}{means}{suffix}"))
+        files.append(file)
+    return files
+
+
+def _draw(matrix: np.ndarray, subject: Subject, title: str) -> bytes:
+    from disentangle.output.figures import draw_heat_map, encode_figure  # matplotlib takes a moment
+
+    rows = subject.points.code_names
+    columns = [fill(name, LINE) for name in subject.points.factor_names]
+    return encode_figure(draw_heat_map(matrix, rows=rows, columns=columns, title=title), "png")

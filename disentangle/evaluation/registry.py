@@ -1,0 +1,216 @@
+"""Every metric by its name: what it is computed from, and whether it is quick enough by default."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from disentangle.evaluation.inputs import (
+    AXES,
+    CLASSIFIED,
+    CODES,
+    FACTORS,
+    FEATURES,
+    GROWN,
+    MOMENTS,
+    NEEDS,
+    PAIRS,
+    PATHS,
+    PEERS,
+    RENDERED,
+    SPLIT,
+    Inputs,
+)
+from disentangle.evaluation.processes import BATCH
+from disentangle.metrics import (
+    accuracy,
+    activeness,
+    beta_vae_score,
+    dci,
+    explicitness,
+    factor_vae_score,
+    frechet_inception_distance,
+    gaussian_total_correlation,
+    histogram_dci,
+    infomec,
+    irs,
+    kernel_inception_distance,
+    mig,
+    modularity,
+    mutual_information_score,
+    perceptual_path_length,
+    sap,
+    udr,
+    variation_predictability,
+    wasserstein_correlation,
+)
+
+GROUPS = ("supervised", "unsupervised", "generator", "recognition")
+NOT_PROTOCOL = {"seed", "workers"}  # arguments that no protocol names
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as the command knows it.
+
+    Attributes:
+        function: Computes it.
+        group: One of `GROUPS`.
+        inputs: What it is computed from.
+        quick: Whether it is computed unless others are named: without any file, in seconds.
+        values: Further fields of its result that tables show.
+        images: How many images it has encoded or decoded, of a subject and the protocol.
+        pick: The score of this subject, of the result and the subject; by default `result.score`.
+    """
+
+    function: Callable[..., Any]
+    group: str
+    inputs: Inputs
+    quick: bool = True
+    values: tuple[str, ...] = ()
+    images: Callable[[Any, Mapping[str, Any]], int] | None = None
+    pick: Callable[[Any, Any], float] = field(default=lambda result, subject: result.score)
+
+    @property
+    def not_options(self) -> set[str]:
+        """Arguments of the function that are not chosen on the command line."""
+        return NOT_PROTOCOL | self.inputs.arguments.keys()
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The protocol unless something else is said."""
+        parameters = inspect.signature(self.function).parameters
+        return {k: p.default for k, p in parameters.items() if k not in self.not_options}
+
+    def settle(self, protocol: Mapping[str, Any], subject: Any) -> dict[str, Any]:
+        """The options, with what the subject decides where they are None."""
+        usual = self.inputs.usual(subject)
+        return {k: usual.get(k) if value is None else value for k, value in protocol.items()}
+
+    def call(self, arguments: Mapping[str, Any], protocol: Mapping[str, Any], seed: int) -> Any:
+        """The metric's result."""
+        random = "seed" in inspect.signature(self.function).parameters
+        return self.function(**arguments, **protocol, **({"seed": seed} if random else {}))
+
+
+def repeat_first(images: int) -> int:
+    """Return the number of images with those of the first batch, which is decoded twice."""
+    return images + min(images, BATCH)
+
+
+METRICS: dict[str, Metric] = {
+    "mig": Metric(mig, "supervised", FACTORS),
+    "sap": Metric(sap, "supervised", SPLIT),
+    "modularity": Metric(modularity, "supervised", FACTORS),
+    "explicitness": Metric(explicitness, "supervised", SPLIT),
+    "irs": Metric(irs, "supervised", FACTORS),
+    "infomec": Metric(infomec, "supervised", FACTORS, values=("infoe", "infoc")),
+    "histogram_dci": Metric(
+        histogram_dci, "supervised", SPLIT, values=("completeness", "informativeness")
+    ),
+    "dci": Metric(
+        dci, "supervised", GROWN, quick=False, values=("completeness", "informativeness")
+    ),
+    "factor_vae_score": Metric(
+        factor_vae_score,
+        "supervised",
+        RENDERED,
+        images=lambda s, p: (
+            (p["train_points"] + p["test_points"]) * p["batch_size"] + p["variance_points"]
+        ),
+    ),
+    "beta_vae_score": Metric(
+        beta_vae_score,
+        "supervised",
+        RENDERED,
+        quick=False,
+        images=lambda s, p: 2 * (p["train_points"] + p["test_points"]) * p["batch_size"],
+    ),
+    "gaussian_total_correlation": Metric(gaussian_total_correlation, "unsupervised", CODES),
+    "wasserstein_correlation": Metric(
+        wasserstein_correlation, "unsupervised", CODES, values=("normalised",)
+    ),
+    "mutual_information_score": Metric(mutual_information_score, "unsupervised", CODES),
+    "udr": Metric(
+        udr,
+        "unsupervised",
+        PEERS,
+        pick=lambda result, s: result.per_run[s.peers.index(s)],
+    ),
+    "activeness": Metric(
+        activeness,
+        "generator",
+        AXES,
+        images=lambda s, p: repeat_first(len(s.model.axes) * s.draws.latents * len(p["values"])),
+    ),
+    "variation_predictability": Metric(
+        variation_predictability,
+        "generator",
+        PAIRS,
+        quick=False,
+        values=("std",),
+        images=lambda s, p: repeat_first(2 * p["pairs"] * len(p["seeds"])),
+    ),
+    "perceptual_path_length": Metric(
+        perceptual_path_length,
+        "generator",
+        PATHS,
+        quick=False,
+        images=lambda s, p: repeat_first(2 * p["samples"]),
+    ),
+    "frechet_inception_distance": Metric(
+        frechet_inception_distance,
+        "generator",
+        MOMENTS,
+        quick=False,
+        images=lambda s, p: s.draws.features.images + s.reference_count,
+    ),
+    "kernel_inception_distance": Metric(
+        kernel_inception_distance,
+        "generator",
+        FEATURES,
+        quick=False,
+        values=("std",),
+        images=lambda s, p: s.draws.features.images + s.reference_count,
+    ),
+    "accuracy": Metric(accuracy, "recognition", CLASSIFIED, values=("top_5", "cross_entropy")),
+}
+
+
+def choose_metrics(words: str | None) -> tuple[list[str], bool]:
+    """The names of metrics, in the order of the registry, and whether each was named itself.
+
+    Args:
+        words: Names of metrics and groups with commas between them; `all`; None for the quick ones.
+
+    Raises:
+        ValueError: If a word is neither.
+
+    Examples:
+        >>> choose_metrics("sap,mig")
+        (['mig', 'sap'], True)
+        >>> choose_metrics("unsupervised")[0][:2]
+        ['gaussian_total_correlation', 'wasserstein_correlation']
+    """
+    if words is None:
+        return [name for name, metric in METRICS.items() if metric.quick], False
+    chosen = set()
+    given = [word.strip() for word in words.split(",")]
+    for word in given:
+        members = {n for n, m in METRICS.items() if word in ("all", n, m.group)}
+        if not members:
+            known = ", ".join(("all", *GROUPS, *METRICS))
+            raise ValueError(f"--metrics has no choice {word!r}; choose of: {known}")
+        chosen |= members
+    return [name for name in METRICS if name in chosen], set(given) <= METRICS.keys()
+
+
+def lacking(name: str, offers: Iterable[str]) -> str | None:
+    """What a metric needs and a subject does not offer, in words; None if it can be computed.
+
+    Examples:
+        >>> lacking("mig", {"codes"})
+        'a data set with known factors'
+    """
+    missing = [need for need in METRICS[name].inputs.needs if need not in set(offers)]
+    return NEEDS[missing[0]] if missing else None

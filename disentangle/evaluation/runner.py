@@ -1,0 +1,162 @@
+"""One subject, what is to be computed of it, and where that goes."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from disentangle.evaluation.failures import describe_error
+from disentangle.evaluation.generator_target import RunSubject
+from disentangle.evaluation.heat_maps import write_heat_maps
+from disentangle.evaluation.processes import Processes
+from disentangle.evaluation.registry import METRICS
+from disentangle.evaluation.scores_file import FIT, library_versions, merge_report, write_report
+from disentangle.evaluation.target import Subject
+from disentangle.losses.active_units import find_active
+from disentangle.runs.run_folder import RunFolder
+
+
+@dataclass
+class Job:
+    """A subject, what to compute of it and where to put that.
+
+    Attributes:
+        subject: What is scored.
+        names: Of the metrics to compute.
+        left_out: Why other metrics are not computed, by their name: `for want of …` or `as …`.
+        step: Training step of the model.
+        folder: For `scores.json` and `plots`; None writes nothing.
+        old: What `scores.json` holds.
+        codes: What tells the file of codes from others, if there is one.
+        scores: What has been computed, by the metric's name.
+        failed: Why a metric could not be computed after all, by its name.
+        plots: The heat maps that were written.
+        active: Number of active codes and of all codes; None without codes that have a posterior.
+    """
+
+    subject: Subject
+    names: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    step: int | None = None
+    folder: RunFolder | None = None
+    old: dict[str, Any] | None = None
+    codes: dict[str, str] | None = None
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    plots: list[Path] = field(default_factory=list)
+    active: tuple[int, int] | None = None
+
+    def prepare(self, protocol: Mapping[str, Any]) -> None:
+        """Fits an encoder if one is wanted, and encodes; every process must take part.
+
+        All jobs come before the first `compute`, which may ask for the codes of the others' runs.
+
+        Args:
+            protocol: The options of `fit_encoder`.
+        """
+        subject = self.subject
+        if not isinstance(subject, RunSubject):
+            return
+        processes = subject.processes
+        if not self._attempt(self.names, subject.use_device, processes):
+            return
+        if subject.fits_encoder:
+            fit = partial(self._fit, subject, protocol)
+            if not self._attempt([FIT], fit, processes):
+                return
+        encoded = [name for name in self.names if "codes" in METRICS[name].inputs.arguments]
+        if encoded:
+            self._attempt(encoded, partial(self._encode, subject), processes)
+
+    def compute(
+        self, protocols: Mapping[str, dict[str, Any]], processes: Processes, bar: tqdm
+    ) -> None:
+        """Computes the scores, and writes each; every process must take part.
+
+        Args:
+            protocols: The options of each metric.
+            processes: Which encode and decode.
+            bar: Counts metrics.
+        """
+        for name in self.names:
+            bar.set_postfix_str(name)
+            if name not in self.failed:
+                compute = partial(self._compute, name, protocols[name], processes)
+                self._attempt([name], compute, processes)
+            if processes.is_first:
+                self._write_scores()  # what follows may take hours, and be interrupted
+            bar.update()
+        if processes.is_first and self.folder is not None:
+            self.plots = write_heat_maps(self.folder.plots, self.subject, self.scores)
+
+    def _attempt(
+        self, names: Sequence[str], work: Callable[[], object], processes: Processes
+    ) -> bool:
+        """Does the work, or notes why what it is for fails, as the rest may take hours."""
+        try:
+            processes.together(work)
+        except Exception as error:
+            self.failed.update(dict.fromkeys(names, describe_error(error)))
+            return False
+        return True
+
+    def _compute(self, name: str, protocol: dict[str, Any], processes: Processes) -> None:
+        metric, subject = METRICS[name], self.subject
+        protocol = metric.settle(protocol, subject)
+        start = time.perf_counter()
+        total = None if metric.images is None else metric.images(subject, protocol)
+        with subject.progress.show(name, total):
+            arguments = {key: get(subject) for key, get in metric.inputs.arguments.items()}
+            if not (metric.inputs.shared or processes.is_first):
+                return
+            result = metric.call(arguments, protocol, subject.draws.seed)
+        details = asdict(result)
+        del details["score"]
+        suffixes = (subject.suffixes.get(need, "") for need in metric.inputs.needs)
+        self.scores["".join([name, *suffixes])] = self._describe(
+            float(metric.pick(result, subject)),
+            metric.inputs.protocol(subject) | protocol,
+            time.perf_counter() - start,
+            details,
+        )
+
+    def _encode(self, subject: RunSubject) -> None:
+        count = subject.draws.points + subject.draws.test_points
+        with subject.progress.show("encoding", count):
+            points = subject.points  # apart, so that no metric's seconds include it
+        if points.divergences is not None:
+            active = find_active(torch.from_numpy(points.codes).double())
+            self.active = int(active.sum()), len(active)
+
+    def _fit(self, subject: RunSubject, protocol: Mapping[str, Any]) -> None:
+        start = time.perf_counter()
+        images = protocol["steps"] * protocol["batch_size"] + protocol["held_out"]
+        with subject.progress.show("fitting an encoder", images):
+            fitted = subject.fit_encoder(**protocol)
+        details = {"r_squared": fitted.r_squared, "caveat": fitted.caveat}
+        self.scores[FIT] = self._describe(
+            fitted.score, dict(protocol), time.perf_counter() - start, details
+        )
+
+    def _describe(
+        self, score: float, protocol: dict[str, Any], seconds: float, details: dict[str, Any]
+    ) -> dict[str, Any]:
+        return {
+            "score": score,
+            "seed": self.subject.draws.seed,
+            "protocol": protocol,
+            "seconds": round(seconds, 3),
+            "versions": library_versions(),
+            "details": details,
+        }
+
+    def _write_scores(self) -> None:
+        if self.folder is not None:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+            report = merge_report(self.old, self.step, self.scores, codes=self.codes)
+            write_report(self.folder.scores, report)

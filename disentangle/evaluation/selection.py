@@ -1,0 +1,78 @@
+"""Which metrics of a subject can be computed, and which subjects go together."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from disentangle.evaluation.feature_sets import FeatureOptions, load_distance, load_network
+from disentangle.evaluation.registry import METRICS, lacking
+from disentangle.evaluation.runner import Job
+
+
+def needs_data(names: Sequence[str], *, encodes: bool) -> bool:
+    """Whether any of the metrics looks at images of the data set."""
+    needs = {need for name in names for need in METRICS[name].inputs.needs}
+    return "images" in needs or (encodes and "codes" in needs)
+
+
+def introduce(subjects: Sequence[Any], *, across_settings: bool) -> None:
+    """Makes subjects with the same data set and as many axes each other's peers.
+
+    Args:
+        subjects: Of runs; those of one experiment, unless `across_settings`.
+        across_settings: What they are told of each other.
+    """
+    for one in subjects:
+        one.across_settings = across_settings
+        if one.data is None or "codes" not in one.offers:
+            continue
+        one.peers = [
+            other
+            for other in subjects
+            if other.data is one.data and len(other.model.axes) == len(one.model.axes)
+        ]
+        if len(one.peers) > 1:
+            one.offers.add("peers")
+
+
+def choose(job: Job, names: Sequence[str], *, named: bool) -> None:
+    """Notes which metrics can be computed, and of those that are given up, why.
+
+    Args:
+        job: Gets the names.
+        names: Of the metrics that were asked for.
+        named: Whether by their own names: then all must be computed.
+
+    Raises:
+        ValueError: If none can, or one cannot that must.
+        FileNotFoundError: If it needs a file of weights that is missing.
+    """
+    if not named:  # a group of metrics that are of no use here needs no mention
+        recognises = "classifier" in job.subject.offers
+        names = [n for n in names if (METRICS[n].group == "recognition") == recognises]
+    for name in names:
+        need = lacking(name, job.subject.offers)
+        if need is not None and named:
+            raise ValueError(f"{name} of {job.subject.name} needs {need}")
+        reason = None if need is None else f"for want of {need}"
+        try:
+            if reason is None:
+                load_networks(name, job.subject.draws.features)
+        except FileNotFoundError as error:
+            if named:
+                raise
+            reason = f"as {error}"
+        if reason is None:
+            job.names.append(name)
+        else:
+            job.left_out[name] = reason
+    if not job.names:
+        reasons = "; ".join(dict.fromkeys(job.left_out.values())) or "as none is of its kind"
+        raise ValueError(f"no metric of {job.subject.name} can be computed, {reasons}")
+
+
+def load_networks(name: str, options: FeatureOptions) -> None:
+    """Loads what a metric looks at images through, so that a missing file is found now."""
+    if "distance" in METRICS[name].inputs.arguments:
+        load_distance(options)
+    if "images" in METRICS[name].inputs.needs:
+        load_network(options)

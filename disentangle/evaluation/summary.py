@@ -1,0 +1,109 @@
+"""Scores as the rows of a table, and the activeness of each axis."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from disentangle.evaluation.generator_target import RunSubject
+from disentangle.evaluation.registry import METRICS
+from disentangle.evaluation.runner import Job
+from disentangle.losses.active_units import ACTIVE_VARIANCE
+from disentangle.output.tables import Cell, Format, format_table
+
+BAR = 24  # characters of the longest bar
+TERSE = 60  # characters of a protocol in the table of a terminal
+
+
+def split_values(name: str, entry: Mapping[str, Any]) -> dict[str, float | None]:
+    """The numbers of a metric that tables show, by what they are called there.
+
+    Args:
+        name: The metric's, with what may be added to it in parentheses.
+        entry: What `scores.json` holds of it.
+
+    Examples:
+        >>> entry = {"score": 0.5, "details": {"completeness": 0.25, "informativeness": None}}
+        >>> split_values("dci (fitted encoder)", entry)
+        {'dci (fitted encoder)': 0.5, 'dci (fitted encoder), completeness': 0.25,
+         'dci (fitted encoder), informativeness': None}
+    """
+    metric = METRICS.get(name.partition(" (")[0])
+    further = metric.values if metric is not None else ()
+    return {name: entry["score"]} | {f"{name}, {key}": entry["details"][key] for key in further}
+
+
+def format_jobs(jobs: Sequence[Job], kind: Format) -> str:
+    """All scores in one table; with several subjects, the first column says whose they are."""
+    rows = [
+        [job.subject.name, *row]
+        for job in jobs
+        for name, entry in job.scores.items()
+        for row in _rows(name, entry, TERSE if kind == "text" else None)
+    ]
+    header = ["run", "metric", "score", "seconds", "protocol"]
+    if len(jobs) == 1:
+        header, rows = header[1:], [row[1:] for row in rows]
+    return format_table(header, rows, kind)
+
+
+def _rows(name: str, entry: Mapping[str, Any], width: int | None) -> Iterable[list[Cell]]:
+    protocol = describe_protocol(entry["protocol"])
+    if width is not None and len(protocol) > width:
+        protocol = protocol[: width - 1] + "…"
+    # a second to the tenth: what follows depends on what else the machine does
+    seconds: list[Cell] = [f"{entry['seconds']:.1f}", protocol]
+    for label, value in split_values(name, entry).items():
+        yield [label, None if value is None else float(value), *seconds]
+        seconds = [None, None]
+
+
+def describe_protocol(protocol: Mapping[str, Any]) -> str:
+    """The protocol on one line.
+
+    Examples:
+        >>> describe_protocol({"points": 100, "values": [-2.0, 2.0], "runs": ["a", "b"]})
+        'points 100, values [-2.0, 2.0], runs [a, b]'
+    """
+
+    def show(value: Any) -> str:
+        if isinstance(value, list | tuple):
+            return f"[{', '.join(map(show, value))}]"
+        return str(value)
+
+    return ", ".join(f"{key} {show(value)}" for key, value in protocol.items())
+
+
+def list_notes(job: Job) -> list[str]:
+    """What a reader of the scores must know besides."""
+    notes: dict[str, list[str]] = {}
+    for name, reason in job.left_out.items():
+        notes.setdefault(f"not computed, {reason}", []).append(name)
+    for name, reason in job.failed.items():
+        notes.setdefault(f"could not be computed: {reason}", []).append(name)
+    for name, entry in job.scores.items():
+        if caveat := entry["details"].get("caveat"):
+            notes.setdefault(caveat, []).append(name)
+        if excluded := entry["details"].get("excluded_factors"):
+            names = ", ".join(job.subject.points.factor_names[f] for f in excluded)
+            notes.setdefault(f"left out, as it has one value: {names}", []).append(name)
+    lines = [f"{note} ({', '.join(names)})" for note, names in notes.items()]
+    if job.active is not None:
+        count, codes = job.active
+        meaning = f"variance of the posterior mean above {ACTIVE_VARIANCE}"
+        lines.insert(0, f"active codes: {count or 'none'} of {codes} ({meaning})")
+    return lines
+
+
+def format_axes(job: Job) -> str | None:
+    """The activeness of each axis, with bars; None if it was not computed."""
+    found = [entry for name, entry in job.scores.items() if name.startswith("activeness")]
+    if not found or not isinstance(job.subject, RunSubject):
+        return None
+    per_axis = found[0]["details"]["per_axis"]
+    most = max(per_axis.max(), np.finfo(float).tiny)
+    rows: list[list[Cell]] = [
+        [f"{axis.group}, {axis.name}", float(value), "█" * round(BAR * value / most)]
+        for axis, value in zip(job.subject.model.axes, per_axis, strict=True)
+    ]
+    return format_table(["axis", "activeness", ""], rows, digits=5)

@@ -1,0 +1,1 @@
+"""Objectives and regularisers as functions of tensors."""

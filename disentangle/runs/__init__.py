@@ -1,0 +1,1 @@
+"""What a run writes, and who may write it: folder, checkpoints, logs."""

@@ -1,0 +1,103 @@
+"""Runs that differ by chance only are one experiment: how commands group and name them."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from disentangle.config import find_differing, flatten
+from disentangle.orthogonality import LOSS_TECHNIQUES, OPTIMIZER_TECHNIQUES, WEIGHT_TECHNIQUES
+from disentangle.output.text import cut, show_plainly
+from disentangle.runs.run_folder import RunFolder
+
+CHANCE = {"seed", "output"}  # in which two runs of the same experiment may differ
+MOST_OPTIONS = 2  # by which experiments are named
+NAMES = {"task", "model.name", "data.name"}  # another one comes with many other options
+
+
+class HasConfig(Protocol):
+    """A run, whatever else is known of it."""
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's configuration, as it stands in the file."""
+
+
+Run = TypeVar("Run", bound=HasConfig)
+
+
+def group_by_experiment(
+    runs: Iterable[Run], name_run: Callable[[Run], str] = lambda run: str(run.folder.path)
+) -> dict[str, list[Run]]:
+    """Runs of the same experiment, by its techniques and, if these do not tell, what else differs.
+
+    Experiments with the same techniques are told by the options in which they differ, or of many by
+    the names of task, model and data; if that does not tell them, by the name of a run.
+
+    Args:
+        runs: In any order.
+        name_run: The name of a run, which no other has; default: its folder.
+    """
+    groups: dict[tuple[str, frozenset[tuple[str, str]]], list[Run]] = {}
+    for run in runs:
+        same = frozenset(_choose_options(run.config).items())
+        groups.setdefault((name_techniques(run.config), same), []).append(run)
+    techniques = [name for name, _ in groups]
+    configs = [dict(same) for _, same in groups]
+    labels = [
+        _describe(name, own, [c for c, n in zip(configs, techniques, strict=True) if n == name])
+        for name, own in zip(techniques, configs, strict=True)
+    ]
+    told = {label for label, count in Counter(labels).items() if count == 1 and label is not None}
+    named = {}
+    for name, label, group in zip(techniques, labels, groups.values(), strict=True):
+        named[label if label in told else f"{name}: {_quote(name_run(group[0]))}"] = group
+    return named
+
+
+def _choose_options(config: Mapping[str, Any]) -> dict[str, str]:
+    """The options that make an experiment what it is."""
+    return flatten({key: value for key, value in config.items() if key not in CHANCE})
+
+
+def _describe(
+    techniques: str, own: Mapping[str, str], alike: Sequence[Mapping[str, str]]
+) -> str | None:
+    """An experiment among those with its techniques; None if too many options differ."""
+    differing = sorted(find_differing(alike))
+    if len(differing) > MOST_OPTIONS:
+        differing = [name for name in differing if name in NAMES]
+    if len(alike) > 1 and not differing:
+        return None
+    values = [f"{cut(_quote(name))} {cut(_quote(own.get(name, '-')))}" for name in differing]
+    return ", ".join([techniques, *values])
+
+
+def _quote(text: str) -> str:
+    r"""A text as the end of a label, in which no two texts look alike.
+
+    Labels are followed by numbers of runs in parentheses: nothing else may end with one.
+
+    Examples:
+        >>> print(_quote("a"), _quote("a\nb"), _quote(r"a\nb"), _quote("a (2 runs)"))
+        a a\nb a\\nb "a (2 runs)"
+    """
+    shown = show_plainly(text.replace("\\", r"\\"))
+    return f'"{shown}"' if shown.endswith(")") or shown.startswith('"') else shown
+
+
+def name_techniques(config: Mapping[str, Any]) -> str:
+    """The techniques of a run as papers write them.
+
+    Examples:
+        >>> name_techniques({"orthogonality": ["olr", "nog", "ow"]})
+        'OW + NOG + OLR'
+        >>> name_techniques({"orthogonality": []})
+        'no technique'
+    """
+    order = (*WEIGHT_TECHNIQUES, *OPTIMIZER_TECHNIQUES, *LOSS_TECHNIQUES)
+    named = config.get("orthogonality") or ()
+    return " + ".join(name.upper() for name in order if name in named) or "no technique"

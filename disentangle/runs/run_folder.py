@@ -1,0 +1,234 @@
+"""The folder of a run: what lies where, and who may write into it."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from diffusers import ModelMixin
+
+from disentangle.config.yaml_files import read_yaml
+from disentangle.models import load_model
+from disentangle.runs.atomic import replace_files, temporary_of
+from disentangle.runs.lock import holding
+
+PATIENCE = 5.0  # seconds; the workers of a run that was killed hold its folder until they end too
+STEP_FILE = "training.json"  # beside the weights of a model
+SECTIONS = ("model", "data", "discriminator", "objective", "optimizer", "training")
+MODELS = ("model", "ema", "best", "discriminator")
+CONTENTS = (  # beside the configuration
+    "metrics.jsonl",
+    *MODELS,
+    "checkpoints",
+    "samples",
+    "logs",
+    "traversals",
+    "plots",
+    "scores.json",
+)
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Attributes:
+        path: The folder; without `..`, which would mean another one as soon as it is made.
+        config: `config.yaml`, the run's whole configuration; what makes a folder a run.
+        metrics: `metrics.jsonl`, one line per logged step.
+        checkpoints: Folders `step-N`, to resume from.
+        best: The model that a validation chose, if the run validates.
+        samples: Sheets of samples.
+        traversals: Where `disentangle traverse` writes.
+        plots: Where `disentangle evaluate` and the commands that plot write.
+        scores: Where `disentangle evaluate` writes.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if ".." in self.path.parts:
+            self.path = self.path.resolve()
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.best = self.path / "best"
+        self.samples = self.path / "samples"
+        self.traversals = self.path / "traversals"
+        self.plots = self.path / "plots"
+        self.scores = self.path / "scores.json"
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """An existing run.
+
+        Raises:
+            FileNotFoundError: If the folder does not exist.
+            ValueError: If it is not the folder of a run.
+        """
+        folder = cls(path)
+        if not folder.path.is_dir():
+            raise FileNotFoundError(f"there is no run folder {folder.path}")
+        folder.read_config()
+        return folder
+
+    def read_config(self) -> dict[str, Any]:
+        """The saved configuration, as it stands in the file.
+
+        Raises:
+            ValueError: If there is none, or it is not that of a run.
+        """
+        if not self.config.is_file():
+            raise ValueError(f"{self.path} is not a run folder: it holds no config.yaml")
+        try:
+            config = read_yaml(self.config)
+        except ValueError:
+            config = {}
+        if not _is_run(config):
+            raise ValueError(
+                f"{self.path} is not a run folder: its config.yaml is not that of a run"
+            )
+        return config
+
+    def check_claim(self, *, resume: bool, overwrite: bool) -> None:
+        """Whether a run may be written here; nothing is touched.
+
+        Raises:
+            ValueError: If something is here and it was not said what is to become of it, if nothing
+                is here and it was to be resumed, or if no folder can be made here.
+            BlockingIOError: If another process trains here.
+        """
+        try:
+            self.read_config()
+        except ValueError as error:
+            if resume:
+                raise ValueError(f"nothing to resume: {error}") from error
+            self._check_empty()
+            return
+        if not (resume or overwrite):
+            raise ValueError(
+                f"{self.path} already holds a run: add --resume to go on with it, --overwrite to "
+                "replace it, or choose another --output"
+            )
+        with holding(self.path, alone=False, patience=PATIENCE):
+            pass
+        if resume:
+            self._check_kinds()
+
+    def _check_kinds(self) -> None:
+        """Whether files are files and folders folders, which would be found hours later.
+
+        A folder whose files are replaced must lie here: they could be anyone's elsewhere.
+        """
+        for entry in (self.path / name for name in CONTENTS):
+            is_right, kind = (
+                (entry.is_file(), "file") if entry.suffix else (entry.is_dir(), "folder")
+            )
+            if os.path.lexists(entry) and not is_right:
+                raise ValueError(f"nothing can be resumed while {entry} is no {kind}")
+            if entry.name in MODELS and entry.is_symlink():
+                raise ValueError(f"nothing can be resumed while {entry} is a link to elsewhere")
+
+    def _check_empty(self) -> None:
+        """Whether there is nothing here, or an empty folder, and a folder can be made."""
+        if os.path.lexists(self.path) and not self._is_empty():
+            raise ValueError(f"{self.path} exists and is not a run folder: choose another --output")
+        parent = next(folder for folder in self.path.absolute().parents if os.path.lexists(folder))
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ValueError(
+                f"the run folder {self.path} cannot be made: {parent} is not a folder that may be "
+                "written to"
+            )
+
+    def _is_empty(self) -> bool:
+        """Whether it is a folder of nothing, or of what is left of a start that was killed."""
+        begun = temporary_of(self.config)
+        return self.path.is_dir() and all(entry == begun for entry in self.path.iterdir())
+
+    def clear(self) -> None:
+        """Removes what a run writes, and nothing else that may lie in the folder.
+
+        The configuration stays until it is replaced: without it, the rest would be nobody's if
+        this is cut short.
+        """
+        for name in CONTENTS:
+            entry = self.path / name
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)
+
+    def load_generator(self) -> ModelMixin:
+        """The generator: the averaged one if the run keeps an average, else the trained one.
+
+        Raises:
+            FileNotFoundError: If the run has not written a model yet.
+            ValueError: If it is a run of the task `recognition`.
+        """
+        if self.recognises:
+            raise ValueError(f"{self.path} is a run of the task recognition: it has no generator")
+        return load_model(self.final)
+
+    def load_classifier(self) -> ModelMixin:
+        """The network that the validation chose, or else the last one.
+
+        Raises:
+            FileNotFoundError: If the run has not written a model yet.
+            ValueError: If it is a run of another task.
+        """
+        if not self.recognises:
+            task = self.read_config()["task"]
+            raise ValueError(f"{self.path} is a run of the task {task}: it has no classifier")
+        return load_model(self.final)
+
+    @property
+    def recognises(self) -> bool:
+        """Whether it is a run of the task `recognition`."""
+        return self.read_config()["task"] == "recognition"
+
+    @property
+    def final(self) -> Path:
+        """The folder of the model that counts: the best if the run chooses one, or the average."""
+        folders = [self.path / name for name in ("best", "ema", "model")]
+        return next((folder for folder in folders if folder.is_dir()), folders[-1])
+
+    def export(self, name: str, model: ModelMixin, step: int) -> None:
+        """Writes a model and its step to the folder `name`, each file whole or not at all."""
+
+        def write(folder: Path) -> None:
+            model.save_pretrained(folder)
+            (folder / STEP_FILE).write_text(json.dumps({"step": step}), encoding="utf-8")
+
+        replace_files(self.path / name, write)
+
+    def read_step(self) -> int:
+        """The step after which the model that counts was written; errors as in `read_step`."""
+        return read_step(self.final / STEP_FILE)
+
+
+def read_step(file: Path) -> int:
+    """The `step` that a file of JSON holds.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no step.
+    """
+    try:
+        step = json.loads(file.read_text(encoding="utf-8"))["step"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        step = None
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**63:
+        raise ValueError(f"{file} must hold the step after which it was written")
+    return step
+
+
+def _is_run(config: dict[str, Any]) -> bool:
+    """Whether a configuration has the parts of a run, each of its kind."""
+    mappings = (config.get(name, {}) for name in SECTIONS)
+    techniques = config.get("orthogonality", [])
+    return (
+        config.keys() >= {"task", "model", "data", "output"}
+        and isinstance(config["task"], str)
+        and all(isinstance(value, dict) for value in mappings)
+        and isinstance(techniques, list)
+        and all(isinstance(name, str) for name in techniques)
+    )

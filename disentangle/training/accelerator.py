@@ -1,0 +1,154 @@
+"""Accelerate, as a run and `accelerate launch` ask for it, and what they may not ask for."""
+
+import os
+from collections.abc import Iterator
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import (
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    ProjectConfiguration,
+    parse_flag_from_env,
+)
+from torch import distributed
+
+from disentangle.config import RecognitionObjective, RunConfig
+from disentangle.runs.run_folder import RunFolder
+from disentangle.training.memory import keep_freed_memory
+
+REFUSED = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+# What FSDP must be launched with: the variable, Accelerate's default and the value.
+FSDP_OPTIONS = (
+    ("FSDP_VERSION", "1", "2"),  # version 1 flattens the parameters
+    # Reading shards in torch's format runs what is pickled in them.
+    ("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT", "FULL_STATE_DICT"),
+    ("FSDP_AUTO_WRAP_POLICY", "NO_WRAP", "NO_WRAP"),
+    ("FSDP_CPU_RAM_EFFICIENT_LOADING", "false", "false"),
+    ("FSDP_OFFLOAD_PARAMS", "false", "false"),
+    ("FSDP_ACTIVATION_CHECKPOINTING", "false", "false"),
+)
+
+Need = tuple[str, object, str, bool]
+
+
+def build_accelerator(run: RunConfig) -> Accelerator:
+    """Accelerate, set up from the run and from what `accelerate launch` says.
+
+    Raises:
+        ValueError: If it says something that cannot work.
+    """
+    check_launcher()
+    keep_freed_memory()
+    if run.training.cpu_threads:
+        torch.set_num_threads(run.training.cpu_threads)
+    folder = RunFolder(run.output).path
+    accelerator = Accelerator(
+        # Apple's GPUs have no float64, in which the orthogonality techniques work.
+        cpu=torch.backends.mps.is_available(),
+        mixed_precision=run.training.mixed_precision,
+        gradient_accumulation_steps=run.training.accumulation,
+        log_with="tensorboard",
+        project_config=ProjectConfiguration(str(folder), logging_dir=str(folder)),
+    )
+    check_joined(accelerator.num_processes)
+    if (parts := accelerator.gradient_accumulation_steps) != run.training.accumulation:
+        raise ValueError(
+            f"accelerate launch asks for {parts} accumulation steps and the run for "
+            f"{run.training.accumulation}: choose training.accumulation"
+        )
+    divide_on_cpus(accelerator)
+    check_divided_run(run, accelerator)
+    return accelerator
+
+
+def divides_networks() -> bool:
+    """Whether FSDP is to divide the parameters over the processes."""
+    return parse_flag_from_env("ACCELERATE_USE_FSDP")
+
+
+def check_launcher() -> None:
+    """Whether the launcher asks for nothing that cannot work.
+
+    Raises:
+        ValueError: If the networks are to be rewritten, or divided in another way than it works.
+    """
+    for variable, name in REFUSED.items():
+        if parse_flag_from_env(variable):
+            raise ValueError(
+                f"{name} divides or flattens the parameters, which the techniques, the running "
+                "average and the saved models need whole: launch with DistributedDataParallel "
+                f"(accelerate launch --multi_gpu) or FSDP2, got {variable}"
+            )
+    if divides_networks():
+        for variable, default, needed in FSDP_OPTIONS:
+            if (value := os.environ.get(variable, default)).lower() != needed.lower():
+                option = variable.lower()
+                raise ValueError(f"{option} of accelerate launch must be {needed}, got {value}")
+
+
+def check_joined(joined: int) -> None:
+    """Whether as many processes work together as were started.
+
+    Raises:
+        ValueError: If they do not: each would take itself for the first, and write.
+    """
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if joined != started:
+        raise ValueError(
+            f"{started} processes were started, but accelerate joins {joined}: set "
+            "ACCELERATE_USE_CPU=true to work on several processes without GPUs"
+        )
+
+
+def has_lost_process(error: RuntimeError) -> bool:
+    """Tell whether an error is that of a collective operation whose other processes have ended.
+
+    Gloo's errors have no type of their own.
+    """
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)
+
+
+def divide_on_cpus(accelerator: Accelerator) -> None:
+    """Lets Accelerate use FSDP2 on CPUs if it was asked for; it would leave it out in silence."""
+    if divides_networks() and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        # The states of both kinds share what they hold among all their instances.
+        accelerator.state.distributed_type = DistributedType.FSDP
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        PartialState().distributed_type = DistributedType.FSDP
+
+
+def check_divided_run(run: RunConfig, accelerator: Accelerator) -> None:
+    """Whether a run is of a kind that ends under FSDP2 as on one process, if that is asked for.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not divides_networks():
+        return
+    if accelerator.distributed_type != DistributedType.FSDP:
+        raise ValueError("FSDP divides networks over several processes, got one")
+    for option, value, needed, given in _needs(run, accelerator):
+        if not given:
+            raise ValueError(f"{option} must be {needed} under FSDP, got {value}")
+
+
+def _needs(run: RunConfig, accelerator: Accelerator) -> Iterator[Need]:
+    precision, kind = accelerator.mixed_precision, run.optimizer.kind
+    yield "the mixed precision", precision, "no", precision == "no"
+    backend = accelerator.state.dynamo_plugin.backend.value.lower()
+    yield "the dynamo backend", backend, "no", backend == "no"
+    yield "training.compile", run.training.compile, "false", not run.training.compile
+    # What one process looks at, all must have gathered: the average is whole in each of them.
+    half_life = run.training.ema_half_life
+    yield "training.ema_half_life", half_life, "positive", half_life > 0
+    # torch has no fused kernel of SGD for divided parameters.
+    yield "optimizer.kind", kind, "adam or adamw", kind != "sgd"
+    name = run.model["name"]
+    yield "model.name", name, "another than latent_vae", name != "latent_vae"
+    if isinstance(run.objective, RecognitionObjective):
+        file = run.objective.pretrained
+        yield "objective.pretrained", file, "left out", file is None

@@ -1,0 +1,329 @@
+"""The shell that every task shares: data, averages, logs, samples, checkpoints, signals."""
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+from diffusers import ModelMixin
+from tqdm import tqdm
+
+from disentangle.config import RunConfig
+from disentangle.data import describe_left_out
+from disentangle.distributed.fsdp import whole_model
+from disentangle.models import Generator
+from disentangle.runs.atomic import replace_text
+from disentangle.runs.checkpoints import (
+    drop_checkpoints_after,
+    find_checkpoint,
+    load_checkpoint,
+    read_step,
+    save_checkpoint,
+    torn_checkpoints,
+)
+from disentangle.runs.fingerprint import Fingerprint
+from disentangle.runs.lock import holding
+from disentangle.runs.run_folder import RunFolder
+from disentangle.training.accelerator import build_accelerator
+from disentangle.training.augmentation import augment
+from disentangle.training.batches import StepSampler, load_batches, share_batch
+from disentangle.training.collapse import CollapseWatch
+from disentangle.training.ema import build_average
+from disentangle.training.gan.task import GANTask
+from disentangle.training.learner import Terms
+from disentangle.training.logs import MetricsLog, drop_lines_after, read_lines
+from disentangle.training.nonfinite import check_weights
+from disentangle.training.recognition.task import RecognitionTask
+from disentangle.training.resume import (
+    check_architecture,
+    check_division,
+    check_future,
+    describe_data_change,
+    list_changes,
+)
+from disentangle.training.signals import note_signals
+from disentangle.training.task import VALIDATION_SCORE, Task
+from disentangle.training.terminal import leave_io_errors_to_main_thread
+from disentangle.training.vae.code_watch import CodeWatch
+from disentangle.training.vae.task import VAETask
+from disentangle.traversal import image_grid
+
+TASK_CLASSES: dict[str, type[Task]] = {
+    "gan": GANTask,
+    "vae": VAETask,
+    "recognition": RecognitionTask,
+}
+SHEET = 64  # images of a sheet of samples
+
+
+class Session:
+    """One run in one process, ready to train.
+
+    The constructor checks whatever can be checked and writes nothing; `train` writes.
+
+    Args:
+        run: The run.
+        resume: The checkpoint to go on from, `latest` or `step-N`; `None` starts afresh.
+        overwrite: Whether a run in the folder is to be replaced.
+
+    Attributes:
+        step: Number of optimizer steps made.
+        saved: Step of the newest checkpoint, 0 if there is none.
+
+    Raises:
+        ValueError: If the run cannot be trained as it is described.
+        FileNotFoundError: If the data are missing.
+    """
+
+    def __init__(
+        self, run: RunConfig, *, resume: str | None = None, overwrite: bool = False
+    ) -> None:
+        self.run = run
+        self.folder = RunFolder(run.output)
+        self.folder.check_claim(resume=resume is not None, overwrite=overwrite)
+        checkpoint = None
+        if resume is not None:
+            check_architecture(run, self.folder)
+            checkpoint = find_checkpoint(self.folder.checkpoints, resume)
+            check_division(checkpoint)
+            check_future(run, checkpoint, overwrite=overwrite)
+        self.data = run.build_data()
+        self.fingerprint = Fingerprint.of(self.data)
+        self.accelerator = build_accelerator(run)
+        if checkpoint is not None:
+            self._report_resumption(checkpoint)
+        self._report_left_out()
+        set_seed(run.seed)  # for the initial weights; every later draw has a stream of its own
+        self.task = TASK_CLASSES[run.task](run, self.accelerator, self.data)
+        self.samples = share_batch(run, len(self.task.data), self.accelerator)
+        if checkpoint is None:
+            self.task.begin()
+        self.average = build_average(self.task.learner.raw, run)
+        if self.average is not None:
+            self.accelerator.register_for_checkpointing(self.average)
+        self.step = self.saved = 0
+        if checkpoint is not None:
+            load_checkpoint(self.accelerator, checkpoint)
+            self.step = self.saved = read_step(checkpoint)
+            self._check_loaded(checkpoint)
+
+    def train(self) -> int | None:
+        """Trains to the last step, or until a signal asks to stop.
+
+        Returns:
+            The number of the signal, if one ended the run early.
+
+        Raises:
+            BlockingIOError: If another process trains in the folder.
+            OSError: If images cannot be read, or the run folder cannot be written to.
+        """
+        leads = self.accelerator.is_main_process
+        if leads:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+        with (
+            leave_io_errors_to_main_thread(),
+            holding(self.folder.path) if leads else nullcontext(lambda: None) as check_folder,
+        ):
+            try:
+                return self._train(check_folder)
+            except OSError:
+                check_folder()  # which explains a file that is missing
+                raise
+
+    def _train(self, check_folder: Callable[[], None]) -> int | None:
+        training = self.run.training
+        sampler = StepSampler(
+            size=len(self.task.data),
+            batch_size=training.batch_size,
+            samples=self.samples,
+            seed=self.run.seed,
+            first=self.step + 1,
+            last=training.steps,
+        )
+        batches = load_batches(
+            self.task.data, sampler, device=self.accelerator.device, workers=training.workers
+        )
+        self._open_folder()
+        log = MetricsLog(
+            self.accelerator,
+            self.folder.metrics,
+            first=self.step,
+            last=training.steps,
+            batch_size=training.batch_size,
+            guards=[learner.guard for learner in self.task.learners],
+            max_skipped=training.max_skipped if training.on_nonfinite == "skip" else None,
+        )
+        watch, self.codes = self._watch_for_collapse(), self._watch_codes()
+        self.best = self._recall_best()
+        stop = False
+        with closing(log), note_signals() as noted, closing(batches):
+            for batch in batches:
+                log.add(batch.step, self.task.step(augment(batch, training)))
+                log.note(batch.step, self.task.learner.conditioning)
+                self.step = batch.step
+                if self.average is not None:
+                    self.average.update(self.task.learner.raw, first=self.step == 1)
+                self._measure(log, watch)
+                stop = self._asked_to_stop(noted)
+                check_folder()
+                self._write_what_is_due(log, last=stop or self.step == training.steps)
+                if stop:
+                    break
+        self.accelerator.end_training()
+        return noted[0] if stop and noted else None
+
+    def _check_loaded(self, checkpoint: Path) -> None:
+        """Whether what was loaded can be trained, which numbers that are not finite cannot."""
+        try:
+            check_weights(self.accelerator, self._models(), self.step)
+        except FloatingPointError as error:
+            raise ValueError(
+                f"the checkpoint {checkpoint} cannot be gone on from: {error}"
+            ) from error
+
+    def _report_resumption(self, checkpoint: Path) -> None:
+        """Says which checkpoints are of no use, and which options have changed."""
+        step = read_step(checkpoint)
+        if torn := torn_checkpoints(self.folder.checkpoints, step):
+            names = ", ".join(f"step-{number}" for number in torn)
+            self.accelerator.print(f"going on from step-{step}; not written whole: {names}")
+        if change := describe_data_change(self.run, checkpoint, self.fingerprint):
+            self.accelerator.print(change)
+        if changes := list_changes(self.run, self.folder):
+            self.accelerator.print(f"going on with other options: {', '.join(changes)}")
+
+    def _report_left_out(self) -> None:
+        """Say which files and folders the data set leaves out."""
+        if line := describe_left_out(self.data):
+            self.accelerator.print(line)
+
+    def _open_folder(self) -> None:
+        """Clears the folder, or takes it back to the step that training goes on from."""
+        if self.accelerator.is_main_process:
+            if self.step == 0:
+                self.folder.clear()
+            replace_text(self.folder.config, self.run.dump())
+            drop_lines_after(self.folder.metrics, self.step)
+            drop_checkpoints_after(self.folder.checkpoints, self.step)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.init_trackers(
+            "logs", init_kwargs={"tensorboard": {"purge_step": self.step + 1}}
+        )
+
+    def _watch_for_collapse(self) -> CollapseWatch | None:
+        """A watch that goes on from what the run has measured; `None` if it measures nothing."""
+        if not self.run.training.activeness_steps or not self._generates:
+            return None
+        watch = CollapseWatch(every=self.run.training.activeness_steps, say=self._say)
+        watch.restore(read_lines(self.folder.metrics))
+        return watch
+
+    def _watch_codes(self) -> CodeWatch | None:
+        """Return a watch that takes up what the run has logged; None if there are no codes."""
+        if not isinstance(self.task, VAETask) or self.run.training.batch_size < 2:
+            return None  # one image has no variance
+        codes, steps = self.task.learner.raw.latent_dim, self.run.training.steps
+        watch = CodeWatch(codes=codes, steps=steps, say=self._say)
+        watch.restore(read_lines(self.folder.metrics))
+        return watch
+
+    @property
+    def _generates(self) -> bool:
+        return isinstance(self.task.learner.raw, Generator)
+
+    def _recall_best(self) -> float:
+        """The highest score of a validation so far, if its model is still there."""
+        if self.folder.best.is_dir() and self.folder.read_step() > self.step:
+            return -math.inf  # the model is of a step that will be made again
+        scores = (line.get(VALIDATION_SCORE) for line in read_lines(self.folder.metrics))
+        return max((score for score in scores if score is not None), default=-math.inf)
+
+    def _measure(self, log: MetricsLog, watch: CollapseWatch | None) -> None:
+        """Takes what is due to be measured of the model into the log."""
+        try:
+            if watch is not None:
+                log.note(self.step, watch.measure(self.step, self._averaged_model()))
+            log.note(self.step, self._validate())
+        except FloatingPointError:
+            log.write(self.step)  # it knows more, if a loss or a gradient was to blame
+            raise
+
+    def _validate(self) -> Terms:
+        """Scores of the model if they are due; the best model is written at once."""
+        model = self._averaged_model()
+        scores = self.task.validate(self.step, model)
+        if scores and (score := scores[VALIDATION_SCORE].item()) > self.best:
+            self.best = score
+            if self.accelerator.is_main_process:
+                self.folder.export("best", model, self.step)
+        return scores
+
+    def _say(self, line: str) -> None:
+        """Prints a line above the progress bar."""
+        if self.accelerator.is_main_process:
+            tqdm.write(line, file=sys.stderr)
+
+    def _averaged_model(self) -> ModelMixin:
+        """The running average of the model, if the run keeps one."""
+        return self.task.learner.raw if self.average is None else self.average.module
+
+    def _write_what_is_due(self, log: MetricsLog, *, last: bool) -> None:
+        training = self.run.training
+        save = last or self.step % training.checkpoint_every == 0
+        if save or self.step % training.log_every == 0:  # a loss that is not finite is not saved
+            line = log.write(self.step)
+            if self.codes is not None:
+                self.codes.take({"step": self.step, **line})
+        sheet = self._generates and (last or self.step % training.sample_every == 0)
+        if save or sheet:
+            models = self._models()
+            check_weights(self.accelerator, models, self.step)
+        if sheet:
+            self._write_sheet()
+        if save:
+            self._write_models(models)
+            save_checkpoint(
+                self.accelerator,
+                self.folder.checkpoints,
+                self.step,
+                keep=training.keep_checkpoints,
+                facts=asdict(self.fingerprint),
+            )
+            self.saved = self.step
+
+    @torch.no_grad()
+    def _write_sheet(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        model = self._averaged_model()
+        latents = model.sample_latents(SHEET, torch.Generator().manual_seed(self.run.seed))
+        images = self.task.draw_samples(model, latents.to(self.accelerator.device))
+        self.folder.samples.mkdir(exist_ok=True)
+        file = self.folder.samples / f"step-{self.step:07}.png"
+        file.unlink(missing_ok=True)  # it could be a link to anything
+        image_grid(images, columns=8).save(file)
+
+    def _write_models(self, models: Mapping[str, ModelMixin]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        for name, model in models.items():
+            self.folder.export(name, model, self.step)
+
+    def _models(self) -> dict[str, ModelMixin]:
+        """What is written beside a checkpoint, whole, by the name of its folder."""
+        average = {} if self.average is None else {"ema": self.average.module}
+        exports = {name: whole_model(model) for name, model in self.task.exports.items()}
+        return exports | average
+
+    def _asked_to_stop(self, noted: list[int]) -> bool:
+        """Whether any process noted a signal; several ask each other only when a line is due."""
+        if self.accelerator.num_processes == 1:
+            return bool(noted)
+        if self.step % self.run.training.log_every:
+            return False
+        flag = torch.tensor(len(noted), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum").item())

@@ -1,0 +1,113 @@
+"""Every recipe makes a step, with what it offers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from disentangle.cli.parser import parse_run
+from disentangle.config import RunConfig
+from disentangle.data import RenderedShapes, RenderedSprites
+from disentangle.training.batches import Batch
+from disentangle.training.trainer import Session
+
+RECIPES = sorted(Path("configs").glob("*gan*.yaml"), key=lambda path: path.stem)
+CHOICES = {
+    "none": [],
+    "nog": ["--orthogonality", "[nog]"],
+    "olr": ["--orthogonality", "[olr]"],
+    "nog_olr": ["--orthogonality", "[nog, olr]"],
+    "ow": ["--orthogonality", "[ow]"],
+    "hessian_penalty": ["--objective.regulariser", "hessian_penalty"],
+    "orojar": ["--objective.regulariser", "orojar"],
+    "vp": ["--objective.regulariser", "variation_predictability"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("images")
+    for i in range(4):
+        Image.new("RGB", (40, 32), (60 * i, 100, 20)).save(path / f"{i}.png")
+    return path
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_makes_a_step(recipe, choice, folder, tmp_path):
+    if choice not in ("none", "orojar") and "64" not in recipe.stem:
+        pytest.skip("each choice on two recipes, which differ in size and data else")
+    options = ["--config", str(recipe), "--output", str(tmp_path / "run"), *CHOICES[choice]]
+    options += ["--model.base_channels", "2", "--discriminator.base_channels", "2"]
+    options += ["--training.batch_size", "2", "--training.workers", "0"]
+    if "sprites" not in recipe.stem:
+        options += ["--data.path", str(folder)]
+    if "celeba" in recipe.stem:
+        options += ["--data.crop", "32"]  # of the small images here
+    run, _ = parse_run(options)
+    session = Session(run)
+    size, channels = run.model["image_size"], run.model["image_channels"]
+    batch = Batch(torch.rand(2, channels, size, size), step=16, samples=range(2), seed=0)
+    terms = session.task.step(batch)
+    assert all(term.isfinite() for term in terms.values())
+    assert ("regulariser" in terms) == (choice in ("hessian_penalty", "orojar", "vp"))
+
+
+RECOGNITION = sorted(path for name in ("dbn", "gcp") for path in Path("configs").glob(f"{name}*"))
+
+
+@pytest.fixture(scope="module")
+def class_folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("classes")
+    for i in range(8):
+        file = path / "train" / f"class {i % 2}" / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 32), (30 * i, 100, 20)).save(file)
+    return path
+
+
+@pytest.mark.parametrize("techniques", ["[]", "[ow, nog, olr]"])
+@pytest.mark.parametrize("recipe", RECOGNITION, ids=lambda path: path.stem)
+def test_a_recognition_recipe_makes_a_step(recipe, techniques, class_folder, tmp_path):
+    options = ["--config", str(recipe), "--output", str(tmp_path / "run")]
+    options += ["--model.base_channels", "2", "--training.batch_size", "4"]
+    options += ["--training.workers", "0", "--training.mixed_precision", "no"]
+    options += ["--orthogonality", techniques]
+    if "digits" not in recipe.stem:
+        options += ["--data.name", "class_folder", "--data.path", str(class_folder)]
+        options += ["--model.image_size", "32", "--model.classes", "2"]
+        options += ["--objective.validation", "0", "--objective.test_split", "none"]
+    run, _ = parse_run(options)
+    task = Session(run).task
+    size, channels = run.model["image_size"], run.model["image_channels"]
+    images, labels = torch.rand(4, channels, size, size), torch.tensor([0, 1, 0, 1])
+    terms = task.step(Batch(images, 1, range(4), seed=0, labels=labels))
+    assert terms["loss"].isfinite()
+
+
+VAES = sorted(path for path in Path("configs").glob("*.yaml") if "task: vae" in path.read_text())
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Sets that stand in for the official files, by their channels; drawn once."""
+    return {1: RenderedSprites(image_size=64), 3: RenderedShapes(image_size=64)}
+
+
+@pytest.mark.parametrize("recipe", VAES, ids=lambda path: path.stem)
+def test_a_vae_recipe_makes_a_step(recipe, drawn, tmp_path, monkeypatch):
+    options = ["--config", str(recipe), "--output", str(tmp_path / "run")]
+    options += ["--model.base_channels", "2", "--model.hidden_dim", "16"]
+    options += ["--training.batch_size", "4"]
+    if "factor" in recipe.stem:
+        options += ["--objective.discriminator_dim", "8"]
+    if "name: sprites" not in recipe.read_text():
+        options += ["--data.path", "somewhere"]
+    run, _ = parse_run(options)
+    size, channels = run.model["image_size"], run.model["image_channels"]
+    monkeypatch.setattr(RunConfig, "build_data", lambda run: drawn[channels])
+    batch = Batch(torch.rand(4, channels, size, size), 1, range(4), seed=0)
+    terms = Session(run).task.step(batch)
+    assert all(term.isfinite() for term in terms.values())
+    assert terms["loss/reconstruction"] > 0
