@@ -20,7 +20,7 @@ from disentangle.evaluation.comparison import (
 )
 from disentangle.evaluation.scores_file import read_report
 from disentangle.output.tables import Cell, Format, format_table
-from disentangle.output.text import show_plainly
+from disentangle.output.text import escape_control_characters
 from disentangle.runs.experiments import group_by_experiment
 from disentangle.runs.run_folder import RunFolder
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     notes = list_notes(runs, {name.partition(", ")[0] for name in spreads})
     if notes:
         stream = sys.stdout if kind == "text" else sys.stderr
-        print("", *map(show_plainly, notes), sep="\n", file=stream)
+        print("", *map(escape_control_characters, notes), sep="\n", file=stream)
     return 0
 
 

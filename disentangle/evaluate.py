@@ -34,7 +34,7 @@ from disentangle.evaluation.summary import format_axes, format_jobs, list_notes
 from disentangle.evaluation.target import Subject
 from disentangle.models import Encoder, RotatedGenerator, sefa_axes
 from disentangle.output.tables import Format
-from disentangle.output.text import show_plainly
+from disentangle.output.text import escape_control_characters
 from disentangle.runs.experiments import group_by_experiment
 from disentangle.runs.run_folder import RunFolder
 
@@ -78,14 +78,14 @@ def report(jobs: Sequence[Job], kind: Format) -> None:
     print(format_jobs(jobs, kind))
     aside = sys.stdout if kind == "text" else sys.stderr
     for job in jobs:
-        mark = show_plainly(f"{job.subject.name}: ") if len(jobs) > 1 else ""
+        mark = escape_control_characters(f"{job.subject.name}: ") if len(jobs) > 1 else ""
         if kind == "text" and (axes := format_axes(job)):
             print(f"\n{mark}\n{axes}" if mark else f"\n{axes}")
         lines = [mark + note for note in list_notes(job)]
         if job.folder is not None:
             lines.append(f"scores: {job.folder.scores}")
             lines += [f"plot:   {file}" for file in job.plots]
-        print("", *map(show_plainly, lines), sep="\n", file=aside)
+        print("", *map(escape_control_characters, lines), sep="\n", file=aside)
 
 
 def plan(

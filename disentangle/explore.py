@@ -27,7 +27,7 @@ from disentangle.explorer.page import HeatMap, PageRun
 from disentangle.explorer.scores import list_maps, list_scores
 from disentangle.explorer.server import build_app, own_folder, start, wait
 from disentangle.explorer.writing import check_page, picture_run, write_page
-from disentangle.output.text import show_plainly
+from disentangle.output.text import escape_control_characters
 from disentangle.runs.run_folder import RunFolder
 
 SAMPLES = 4  # unless told otherwise
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.serve:
         serve(name_source(sources[0]), views[0], options)
     else:
-        print(show_plainly(f"explorer: {file} ({file.stat().st_size / 1000:,.0f} kB)"))
+        print(escape_control_characters(f"explorer: {file} ({file.stat().st_size / 1000:,.0f} kB)"))
     return 0
 
 

@@ -27,8 +27,8 @@ from disentangle.curves.activeness import (
     gather_subspaces,
     read_subspaces,
 )
+from disentangle.runs.metrics_log import PREFIX
 from disentangle.runs.run_folder import RunFolder
-from disentangle.training.collapse import PREFIX
 
 if TYPE_CHECKING:
     from disentangle.output.figures import Curve

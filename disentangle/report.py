@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from disentangle.cli.common import bad_input_exits, parse_arguments, pick_device
 from disentangle.cli.parser import new_parser
-from disentangle.output.text import show_plainly
+from disentangle.output.text import escape_control_characters
 from disentangle.reporting.build import build_report
 from disentangle.reporting.markdown import build_markdown, picture_files
 from disentangle.reporting.page import build_page
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     with bad_input_exits("report"):  # a folder may be there and not be ours to write in
         write_files(files, overwrite=options.overwrite)
     size = sum(map(len, files.values()))
-    print(show_plainly(f"report: {file} ({size / 1000:,.0f} kB)"))
+    print(escape_control_characters(f"report: {file} ({size / 1000:,.0f} kB)"))
     return 0
 
 

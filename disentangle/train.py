@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from disentangle.cli.common import bad_input_exits
 from disentangle.cli.parser import parse_run
-from disentangle.output.text import show_plainly
+from disentangle.distributed.launch import has_lost_process
+from disentangle.output.text import escape_control_characters
 from disentangle.runs.checkpoints import later_checkpoints
-from disentangle.training.accelerator import has_lost_process
 from disentangle.training.terminal import outlive_terminal
-from disentangle.training.trainer import Session
+from disentangle.training.trainer import Trainer
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,37 +26,37 @@ def main(arguments: Sequence[str]) -> int:
 def _main(arguments: Sequence[str]) -> int:
     with bad_input_exits("train"):
         run, options = parse_run(arguments)
-        session = Session(run, resume=options.resume, overwrite=options.overwrite)
+        trainer = Trainer(run, resume=options.resume, overwrite=options.overwrite)
     try:
-        stopped_by = session.train()
+        stopped_by = trainer.train()
     except FloatingPointError as error:  # in every process alike
-        if session.accelerator.is_main_process:
-            _report(f"{error}; {describe_checkpoint(session)}; lower optimizer.lr?")
+        if trainer.accelerator.is_main_process:
+            _report(f"{error}; {describe_checkpoint(trainer)}; lower optimizer.lr?")
         return 1
     except OSError as error:
-        _report(f"{error}; {describe_checkpoint(session)}")
+        _report(f"{error}; {describe_checkpoint(trainer)}")
         return 1
     except RuntimeError as error:
         if not has_lost_process(error):
             raise
-        _report(f"another process of the run ended; {describe_checkpoint(session)}")
+        _report(f"another process of the run ended; {describe_checkpoint(trainer)}")
         return 1
     if stopped_by is not None:
-        print(f"stopped at step {session.step}; go on with --resume", file=sys.stderr)
+        print(f"stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
         return 128 + stopped_by
     return 0
 
 
 def _report(text: str) -> None:
-    print(show_plainly(f"disentangle train: error: {text}"), file=sys.stderr)
+    print(escape_control_characters(f"disentangle train: error: {text}"), file=sys.stderr)
 
 
-def describe_checkpoint(session: Session) -> str:
+def describe_checkpoint(trainer: Trainer) -> str:
     """Name the checkpoint that a run which has ended badly can be resumed from."""
-    if steps := later_checkpoints(session.folder.checkpoints, 0):
+    if steps := later_checkpoints(trainer.folder.checkpoints, 0):
         return f"the last good checkpoint is step-{steps[-1]}; continue from it with --resume"
-    if session.saved:
-        return f"the last good checkpoint was step-{session.saved}"
+    if trainer.saved:
+        return f"the last good checkpoint was step-{trainer.saved}"
     return "there is no checkpoint yet"
 
 

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from disentangle.cli.common import bad_input_exits, parse_arguments
 from disentangle.cli.parser import new_parser
 from disentangle.cli.view import View, add_view_arguments, choose_sources, open_view
-from disentangle.output.text import show_plainly
+from disentangle.output.text import escape_control_characters
 from disentangle.runs.run_folder import RunFolder
 from disentangle.traversal import check_animation
 from disentangle.traversal.draw import Animation, check_free, draw_sheets, name_sheets
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         files = draw(view, folder, options)
     for file in files:
         kind = "grid:     " if file.suffix == ".png" else "animation:"
-        print(show_plainly(f"{kind} {file}"))
+        print(escape_control_characters(f"{kind} {file}"))
     return 0
 
 

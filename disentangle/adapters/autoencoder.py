@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from disentangle.adapters.components import principal_components
 from disentangle.adapters.generator import AdaptedGenerator, adapt
 from disentangle.metrics.image_range import check_range
-from disentangle.models.devices import device_of
+from disentangle.models.evaluation_mode import device_of
 from disentangle.models.kl_autoencoder import load_autoencoder
 
 BATCH = 16  # images encoded at once

@@ -12,7 +12,7 @@ from disentangle.adapters.foreign import called
 from disentangle.adapters.outputs import OutputFormat, check_range, check_same
 from disentangle.adapters.priors import normal_to_uniform
 from disentangle.models import Axis
-from disentangle.models.devices import device_of
+from disentangle.models.evaluation_mode import device_of
 from disentangle.models.protocol import StandardNormalPrior, coordinate_axes
 from disentangle.models.shapes import check_latents
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from disentangle.models import Generator
-from disentangle.models.devices import device_of
+from disentangle.models.evaluation_mode import device_of
 from disentangle.models.shapes import check_positive
 
 

@@ -15,7 +15,7 @@ from disentangle.adapters.components import principal_components
 from disentangle.adapters.foreign import called
 from disentangle.adapters.generator import AdaptedGenerator, adapt
 from disentangle.models import Axis
-from disentangle.models.devices import device_of
+from disentangle.models.evaluation_mode import device_of
 from disentangle.models.sefa import factorize
 from disentangle.models.shapes import check_positive
 

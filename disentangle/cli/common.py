@@ -9,7 +9,7 @@ import torch
 from disentangle.cli.parser import parse_arguments as parse_arguments
 from disentangle.cli.parser import parse_run
 from disentangle.config import RunConfig
-from disentangle.output.text import show_plainly
+from disentangle.output.text import escape_control_characters
 from disentangle.runs.run_folder import RunFolder
 
 
@@ -25,7 +25,7 @@ def bad_input_exits(command: str) -> Iterator[None]:
     except BrokenPipeError:  # of who reads what is printed
         raise
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        message = show_plainly(" ".join(str(error).split()))
+        message = escape_control_characters(" ".join(str(error).split()))
         print(f"disentangle {command}: error: {message}", file=sys.stderr)
         sys.exit(2)
 

@@ -15,7 +15,7 @@ from disentangle.cli.parser import add_sefa_arguments
 from disentangle.data import scale_pixels
 from disentangle.data.images.decoding import Decoder
 from disentangle.models import Axis, Encoder, Generator, sefa_axes
-from disentangle.models.devices import device_of
+from disentangle.models.evaluation_mode import device_of
 from disentangle.runs.run_folder import RunFolder
 from disentangle.traversal import invert, pick_axes, rank_axes
 

@@ -5,9 +5,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from disentangle.curves.merging import merge_runs
-from disentangle.curves.reading import collect_values
+from disentangle.runs.metrics_log import collect_values, split_activeness_name
 from disentangle.runs.run_folder import RunFolder
-from disentangle.training.collapse import split_activeness_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

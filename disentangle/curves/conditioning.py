@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from disentangle.curves.merging import merge_runs
-from disentangle.curves.reading import collect_values
 from disentangle.orthogonality.conditioning import split_measure_name
+from disentangle.runs.metrics_log import collect_values
 from disentangle.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:

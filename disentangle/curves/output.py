@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from disentangle.output.text import show_plainly
+from disentangle.output.text import escape_control_characters
 from disentangle.runs.run_folder import RunFolder
 
 FORMATS = ("png", "pdf", "svg")
@@ -62,4 +62,4 @@ def write_picture(file: Path, picture: bytes, *, overwrite: bool) -> None:
     file.parent.mkdir(exist_ok=True)
     with file.open("wb" if overwrite else "xb") as stream:
         stream.write(picture)
-    print(show_plainly(f"figure: {file}"))
+    print(escape_control_characters(f"figure: {file}"))

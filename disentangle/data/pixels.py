@@ -1,6 +1,9 @@
 """Between the pixels of files and the images of models."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 
@@ -20,3 +23,13 @@ def scale_pixels(pixels: Tensor) -> Tensor:
     if pixels.dtype != torch.uint8:
         raise ValueError(f"pixels must be uint8, got {pixels.dtype}")
     return pixels.float().div_(127.5).sub_(1)
+
+
+def channels_first(images: NDArray[np.uint8]) -> Tensor:
+    """Images `(N, H, W, C)` as a tensor `(N, C, H, W)`, contiguous."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def shrink(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """An image `(H, W)` or `(H, W, 3)` at another size, as disentanglement_lib resizes."""
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))

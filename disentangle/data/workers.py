@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from disentangle.data import ImageData
-from disentangle.training.signals import STOPPING
 
 AHEAD = 2  # batches that are decoded ahead for each worker
 
@@ -89,3 +88,6 @@ def _end_with(lifeline: Connection) -> None:
 
 def _fetch(indices: Sequence[int]) -> Tensor:
     return _data.__getitems__(indices)
+
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -11,8 +11,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from torch import Tensor
 
-from disentangle.evaluation.failures import SharedError, describe_error
-from disentangle.training.accelerator import check_joined
+from disentangle.distributed.launch import check_joined
 
 # The first process may fit classifiers for hours while the others wait for its next images.
 PATIENCE = timedelta(days=2)
@@ -153,3 +152,24 @@ def silence(*, unless: bool) -> Iterator[None]:
             stack.enter_context(redirect_stdout(void))
             stack.enter_context(redirect_stderr(void))
         yield
+
+
+class SharedError(RuntimeError):
+    """What went wrong in one process, as all of them are told; the message is the description."""
+
+
+def describe_error(error: Exception) -> str:
+    """The first line of an error's message, after its kind unless that is bad input.
+
+    Examples:
+        >>> describe_error(ValueError("bins must be at least 2"))
+        'bins must be at least 2'
+        >>> describe_error(OSError("no space left"))
+        'OSError: no space left'
+        >>> describe_error(MemoryError())
+        'MemoryError'
+    """
+    line = next(iter(str(error).strip().splitlines()), "")
+    if line and isinstance(error, ValueError | SharedError):
+        return line
+    return ": ".join(filter(None, (type(error).__name__, line)))

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from disentangle.evaluation.failures import describe_error
 from disentangle.evaluation.generator_target import RunSubject
 from disentangle.evaluation.heat_maps import write_heat_maps
-from disentangle.evaluation.processes import Processes
+from disentangle.evaluation.processes import Processes, describe_error
 from disentangle.evaluation.registry import METRICS
 from disentangle.evaluation.scores_file import FIT, library_versions, merge_report, write_report
 from disentangle.evaluation.target import Subject

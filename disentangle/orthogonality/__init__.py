@@ -11,6 +11,9 @@ from disentangle.orthogonality.constrain_weight import (
     WeightConstraint,
     constrain_weight,
 )
+from disentangle.orthogonality.nog import nearest_orthogonal_gradient
+from disentangle.orthogonality.olr import optimal_learning_rate
+from disentangle.orthogonality.orthogonal_loss import orthogonal_loss
 from disentangle.orthogonality.orthogonal_weight import Orthonormal
 from disentangle.orthogonality.parameters import as_matrix, resolve_parameters
 from disentangle.orthogonality.skew_orthogonal_convolution import SkewOrthogonalConv2d
@@ -20,9 +23,6 @@ from disentangle.orthogonality.techniques import (
     OPTIMIZER_TECHNIQUES,
     WEIGHT_TECHNIQUES,
     Technique,
-    nearest_orthogonal_gradient,
-    optimal_learning_rate,
-    orthogonal_loss,
 )
 
 __all__ = [

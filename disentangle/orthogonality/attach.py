@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from disentangle.orthogonality.groups import Group, give_own_group, groups_of_parameters
+from disentangle.orthogonality.nog import nearest_orthogonal_gradient, nearest_orthogonal_gradients
+from disentangle.orthogonality.olr import optimal_learning_rate
 from disentangle.orthogonality.refusals import (
     check_gradients,
     check_optimizer,
@@ -18,11 +20,6 @@ from disentangle.orthogonality.refusals import (
     check_techniques,
 )
 from disentangle.orthogonality.step_hooks import StepHooks, step_hooks
-from disentangle.orthogonality.techniques import (
-    nearest_orthogonal_gradient,
-    nearest_orthogonal_gradients,
-    optimal_learning_rate,
-)
 
 
 class Attachment(StepHooks):

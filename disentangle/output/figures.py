@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogFormatterSciNotation
 
-from disentangle.output.text import show_plainly
+from disentangle.output.text import escape_control_characters
 
 # Okabe and Ito, Color universal design, 2008, https://jfly.uni-koeln.de/color/: told apart with any
 # colour vision. Yellow is left out, too faint for a line on white.
@@ -319,7 +319,7 @@ def _make_logarithmic(axes: Axes, least: float | None) -> None:
 
 def _wrap(name: str, width: int) -> str:
     """A name on lines of a width, without its middle if it is so long that no one would read it."""
-    name = show_plainly(name)
+    name = escape_control_characters(name)
     if len(name) > LONGEST:
         name = f"{name[:START]}…{name[START + 1 - LONGEST :]}"
     return fill(name, width)
@@ -331,4 +331,4 @@ def _count_lines(text: str) -> int:
 
 def _as_text(lines: str) -> str:
     """Lines in which a dollar is a dollar, not the start of a formula, and no character a box."""
-    return "\n".join(map(show_plainly, lines.split("\n"))).replace("$", r"\$")
+    return "\n".join(map(escape_control_characters, lines.split("\n"))).replace("$", r"\$")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from disentangle.output.text import show_plainly
+from disentangle.output.text import escape_control_characters
 
 Format = Literal["text", "markdown", "csv", "latex"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -42,7 +42,7 @@ def format_table(
         width: Of a terminal, in letters: text that is wider is broken into tables one below the
             other, each with the first column. None breaks nothing.
 
-    No cell moves a terminal's cursor or begins a line: text is as `show_plainly` has it.
+    No cell moves a terminal's cursor or begins a line: text is as `escape_control_characters` has it.
 
     Examples:
         >>> print(format_table(["metric", "score"], [["mig", 0.25], ["sap", 1.0]]))
@@ -73,7 +73,10 @@ def format_table(
     """
     if kind == "csv":
         stream = io.StringIO()
-        plain = [[show_plainly(c) if isinstance(c, str) else c for c in r] for r in [header, *rows]]
+        plain = [
+            [escape_control_characters(c) if isinstance(c, str) else c for c in r]
+            for r in [header, *rows]
+        ]
         csv.writer(stream, lineterminator="\n").writerows(plain)
         return stream.getvalue().rstrip("\n")
     right = [any(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
@@ -93,7 +96,7 @@ def format_cell(cell: Cell, digits: int = 4) -> str:
     if cell is None:
         return ""
     if not isinstance(cell, float):
-        return show_plainly(str(cell))
+        return escape_control_characters(str(cell))
     if math.isfinite(cell) and abs(cell) >= LARGE:
         return f"{cell:.{digits}e}"
     # four digits after the point say nothing of what is smaller than they are

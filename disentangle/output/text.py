@@ -1,11 +1,11 @@
 """Text from anywhere, such as names in the files of others, for terminals, tables and pictures."""
 
 
-def show_plainly(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     """Text without what a terminal would obey, or could not show: escapes in its place.
 
     Examples:
-        >>> show_plainly("größer" + chr(27)).isprintable(), show_plainly("größer")
+        >>> escape_control_characters("größer" + chr(27)).isprintable(), escape_control_characters("größer")
         (True, 'größer')
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from disentangle.output.tables import format_table
-from disentangle.output.text import show_plainly
+from disentangle.output.text import escape_control_characters
 from disentangle.reporting.document import Block, Document, Picture, Points, Table, Tables, Text
 
 # An underscore inside a word is one: `log_every` stays readable in the source.
@@ -64,7 +64,7 @@ def escape(text: str) -> str:
         >>> print(escape("*a*\n<script> snake_case & _b_"))
         \*a\* \<script\> snake_case &amp; \_b\_
     """
-    line = show_plainly(" ".join(text.split())).replace("&", "&amp;")
+    line = escape_control_characters(" ".join(text.split())).replace("&", "&amp;")
     return MARKUP.sub(lambda match: "\\" + match[0], line)
 
 

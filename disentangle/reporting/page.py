@@ -8,7 +8,7 @@ from importlib.resources import files
 from string import Template
 
 from disentangle.output.tables import format_cell
-from disentangle.output.text import show_plainly
+from disentangle.output.text import escape_control_characters
 from disentangle.reporting.document import Block, Document, Picture, Points, Table, Tables, Text
 
 # What may stand in a column of numbers: 0.5, 0.5 ± 0.1, 0.5 (1 of 2), 0.5 (0.4 to 0.6), 1e-05.
@@ -91,7 +91,7 @@ def _write_row(texts: Sequence[str], kinds: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    return html.escape(show_plainly(text))
+    return html.escape(escape_control_characters(text))
 
 
 def _breakable(text: str) -> str:

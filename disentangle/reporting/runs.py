@@ -11,8 +11,8 @@ from disentangle.evaluation.scores_file import read_report
 from disentangle.output.tables import Cell
 from disentangle.reporting.document import Section, Table
 from disentangle.runs.experiments import group_by_experiment
+from disentangle.runs.metrics_log import read_lines
 from disentangle.runs.run_folder import RunFolder
-from disentangle.training.logs import read_lines
 
 
 class ReportedRun(NamedTuple):

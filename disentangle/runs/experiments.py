@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from disentangle.config import find_differing, flatten
 from disentangle.orthogonality import LOSS_TECHNIQUES, OPTIMIZER_TECHNIQUES, WEIGHT_TECHNIQUES
-from disentangle.output.text import cut, show_plainly
+from disentangle.output.text import cut, escape_control_characters
 from disentangle.runs.run_folder import RunFolder
 
 CHANCE = {"seed", "output"}  # in which two runs of the same experiment may differ
@@ -85,7 +85,7 @@ def _quote(text: str) -> str:
         >>> print(_quote("a"), _quote("a\nb"), _quote(r"a\nb"), _quote("a (2 runs)"))
         a a\nb a\\nb "a (2 runs)"
     """
-    shown = show_plainly(text.replace("\\", r"\\"))
+    shown = escape_control_characters(text.replace("\\", r"\\"))
     return f'"{shown}"' if shown.endswith(")") or shown.startswith('"') else shown
 
 

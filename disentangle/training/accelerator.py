@@ -1,6 +1,8 @@
 """Accelerate, as a run and `accelerate launch` ask for it, and what they may not ask for."""
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -11,11 +13,10 @@ from accelerate.utils import (
     ProjectConfiguration,
     parse_flag_from_env,
 )
-from torch import distributed
 
 from disentangle.config import RecognitionObjective, RunConfig
+from disentangle.distributed.launch import check_joined, divides_networks
 from disentangle.runs.run_folder import RunFolder
-from disentangle.training.memory import keep_freed_memory
 
 REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -31,6 +32,9 @@ FSDP_OPTIONS = (
     ("FSDP_OFFLOAD_PARAMS", "false", "false"),
     ("FSDP_ACTIVATION_CHECKPOINTING", "false", "false"),
 )
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+LARGEST = 1 << 30  # bytes; what is larger still comes from, and goes back to, the system
 
 Need = tuple[str, object, str, bool]
 
@@ -65,11 +69,6 @@ def build_accelerator(run: RunConfig) -> Accelerator:
     return accelerator
 
 
-def divides_networks() -> bool:
-    """Whether FSDP is to divide the parameters over the processes."""
-    return parse_flag_from_env("ACCELERATE_USE_FSDP")
-
-
 def check_launcher() -> None:
     """Whether the launcher asks for nothing that cannot work.
 
@@ -88,28 +87,6 @@ def check_launcher() -> None:
             if (value := os.environ.get(variable, default)).lower() != needed.lower():
                 option = variable.lower()
                 raise ValueError(f"{option} of accelerate launch must be {needed}, got {value}")
-
-
-def check_joined(joined: int) -> None:
-    """Whether as many processes work together as were started.
-
-    Raises:
-        ValueError: If they do not: each would take itself for the first, and write.
-    """
-    started = int(os.environ.get("WORLD_SIZE", 1))
-    if joined != started:
-        raise ValueError(
-            f"{started} processes were started, but accelerate joins {joined}: set "
-            "ACCELERATE_USE_CPU=true to work on several processes without GPUs"
-        )
-
-
-def has_lost_process(error: RuntimeError) -> bool:
-    """Tell whether an error is that of a collective operation whose other processes have ended.
-
-    Gloo's errors have no type of their own.
-    """
-    return isinstance(error, distributed.DistError) or "gloo" in str(error)
 
 
 def divide_on_cpus(accelerator: Accelerator) -> None:
@@ -152,3 +129,15 @@ def _needs(run: RunConfig, accelerator: Accelerator) -> Iterator[Need]:
     if isinstance(run.objective, RecognitionObjective):
         file = run.objective.pretrained
         yield "objective.pretrained", file, "left out", file is None
+
+
+def keep_freed_memory() -> None:
+    """Asks the GNU C library to keep freed blocks for the next allocation.
+
+    Otherwise every large tensor on a CPU is new memory, which the system zeroes page by page at the
+    first touch: a fifth of a training step of a small VAE. The process then keeps the memory of its
+    largest step to the end. Elsewhere than on Linux, and under another C library, nothing happens.
+    """
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        library.mallopt(M_MMAP_THRESHOLD, LARGEST)
+        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

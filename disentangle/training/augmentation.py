@@ -1,4 +1,4 @@
-"""Random flips and crops of training images, drawn for each image by itself, on its device."""
+"""Random flips, crops and mixtures of training images, drawn for each image, on its device."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from disentangle.config import TrainingConfig
 from disentangle.training.batches import Batch
-from disentangle.training.rng import Purpose
+from disentangle.training.rng import Purpose, stream
 
 BLACK = -1.0  # of images in [-1, 1]
 STRETCH = 4 / 3  # largest ratio of the sides of what is cut out
@@ -90,3 +90,26 @@ def cut_out(images: Tensor, numbers: Tensor, least: float) -> Tensor:
         theta[:, axis, 2] = (1 - size) * (2 * where - 1)
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def mix(batch: Batch, alpha: float) -> tuple[Tensor, Tensor, float]:
+    """Each image mixed with the one before it in the batch, whose order is random already.
+
+    One share `λ` from `Beta(α, α)` serves the whole step, in every process; the partners are of the
+    process's own part of the batch.
+
+    Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018,
+    https://arxiv.org/abs/1710.09412, eq. 1.
+
+    Args:
+        batch: With labels.
+        alpha: Positive.
+
+    Returns:
+        The images `(N, C, H, W)`, the classes `(N,)` of what is mixed in, and the share `λ` of what
+        was there.
+    """
+    assert batch.labels is not None
+    share = float(stream(batch.seed, Purpose.MIXUP, batch.step, 0).beta(alpha, alpha))
+    images = torch.lerp(batch.images.roll(1, 0), batch.images, share)
+    return images, batch.labels.roll(1, 0), share

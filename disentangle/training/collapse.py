@@ -15,9 +15,9 @@ from torch import Tensor
 
 from disentangle.metrics import activeness
 from disentangle.models.evaluation_mode import evaluation_mode
+from disentangle.runs.metrics_log import activeness_name, split_activeness_name
 from disentangle.training.learner import Terms
 
-PREFIX = "activeness"
 # Activeness is a variance: at a hundredth of it the image moves a tenth as far. Blocks of an
 # EigenGAN that trains well (sprites, 32 px, 8 samples) differ by up to 10, and the standard error
 # of a block is 5 to 17 %.
@@ -240,28 +240,6 @@ class CollapseWatch:
             activeness_name(group): torch.tensor(value, dtype=torch.float64, device=device)
             for group, value in values.items()
         }
-
-
-def activeness_name(group: str) -> str:
-    """What the activeness of a subspace is called in logs.
-
-    Examples:
-        >>> activeness_name("block 1")
-        'activeness/block 1'
-    """
-    return f"{PREFIX}/{group}"
-
-
-def split_activeness_name(name: str) -> str | None:
-    """The subspace of the name of an activeness; `None` for another name.
-
-    Examples:
-        >>> split_activeness_name("activeness/block 1")
-        'block 1'
-        >>> split_activeness_name("loss/generator")
-    """
-    prefix, _, group = name.partition("/")
-    return group if prefix == PREFIX and group else None
 
 
 def _average_others(values: Activity, group: str) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from disentangle.config import OptimizerConfig, RunConfig
 from disentangle.distributed.dtensor import gather
+from disentangle.distributed.launch import divides_networks
 from disentangle.models.layers.joint_batch_norm import join_batch_norms
 from disentangle.orthogonality import (
     OPTIMIZER_TECHNIQUES,
@@ -19,7 +20,6 @@ from disentangle.orthogonality import (
     resolve_parameters,
 )
 from disentangle.orthogonality.conditioning import ConditioningProbe
-from disentangle.training.accelerator import divides_networks
 from disentangle.training.batches import Batch
 from disentangle.training.nonfinite import StepGuard, carry_into_gradient
 

@@ -1,19 +1,17 @@
 """What a run reports while it trains: a progress bar, `metrics.jsonl` and the trackers."""
 
-import json
 import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import NoneType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from disentangle.runs.atomic import replace_text
+from disentangle.runs.metrics_log import _append_lines
 from disentangle.training.learner import Terms
 from disentangle.training.nonfinite import StepGuard, describe
 from disentangle.training.running_means import Tally
@@ -164,23 +162,6 @@ class MetricsLog:
         self.bar.close()
 
 
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, without any that a crash, or a run in progress, has torn.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-    """
-    lines = map(_parse, file.read_text(encoding="utf-8", errors="replace").splitlines())
-    return [line for line in lines if line is not None]
-
-
-def drop_lines_after(file: Path, step: int) -> None:
-    """Removes the lines of steps that a resumed run will make, and write, again."""
-    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-    kept = [line for line in text.splitlines(keepends=True) if _step_of(line) <= step]
-    replace_text(file, "".join(kept))
-
-
 def _cut(rows: list[tuple[int, Terms]], values: list[float]) -> dict[int, dict[str, float]]:
     """The values, which are those of all rows in order, by step and name."""
     remaining, lines = iter(values), dict[int, dict[str, float]]()
@@ -188,34 +169,3 @@ def _cut(rows: list[tuple[int, Terms]], values: list[float]) -> dict[int, dict[s
         numbers = dict(zip(row, remaining, strict=False))  # takes as many as the row has
         lines[step] = numbers | lines.get(step, {})
     return lines
-
-
-def _step_of(line: str) -> float:
-    """The step of a line; infinity for one that is torn."""
-    parsed = _parse(line)
-    return math.inf if parsed is None else parsed["step"]
-
-
-def _parse(line: str) -> dict[str, Any] | None:
-    """A line; `None` for one that is torn."""
-    try:
-        parsed = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return parsed if isinstance(parsed, dict) and _is_line(parsed) else None
-
-
-def _is_line(parsed: dict[str, Any]) -> bool:
-    """Whether it has a step and, besides, nothing but numbers and null."""
-    integers = [value for value in parsed.values() if type(value) is int]
-    others = {type(value) for value in parsed.values()} - {int, float, NoneType}
-    whole = not others and all(abs(value) < 2**63 for value in integers)
-    return whole and type(step := parsed.get("step")) is int and step >= 0
-
-
-def _append_lines(file: Path, lines: dict[int, dict[str, float]]) -> None:
-    """Appends a line for each step; a number that is not finite, which JSON lacks, as null."""
-    with file.open("a", encoding="utf-8") as stream:
-        for step, line in lines.items():
-            row = {key: value if math.isfinite(value) else None for key, value in line.items()}
-            stream.write(json.dumps({"step": step, **row}) + "\n")

@@ -7,12 +7,12 @@ import yaml
 from accelerate.utils.constants import FSDP_MODEL_NAME
 
 from disentangle.config import RunConfig, find_differing, flatten
+from disentangle.distributed.launch import divides_networks
 from disentangle.orthogonality import WEIGHT_TECHNIQUES
-from disentangle.output.text import cut, show_plainly
+from disentangle.output.text import cut, escape_control_characters
 from disentangle.runs.checkpoints import later_checkpoints, read_facts, read_step
 from disentangle.runs.fingerprint import MODIFIED, Fingerprint
 from disentangle.runs.run_folder import RunFolder
-from disentangle.training.accelerator import divides_networks
 
 
 def check_architecture(run: RunConfig, folder: RunFolder) -> None:
@@ -71,7 +71,7 @@ def list_changes(run: RunConfig, folder: RunFolder) -> list[str]:
         unimportant.add("training.steps")
     known = (then.keys() & now.keys()) - unimportant
     return [
-        show_plainly(f"{option} {cut(then[option])} → {cut(now[option])}")
+        escape_control_characters(f"{option} {cut(then[option])} → {cut(now[option])}")
         for option in find_differing([then, now])
         if option in known
     ]

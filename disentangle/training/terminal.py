@@ -8,7 +8,7 @@ from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any, TextIO
 
 
-class Expendable:
+class BestEffortStream:
     """A stream of text that can be done without: what cannot be written to it is lost.
 
     Args:
@@ -57,6 +57,6 @@ def outlive_terminal() -> Iterator[None]:
     """Lets nothing inside end because the standard error is closed, gone or on a full disk."""
     with (
         open(os.devnull, "w", encoding="utf-8") as nowhere,
-        redirect_stderr(Expendable(sys.stderr or nowhere)),
+        redirect_stderr(BestEffortStream(sys.stderr or nowhere)),
     ):
         yield

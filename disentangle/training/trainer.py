@@ -27,6 +27,7 @@ from disentangle.runs.checkpoints import (
 )
 from disentangle.runs.fingerprint import Fingerprint
 from disentangle.runs.lock import holding
+from disentangle.runs.metrics_log import drop_lines_after, read_lines
 from disentangle.runs.run_folder import RunFolder
 from disentangle.training.accelerator import build_accelerator
 from disentangle.training.augmentation import augment
@@ -35,7 +36,7 @@ from disentangle.training.collapse import CollapseWatch
 from disentangle.training.ema import build_average
 from disentangle.training.gan.task import GANTask
 from disentangle.training.learner import Terms
-from disentangle.training.logs import MetricsLog, drop_lines_after, read_lines
+from disentangle.training.logs import MetricsLog
 from disentangle.training.nonfinite import check_weights
 from disentangle.training.recognition.task import RecognitionTask
 from disentangle.training.resume import (
@@ -60,7 +61,7 @@ TASK_CLASSES: dict[str, type[Task]] = {
 SHEET = 64  # images of a sheet of samples
 
 
-class Session:
+class Trainer:
     """One run in one process, ready to train.
 
     The constructor checks whatever can be checked and writes nothing; `train` writes.

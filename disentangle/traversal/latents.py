@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from disentangle.models import Generator
-from disentangle.models.devices import device_of
-from disentangle.models.evaluation_mode import evaluation_mode
+from disentangle.models.evaluation_mode import device_of, evaluation_mode
 
 
 def choose_starts(

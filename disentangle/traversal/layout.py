@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from disentangle.output.text import show_plainly
+from disentangle.output.text import escape_control_characters
 
 TEXT_SIZES = (14, 28)  # px: of small tiles and of those of 200 to 250 px
 LARGE = 9  # of larger tiles the share, or a sheet on a screen would have illegible labels
@@ -33,7 +33,7 @@ def text_size(tile_width: int) -> int:
 
 def text(line: str, size: int) -> Image.Image:
     """One line of text, as wide as its ink and as high as its font."""
-    line = show_plainly(line)  # a line break has no width
+    line = escape_control_characters(line)  # a line break has no width
     font = text_font(size)
     left, _, right, _ = font.getbbox(line or " ")
     _, _, _, height = font.getbbox("Ag|(")  # the same for all lines, or baselines would differ

@@ -18,7 +18,7 @@ from disentangle.metrics import (
     variation_predictability,
 )
 from disentangle.models import Axis, Encoder, Generator, SubspaceVAE, sefa_axes
-from disentangle.models.devices import device_of
+from disentangle.models.evaluation_mode import device_of
 
 
 def tiny_network():

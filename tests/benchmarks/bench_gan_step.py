@@ -30,11 +30,11 @@ from disentangle.data import RenderedSprites
 from disentangle.losses.adversarial import discriminator_loss, generator_loss
 from disentangle.models.eigengan import SLOPE, EigenBlock
 from disentangle.orthogonality import optimal_learning_rate
-from disentangle.orthogonality.techniques import nearest_orthogonal_gradients
+from disentangle.orthogonality.nog import nearest_orthogonal_gradients
+from disentangle.training.accelerator import keep_freed_memory
 from disentangle.training.batches import Batch
 from disentangle.training.gan.diff_augment import DRAWS, diff_augment
 from disentangle.training.gan.task import GANTask
-from disentangle.training.memory import keep_freed_memory
 
 from .scale import Scale, synchronise, usual_device
 from .subprocesses import Parts, print_profile, start

@@ -29,8 +29,8 @@ from disentangle.losses.elbo import gaussian_divergence, reconstruction_loss
 from disentangle.models.layers.image_convolution import ImageConvTranspose2d
 from disentangle.models.subspace_vae import SubspaceVAE
 from disentangle.models.vae_encoders import ConvEncoder
+from disentangle.training.accelerator import keep_freed_memory
 from disentangle.training.batches import Batch, StepSampler, load_batches
-from disentangle.training.memory import keep_freed_memory
 from disentangle.training.vae.task import VAETask
 
 from .scale import Scale, synchronise, usual_device

@@ -17,9 +17,8 @@ from torch.distributions import Normal, kl_divergence
 
 from disentangle import evaluate, train
 from disentangle.data import RenderedSprites, scale_pixels
-from disentangle.evaluation.failures import SharedError
 from disentangle.evaluation.generator_target import RunSubject
-from disentangle.evaluation.processes import Processes
+from disentangle.evaluation.processes import Processes, SharedError
 from disentangle.evaluation.progress import Progress
 from disentangle.evaluation.registry import METRICS, choose_metrics
 from disentangle.evaluation.runner import Job

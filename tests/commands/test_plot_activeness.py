@@ -9,7 +9,7 @@ from PIL import Image
 
 from disentangle import plot_activeness
 from disentangle.plot_activeness import main
-from disentangle.training.collapse import activeness_name
+from disentangle.runs.metrics_log import activeness_name
 
 
 def write_run(folder, values, *, orthogonality=(), seed=0):

@@ -27,8 +27,8 @@ from disentangle.reporting.markdown import build_markdown
 from disentangle.reporting.page import build_page
 from disentangle.reporting.runs import group_reported, read_runs
 from disentangle.reporting.traversals import MOST, draw_traversals
+from disentangle.runs.metrics_log import activeness_name
 from disentangle.runs.run_folder import RunFolder
-from disentangle.training.collapse import activeness_name
 
 HOSTILE = """</td></style><script>alert("a")</script><img src=x onerror=alert(1)> | `b` _c_ $d$"""
 VOID = {"meta", "img", "wbr", "br"}

@@ -10,7 +10,7 @@ from disentangle.cli.parser import parse_run
 from disentangle.config import RunConfig
 from disentangle.data import RenderedShapes, RenderedSprites
 from disentangle.training.batches import Batch
-from disentangle.training.trainer import Session
+from disentangle.training.trainer import Trainer
 
 RECIPES = sorted(Path("configs").glob("*gan*.yaml"), key=lambda path: path.stem)
 CHOICES = {
@@ -46,7 +46,7 @@ def test_a_recipe_makes_a_step(recipe, choice, folder, tmp_path):
     if "celeba" in recipe.stem:
         options += ["--data.crop", "32"]  # of the small images here
     run, _ = parse_run(options)
-    session = Session(run)
+    session = Trainer(run)
     size, channels = run.model["image_size"], run.model["image_channels"]
     batch = Batch(torch.rand(2, channels, size, size), step=16, samples=range(2), seed=0)
     terms = session.task.step(batch)
@@ -79,7 +79,7 @@ def test_a_recognition_recipe_makes_a_step(recipe, techniques, class_folder, tmp
         options += ["--model.image_size", "32", "--model.classes", "2"]
         options += ["--objective.validation", "0", "--objective.test_split", "none"]
     run, _ = parse_run(options)
-    task = Session(run).task
+    task = Trainer(run).task
     size, channels = run.model["image_size"], run.model["image_channels"]
     images, labels = torch.rand(4, channels, size, size), torch.tensor([0, 1, 0, 1])
     terms = task.step(Batch(images, 1, range(4), seed=0, labels=labels))
@@ -108,6 +108,6 @@ def test_a_vae_recipe_makes_a_step(recipe, drawn, tmp_path, monkeypatch):
     size, channels = run.model["image_size"], run.model["image_channels"]
     monkeypatch.setattr(RunConfig, "build_data", lambda run: drawn[channels])
     batch = Batch(torch.rand(4, channels, size, size), 1, range(4), seed=0)
-    terms = Session(run).task.step(batch)
+    terms = Trainer(run).task.step(batch)
     assert all(term.isfinite() for term in terms.values())
     assert terms["loss/reconstruction"] > 0

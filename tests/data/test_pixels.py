@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from disentangle.data.arrays import channels_first, shrink
+from disentangle.data.pixels import channels_first, shrink
 
 
 def test_channels_first():

@@ -27,8 +27,8 @@ from disentangle.evaluation.scores_file import read_report
 from disentangle.explorer.scores import list_maps, list_scores
 from disentangle.runs.checkpoints import find_checkpoint, read_step
 from disentangle.runs.experiments import group_by_experiment
+from disentangle.runs.metrics_log import drop_lines_after, read_lines
 from disentangle.runs.run_folder import RunFolder
-from disentangle.training.logs import drop_lines_after, read_lines
 from tests.helpers.damage import damaged, read_or_refuse, trap
 
 OPTIONS = [

@@ -16,7 +16,7 @@ from torch import nn
 
 from disentangle.cli.parser import parse_run
 from disentangle.training import trainer
-from disentangle.training.trainer import Session
+from disentangle.training.trainer import Trainer
 
 from .harness import Checks, MismatchError, Setting, require
 from .sessions import TASKS, forget_runs, lone_run, options, read_losses
@@ -87,7 +87,7 @@ def train(
     *more: str,
     steps: int,
     expected_scaler: dict[str, object] | None = None,
-) -> Session:
+) -> Trainer:
     """Train a run or, with `expected_scaler`, resume it.
 
     Raises:
@@ -102,9 +102,9 @@ def train(
     ]
     run, _ = parse_run(options(task, setting, folder, *given))
     if expected_scaler is None:
-        session = Session(run)
+        session = Trainer(run)
     else:
-        session = Session(run, resume="latest")
+        session = Trainer(run, resume="latest")
         got = session.accelerator.scaler.state_dict()
         if got != expected_scaler:
             raise MismatchError(f"expected the scaler {expected_scaler}, got {got}")

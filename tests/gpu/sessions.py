@@ -16,7 +16,7 @@ from unittest import mock
 from accelerate.state import AcceleratorState, GradientState
 
 from disentangle.cli.parser import parse_run
-from disentangle.training.trainer import Session
+from disentangle.training.trainer import Trainer
 from tests.helpers.waiting import refusing_to_wait
 
 from .harness import ROOT, Setting, require
@@ -119,7 +119,7 @@ def run_beside_others() -> None:
     AcceleratorState._shared_state = {}
 
 
-class WatchedSession(Session):
+class WatchedSession(Trainer):
     """A run that refuses host synchronisation between its first steps and its last."""
 
     watch: ExitStack

@@ -7,9 +7,9 @@ from torch import distributions
 
 from disentangle.cli.parser import parse_run
 from disentangle.losses.active_units import code_terms
+from disentangle.runs.metrics_log import read_lines
 from disentangle.training.batches import Batch
-from disentangle.training.logs import read_lines
-from disentangle.training.trainer import Session
+from disentangle.training.trainer import Trainer
 from disentangle.training.vae.task import VAETask
 
 NAMES = {*(f"kl/{j}" for j in range(10)), "active_units"}
@@ -78,7 +78,7 @@ def test_a_description_does_not_wait_for_a_tensor(count_scalars):
 
 def test_lines_of_a_run(tiny_vae):
     run, _ = parse_run(tiny_vae)
-    Session(run).train()
+    Trainer(run).train()
     lines = read_lines(run.output / "metrics.jsonl")
     assert [line["step"] for line in lines if line.keys() >= NAMES] == [2, 4, 6]
     assert all(line["active_units"] % 1 == 0 for line in lines if "active_units" in line)

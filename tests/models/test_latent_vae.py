@@ -16,7 +16,7 @@ from disentangle.models.latent_vae import LatentVAE
 from disentangle.orthogonality import WEIGHT_CONSTRAINTS, resolve_parameters
 from disentangle.training.batches import Batch
 from disentangle.training.rng import Purpose
-from disentangle.training.trainer import Session
+from disentangle.training.trainer import Trainer
 from disentangle.training.vae.task import VAETask
 from disentangle.traverse import main as traverse
 
@@ -305,7 +305,7 @@ def tiny_run(tiny_vae, folder):
 
 def test_a_run_in_the_latents_of_a_frozen_autoencoder(tiny_run, folder):
     run, _ = parse_run([*tiny_run, "--training.ema_half_life", "16"])
-    session = Session(run)
+    session = Trainer(run)
     learner = session.task.learner
     optimized = {p for group in learner.optimizer.param_groups for p in group["params"]}
     assert optimized.isdisjoint(learner.raw.kl.parameters())
@@ -326,7 +326,7 @@ def test_a_run_in_the_latents_of_a_frozen_autoencoder(tiny_run, folder):
 def test_a_run_that_trains_its_autoencoder(tiny_run):
     fresh = ["--model.autoencoder", json.dumps(TINY), "--model.train_autoencoder", "true"]
     run, _ = parse_run([*tiny_run, *fresh, "--objective.likelihood", "laplace"])
-    session = Session(run)
+    session = Trainer(run)
     raw = session.task.learner.raw
     before = {name: p.detach().clone() for name, p in raw.named_parameters()}
     session.train()
@@ -353,13 +353,13 @@ def test_the_loss_is_that_of_the_latents(tiny_run, likelihood):
 
 def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not_stopped(tiny_run, tmp_path):
     run, _ = parse_run(tiny_run)
-    whole = Session(run)
+    whole = Trainer(run)
     whole.train()
     (tmp_path / "run").rename(tmp_path / "whole")
     run, _ = parse_run([*tiny_run, "--training.steps", "3"])
-    Session(run).train()
+    Trainer(run).train()
     run, options = parse_run([*tiny_run, "--resume"])
-    resumed = Session(run, resume=options.resume)
+    resumed = Trainer(run, resume=options.resume)
     resumed.train()
     a, b = (session.task.learner.raw.state_dict() for session in (whole, resumed))
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -368,7 +368,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not_stopped(tiny_run, tm
 def test_bernoulli_is_refused(tiny_run):
     run, _ = parse_run([*tiny_run, "--objective.likelihood", "bernoulli"])
     with pytest.raises(ValueError, match=r"must be gaussian or laplace .* got bernoulli"):
-        Session(run)
+        Trainer(run)
     assert not run.output.exists()
 
 

@@ -18,7 +18,7 @@ from disentangle.orthogonality import (
     optimal_learning_rate,
     orthogonal_loss,
 )
-from disentangle.orthogonality.techniques import nearest_orthogonal_gradients
+from disentangle.orthogonality.nog import nearest_orthogonal_gradients
 
 few = settings(max_examples=40, deadline=None, derandomize=True)
 SHAPES = [(5, 9), (9, 5), (4, 3, 3, 3), (8, 2, 1, 1)]

@@ -8,13 +8,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from disentangle.metrics import activeness
 from disentangle.models import Axis, EigenGAN, SimpleGAN, SubspaceVAE
-from disentangle.training.collapse import (
-    CollapseWatch,
-    activeness_name,
-    find_collapses,
-    measure_subspaces,
-    split_activeness_name,
-)
+from disentangle.runs.metrics_log import activeness_name, split_activeness_name
+from disentangle.training.collapse import CollapseWatch, find_collapses, measure_subspaces
 
 
 def history(**curves):

@@ -12,18 +12,18 @@ from torch import nn
 from disentangle.cli.parser import parse_run
 from disentangle.config import OptimizerConfig, TrainingConfig
 from disentangle.models.layers import DecorrelatedBatchNorm2d, Whitening
+from disentangle.runs.metrics_log import read_lines
 from disentangle.train import main
 from disentangle.training import trainer
 from disentangle.training.batches import Batch
 from disentangle.training.learner import build_optimizer
-from disentangle.training.logs import read_lines
 from disentangle.training.nonfinite import (
     SMALLEST_SCALE,
     StepGuard,
     carry_into_gradient,
     check_weights,
 )
-from disentangle.training.trainer import Session
+from disentangle.training.trainer import Trainer
 
 SKIP = ["--training.on_nonfinite", "skip"]
 OPTIMIZERS = {
@@ -57,7 +57,7 @@ def spoil_gradient(session, parameter, steps, factor=math.nan):
 
 
 def start(options, *more, **keywords):
-    return Session(parse_run([*options, *more])[0], **keywords)
+    return Trainer(parse_run([*options, *more])[0], **keywords)
 
 
 def finite(module):

@@ -18,11 +18,12 @@ from safetensors.torch import load_file, save_file
 from disentangle.cli.parser import parse_run
 from disentangle.models import load_model
 from disentangle.models.layers import SubspaceLayer
+from disentangle.runs.metrics_log import read_lines
 from disentangle.train import main
 from disentangle.training import trainer
 from disentangle.training.accelerator import build_accelerator
-from disentangle.training.logs import MetricsLog, read_lines
-from disentangle.training.trainer import Session
+from disentangle.training.logs import MetricsLog
+from disentangle.training.trainer import Trainer
 from tests.helpers.launching import ON_CPU, on_two_processes
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -35,7 +36,7 @@ def options(request):
 
 def train(options):
     run, extra = parse_run(options)
-    session = Session(run, resume=extra.resume, overwrite=extra.overwrite)
+    session = Trainer(run, resume=extra.resume, overwrite=extra.overwrite)
     assert session.train() is None
     return run.output
 
@@ -168,7 +169,7 @@ def test_resuming_an_older_checkpoint_drops_what_came_after(options, complaint):
     before = weights(folder)
     message = complaint(main, [*options, "--resume", "step-3"])
     assert "would drop the checkpoint step-6: add --overwrite" in message
-    session = Session(parse_run(options)[0], resume="step-3", overwrite=True)
+    session = Trainer(parse_run(options)[0], resume="step-3", overwrite=True)
     session._open_folder()
     assert [entry.name for entry in (folder / "checkpoints").iterdir()] == ["step-3"]
     assert [line["step"] for line in lines(folder)] == [2, 3]

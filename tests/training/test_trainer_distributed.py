@@ -29,7 +29,7 @@ from disentangle.train import main
 from disentangle.training import batches, rng
 from disentangle.training.accelerator import check_divided_run, check_launcher
 from disentangle.training.resume import check_division
-from disentangle.training.trainer import Session
+from disentangle.training.trainer import Trainer
 from disentangle.training.vae import task as vae_module
 from tests.helpers.launching import ON_CPU, on_two_processes
 
@@ -128,7 +128,7 @@ def train(options, folder, **how):
     """Weights and buffers of every network, and of the average."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    session = Session(parse_run([*COMMON, *options, "--output", str(folder)])[0], **how)
+    session = Trainer(parse_run([*COMMON, *options, "--output", str(folder)])[0], **how)
     session.accelerator.end_training = lambda: None  # it would end the process group
     session.train()
     networks = {str(i): learner.raw for i, learner in enumerate(session.task.learners)}

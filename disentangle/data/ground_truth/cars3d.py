@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from disentangle.data.arrays import channels_first, shrink
 from disentangle.data.base import GroundTruthData, Integers
 from disentangle.data.official import OfficialFile, refuse_broken
+from disentangle.data.pixels import channels_first, shrink
 
 FACTOR_NAMES = ("elevation", "azimuth", "object_type")
 ELEVATIONS, AZIMUTHS, OBJECTS = 4, 24, 183

@@ -5,10 +5,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from disentangle.data.arrays import channels_first
 from disentangle.data.base import GroundTruthData, Integers
 from disentangle.data.ground_truth.npz import map_member
 from disentangle.data.official import MappedArray, OfficialFile, refuse_broken
+from disentangle.data.pixels import channels_first
 
 FACTOR_NAMES = (
     "object_color",

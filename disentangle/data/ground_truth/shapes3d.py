@@ -11,11 +11,11 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from disentangle.data.arrays import channels_first
 from disentangle.data.base import GroundTruthData, Integers
 from disentangle.data.ground_truth.npz import read_header
 from disentangle.data.ground_truth.rendered_shapes import FACTOR_NAMES, FACTOR_SIZES
 from disentangle.data.official import MappedArray, OfficialFile, refuse_broken
+from disentangle.data.pixels import channels_first
 
 OFFICIAL = OfficialFile(
     name="3dshapes.h5",

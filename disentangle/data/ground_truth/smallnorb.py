@@ -8,10 +8,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from disentangle.data.arrays import shrink
 from disentangle.data.base import GroundTruthData, Integers, check_indices
 from disentangle.data.ground_truth.binary_matrix import map_matrix
 from disentangle.data.official import MappedArray, OfficialFile, refuse_broken
+from disentangle.data.pixels import shrink
 
 ALL_SIZES = (5, 10, 9, 18, 6)  # category, instance, elevation, azimuth, lighting
 VISIBLE = (0, 2, 3, 4)  # the instance is hidden

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import PurePath
 
 from disentangle.data.base import ImageData
-from disentangle.output.text import cut, show_plainly
+from disentangle.output.text import cut, escape_control_characters
 
 MOST = 4  # names in a phrase
 
@@ -66,7 +66,7 @@ def describe_left_out(data: ImageData) -> str:
         total = len(data) + len(data.skipped)
         count = f"{len(data.skipped)} of {_count(total, 'image')}"
         phrases.insert(0, f"{count}, which cannot be read, such as {data.skipped[0]}")
-    return show_plainly(f"left out: {'; '.join(phrases)}") if phrases else ""
+    return escape_control_characters(f"left out: {'; '.join(phrases)}") if phrases else ""
 
 
 def _count(number: int, kind: str) -> str:

@@ -6,9 +6,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from disentangle.data.arrays import shrink
 from disentangle.data.base import Integers, checked_integer
 from disentangle.data.labelled.base import LabelledImages
+from disentangle.data.pixels import shrink
 
 
 class LabelledArray(LabelledImages):

@@ -13,9 +13,9 @@ from disentangle.evaluation.classify import classify
 from disentangle.metrics import accuracy
 from disentangle.models import load_torchvision_weights
 from disentangle.output.text import cut
+from disentangle.training.augmentation import mix
 from disentangle.training.batches import Batch, images_at_once
 from disentangle.training.learner import Learner, Terms
-from disentangle.training.recognition.mixup import mix
 from disentangle.training.task import Task
 
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from disentangle.cli.parser import parse_run
 from disentangle.models import load_model
+from disentangle.runs.metrics_log import read_lines
 from disentangle.training.batches import Batch
-from disentangle.training.logs import read_lines
-from disentangle.training.trainer import Session
+from disentangle.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def train(tiny_gan, tmp_path):
 
     def run(*options, name="run"):
         parsed, _ = parse_run([*tiny_gan, "--output", str(tmp_path / name), *options])
-        Session(parsed).train()
+        Trainer(parsed).train()
         return load_model(parsed.output / "model").state_dict(), read_lines(
             parsed.output / "metrics.jsonl"
         )
@@ -46,7 +46,7 @@ def test_shared_images_are_those_that_each_step_would_make(train):
 def test_a_step_makes_its_images_once(tiny_gan, monkeypatch):
     calls = []
     run, _ = parse_run([*tiny_gan, "--training.steps", "1", "--training.sample_every", "1000"])
-    session = Session(run)
+    session = Trainer(run)
     session.task.learner.raw.to_image.register_forward_hook(lambda *_: calls.append(1))
     monkeypatch.setattr(session, "_write_sheet", lambda: None)
     session.train()
@@ -129,7 +129,7 @@ def test_simple_gan(tiny_gan, train, techniques):
 
 def test_activeness_is_logged_and_a_dead_subspace_is_told(tiny_gan, capsys):
     run, _ = parse_run([*tiny_gan, "--training.activeness_every", "1"])
-    session = Session(run)
+    session = Trainer(run)
     for model in (session.task.learner.raw, session.average.module):
         model.blocks[1].subspace.L.requires_grad_(False).zero_()
     session.train()
@@ -156,7 +156,7 @@ def test_bad_options(tiny_gan, options, message):
 def test_a_layer_that_is_not_there_is_refused_before_anything_is_written(tiny_gan, tmp_path):
     run, _ = parse_run([*tiny_gan, "--objective.regulariser_layers", "[blocs.0]"])
     with pytest.raises(ValueError, match=r"no layer is named 'blocs.0'; there is blocks.0"):
-        Session(run)
+        Trainer(run)
     assert not (tmp_path / "run").exists()
 
 
@@ -172,7 +172,7 @@ def test_a_layer_that_is_not_there_is_refused_before_anything_is_written(tiny_ga
 )
 def test_a_step_waits_for_no_value(tiny_gan, options, count_scalars):
     run, _ = parse_run([*tiny_gan, "--training.conditioning_every", "0", *options])
-    session = Session(run)
+    session = Trainer(run)
     images = torch.zeros(8, 1, 32, 32)
     session.task.step(Batch(images, step=2, samples=range(8), seed=0))
     with count_scalars() as count:
@@ -186,7 +186,7 @@ def test_a_regularised_run_resumes_bit_for_bit(tiny_gan, train, tmp_path, regula
     whole, _ = train(*options, name="whole")
     train(*options, "--training.steps", "3", name="halves")
     halves = [*tiny_gan, *options, "--output", str(tmp_path / "halves"), "--resume"]
-    Session(parse_run(halves)[0], resume="latest").train()
+    Trainer(parse_run(halves)[0], resume="latest").train()
     resumed = load_model(tmp_path / "halves" / "model").state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -196,4 +196,4 @@ def test_a_recogniser_that_is_new_is_refused_on_resuming(tiny_gan, train):
     options = [*tiny_gan, "--objective.regulariser", "variation_predictability"]
     run, _ = parse_run(options)
     with pytest.raises(ValueError, match="a recogniser of the regulariser is False there and True"):
-        Session(run, resume="latest")
+        Trainer(run, resume="latest")

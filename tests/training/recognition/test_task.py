@@ -15,11 +15,11 @@ from disentangle.cli.parser import parse_run
 from disentangle.data import Digits, hold_out
 from disentangle.evaluation.classify import classify
 from disentangle.models import load_model
+from disentangle.runs.metrics_log import read_lines
 from disentangle.runs.run_folder import RunFolder
+from disentangle.training.augmentation import mix
 from disentangle.training.batches import Batch
-from disentangle.training.logs import read_lines
-from disentangle.training.recognition.mixup import mix
-from disentangle.training.trainer import Session
+from disentangle.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def tiny(tmp_path):
 
 
 def train(options, *more):
-    session = Session(parse_run([*options, *more])[0])
+    session = Trainer(parse_run([*options, *more])[0])
     session.train()
     return session
 
@@ -80,7 +80,7 @@ def test_without_validation_the_last_model_counts(tiny):
 
 
 def test_a_run_trains_on_nothing_that_is_held_out(tiny):
-    task = Session(parse_run(tiny)[0]).task
+    task = Trainer(parse_run(tiny)[0]).task
     trained = {image.numpy().tobytes() for image in task.data}
     assert trained.isdisjoint(image.numpy().tobytes() for image in task.held_out)
     test = {image.numpy().tobytes() for image in Digits(split="test")}
@@ -91,8 +91,8 @@ def test_a_resumed_run_is_bit_for_bit_the_same(tiny, tmp_path):
     options = [*tiny, "--training.ema_half_life", "50", "--objective.mixup", "0.4"]
     whole = train(options)
     run = parse_run([*options, "--output", str(tmp_path / "other")])[0]
-    Session(run).train()
-    Session(run, resume="step-3", overwrite=True).train()
+    Trainer(run).train()
+    Trainer(run, resume="step-3", overwrite=True).train()
     for name in ("model", "ema", "best"):
         ours, theirs = (weights_of(folder / name) for folder in (whole.folder.path, run.output))
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
@@ -102,7 +102,7 @@ def test_a_resumed_run_is_bit_for_bit_the_same(tiny, tmp_path):
 def test_a_best_model_of_steps_that_are_made_again_does_not_count(tiny):
     folder = train(tiny).folder
     (folder.path / "best" / "training.json").write_text('{"step": 6}')
-    session = Session(parse_run(tiny)[0], resume="step-3", overwrite=True)
+    session = Trainer(parse_run(tiny)[0], resume="step-3", overwrite=True)
     session.train()
     best = {line["step"]: line.get("validation/top_1") for line in read_lines(folder.metrics)}
     assert folder.read_step() in (4, 6)
@@ -132,7 +132,7 @@ def test_weight_decay(tiny, tmp_path, kind):
     change = decayed["fc.weight"] - plain["fc.weight"]
     assert not torch.equal(decayed["fc.weight"], plain["fc.weight"])
     if kind != "adam":
-        start = Session(parse_run([*tiny, *options, "--output", str(tmp_path / "start")])[0])
+        start = Trainer(parse_run([*tiny, *options, "--output", str(tmp_path / "start")])[0])
         before = start.task.learner.raw.state_dict()["fc.weight"]
         assert torch.allclose(change, -0.05 * before, atol=1e-6)
 
@@ -144,15 +144,15 @@ def test_weights_of_torchvision_to_start_from(tiny, tmp_path):
     options += ["--model.image_size", "32"]
     options += ["--objective.pretrained", str(tmp_path / "resnet18.pth")]
     new = ["--objective.pretrained_except", "[conv1, bn1, fc]"]
-    ours = Session(parse_run([*tiny, *options, *new])[0]).task.learner.raw.state_dict()
+    ours = Trainer(parse_run([*tiny, *options, *new])[0]).task.learner.raw.state_dict()
     kept = [name for name in theirs if not name.startswith(("conv1", "bn1", "fc"))]
     assert all(torch.equal(ours[name], theirs[name]) for name in kept)
     with pytest.raises(ValueError, match=r"conv1\.weight must have the shape"):
-        Session(parse_run([*tiny, *options])[0])
+        Trainer(parse_run([*tiny, *options])[0])
     train(tiny, *options, *new, "--training.steps", "1", "--objective.validation", "0")
     (tmp_path / "resnet18.pth").unlink()  # a run that is resumed does not start again
     options += ["--training.steps", "2", "--objective.validation", "0"]
-    Session(parse_run([*tiny, *options, *new])[0], resume="latest")
+    Trainer(parse_run([*tiny, *options, *new])[0], resume="latest")
 
 
 def make_batch(labels=(0, 1, 2, 3), step=3):
@@ -178,7 +178,7 @@ def test_shares_of_mixup_are_those_of_a_beta_distribution():
 
 def test_the_loss_of_a_mixture_is_the_mixture_of_losses(tiny):
     options = ["--objective.mixup", "1", "--objective.label_smoothing", "0.1"]
-    task = Session(parse_run([*tiny, *options])[0]).task
+    task = Trainer(parse_run([*tiny, *options])[0]).task
     images = torch.rand(8, 1, 8, 8)
     part = Batch(images, 5, range(8), seed=0, labels=torch.arange(8))
     model = task.learner.raw.eval()
@@ -238,7 +238,7 @@ def test_what_has_no_meaning_for_a_classifier(tiny, capsys):
 )
 def test_bad_options(tiny, options, message):
     with pytest.raises(ValueError, match=message):
-        Session(parse_run([*tiny, *options])[0])
+        Trainer(parse_run([*tiny, *options])[0])
 
 
 @pytest.mark.parametrize("change", [["--objective.validation", "0.6"], ["--data.split", "test"]])
@@ -246,7 +246,7 @@ def test_a_run_goes_on_with_the_same_images_only(tiny, change):
     train(tiny, "--training.steps", "1", "--objective.test_split", "none")
     run, _ = parse_run([*tiny, "--objective.test_split", "none", *change])
     with pytest.raises(ValueError, match=f"cannot go on from: {change[0][2:]} is"):
-        Session(run, resume="latest")
+        Trainer(run, resume="latest")
 
 
 def test_a_classifier_that_diverges_is_told_in_one_line(tiny, capsys):
@@ -262,7 +262,7 @@ def test_a_class_without_images_to_train_on(tiny, tmp_path):
         Image.new("L", (8, 8)).save(tmp_path / file)
     options = ["--data.name", "class_folder", "--data.path", str(tmp_path), "--model.classes", "2"]
     with pytest.raises(ValueError, match="'class_folder' has no images to train on of: b"):
-        Session(parse_run([*tiny, *options])[0])
+        Trainer(parse_run([*tiny, *options])[0])
 
 
 def test_a_corrupt_image_that_is_found_in_training(tiny, tmp_path, capsys):

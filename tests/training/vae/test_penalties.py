@@ -18,9 +18,9 @@ from disentangle.losses.beta_tcvae import total_correlation
 from disentangle.losses.dip_vae import code_covariance
 from disentangle.losses.elbo import gaussian_divergence
 from disentangle.models import load_model
+from disentangle.runs.metrics_log import read_lines
 from disentangle.training.batches import Batch
-from disentangle.training.logs import read_lines
-from disentangle.training.trainer import Session
+from disentangle.training.trainer import Trainer
 from disentangle.training.vae.penalties import build_penalty
 from disentangle.training.vae.penalty import Posterior
 
@@ -135,7 +135,7 @@ def test_the_discriminator_of_factor_vae_permutes_over_parts(parse, posterior):
 def test_every_kind_trains(tiny_vae, tmp_path, kind):
     options = FACTOR if kind == "factor" else ["--objective.kind", kind]
     run, _ = parse_run([*tiny_vae, *options, "--objective.likelihood", "laplace"])
-    session = Session(run)
+    session = Trainer(run)
     before = {name: p.detach().clone() for name, p in session.task.learner.raw.named_parameters()}
     session.train()
     lines = read_lines(run.output / "metrics.jsonl")
@@ -149,9 +149,9 @@ def test_every_kind_trains(tiny_vae, tmp_path, kind):
 def test_factor_vae_resumes_with_its_discriminator(tiny_vae, tmp_path):
     options = [*tiny_vae, *FACTOR, "--objective.density_ratio_weight", "1000"]
     run, _ = parse_run(options)
-    whole = Session(run)
+    whole = Trainer(run)
     whole.train()
-    resumed = Session(run, resume="step-3", overwrite=True)
+    resumed = Trainer(run, resume="step-3", overwrite=True)
     resumed.train()
     for get in (lambda task: task.learner, lambda task: task.penalty.critic):
         a, b = (get(session.task).raw.state_dict() for session in (whole, resumed))
@@ -161,7 +161,7 @@ def test_factor_vae_resumes_with_its_discriminator(tiny_vae, tmp_path):
 def test_whitened_codes_train_and_are_saved(tiny_vae, tmp_path):
     options = ["--model.whiten_codes", "true", "--training.ema_half_life", "16"]
     run, _ = parse_run([*tiny_vae, *options])
-    session = Session(run)
+    session = Trainer(run)
     session.train()
     saved, trained = load_model(run.output / "model"), session.task.learner.raw.eval()
     images = torch.rand(4, 1, 32, 32)
@@ -176,7 +176,7 @@ def test_whitened_codes_train_and_are_saved(tiny_vae, tmp_path):
 def test_parts_of_a_batch_are_refused(parse, kind):
     run = parse("--objective.kind", kind, "--training.accumulation", "2")
     with pytest.raises(ValueError, match=f"'{kind}' looks at the batch .* must be 1, got 2"):
-        Session(run)
+        Trainer(run)
 
 
 @pytest.mark.parametrize(
