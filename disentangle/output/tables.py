@@ -42,7 +42,7 @@ def format_table(
         width: Of a terminal, in letters: text that is wider is broken into tables one below the
             other, each with the first column. None breaks nothing.
 
-    No cell moves a terminal's cursor or begins a line: text is as `escape_control_characters` has it.
+    No cell moves a terminal's cursor or begins a line: see `escape_control_characters`.
 
     Examples:
         >>> print(format_table(["metric", "score"], [["mig", 0.25], ["sap", 1.0]]))

@@ -5,8 +5,10 @@ def escape_control_characters(text: str) -> str:
     """Text without what a terminal would obey, or could not show: escapes in its place.
 
     Examples:
-        >>> escape_control_characters("größer" + chr(27)).isprintable(), escape_control_characters("größer")
-        (True, 'größer')
+        >>> escape_control_characters("größer" + chr(27)).isprintable()
+        True
+        >>> escape_control_characters("größer")
+        'größer'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

@@ -4,8 +4,6 @@ import torch
 from disentangle.linalg import custom_function, matrix_sqrt, polar_factor
 from disentangle.linalg.custom_function import call, operate
 
-forward_mode = pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:FutureWarning")
-
 
 class Cube(torch.autograd.Function):
     generate_vmap_rule = True
@@ -39,7 +37,6 @@ def either_way(request, monkeypatch):
         monkeypatch.setattr(custom_function, "_dual_numbers_active", lambda: True)
 
 
-@forward_mode
 def test_every_mode_finds_every_derivative(either_way):
     x = torch.tensor(2.0, dtype=torch.float64)
 
@@ -55,7 +52,6 @@ def test_every_mode_finds_every_derivative(either_way):
                 assert torch.vmap(third(second(first(cube))))(x[None]) == 6
 
 
-@forward_mode
 def test_derivatives_without_transforms(either_way):
     x = torch.randn(3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(cube, x, check_forward_ad=True, check_batched_grad=True)
@@ -64,7 +60,6 @@ def test_derivatives_without_transforms(either_way):
         assert not cube(x).requires_grad
 
 
-@forward_mode
 def test_the_matrix_functions_need_nothing_private(either_way):
     A = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(polar_factor, A, check_forward_ad=True)

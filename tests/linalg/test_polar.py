@@ -222,17 +222,13 @@ def test_there_is_no_second_derivative():
 
 # Transforms of torch.func
 
-forward_mode = pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:FutureWarning")
 
-
-@forward_mode
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3), (2, 3, 5)])
 def test_forward_mode_passes_gradcheck(roots, shape):
     matrix = torch.randn(shape, dtype=torch.float64).requires_grad_()
     assert gradcheck(polar_factor, matrix, check_forward_ad=True)
 
 
-@forward_mode
 @pytest.mark.parametrize("name", EQUAL)
 def test_forward_mode_is_the_gradient_at_equal_singular_values(roots, name):
     matrix = EQUAL[name].double()
@@ -241,7 +237,6 @@ def test_forward_mode_is_the_gradient_at_equal_singular_values(roots, name):
     torch.testing.assert_close(jacfwd(polar_factor)(matrix), reverse, atol=1e-9 * scale, rtol=0)
 
 
-@forward_mode
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3)])
 def test_transforms_of_torch_func(roots, shape):
     matrices = torch.randn(2, *shape, dtype=torch.float64)
@@ -259,7 +254,6 @@ def test_transforms_of_torch_func(roots, shape):
     torch.testing.assert_close(together, gradients)
 
 
-@forward_mode
 def test_transforms_of_large_matrices_and_of_no_gradient(roots):
     matrices = torch.randn(2, 20, 300)
     torch.testing.assert_close(torch.vmap(polar_factor)(matrices), polar_factor(matrices))
@@ -270,7 +264,6 @@ def test_transforms_of_large_matrices_and_of_no_gradient(roots):
     torch.testing.assert_close(change, leaf.grad)  # the derivative is its own adjoint
 
 
-@forward_mode
 def test_the_derivative_is_linear_in_its_direction(roots):
     A, G, direction = torch.randn(3, 4, 6, dtype=torch.float64)
     pull_back = vjp(polar_factor, A)[1]
@@ -287,7 +280,6 @@ def total(matrix):
     return polar_factor(matrix)[0, 0]
 
 
-@forward_mode
 @pytest.mark.parametrize(
     "second",
     [

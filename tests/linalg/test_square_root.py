@@ -552,10 +552,6 @@ def test_vmap_and_functional_gradients(root, method):
     torch.testing.assert_close(functional, gradient(root, A, G, method))
 
 
-forward_mode = pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:FutureWarning")
-
-
-@forward_mode
 @roots
 @spectra
 @pytest.mark.parametrize("method", EXACT)
@@ -564,7 +560,6 @@ def test_forward_mode_passes_gradcheck(root, lambdas, method):
     assert torch.autograd.gradcheck(lambda a: root(a, method), A, check_forward_ad=True)
 
 
-@forward_mode
 @roots
 @pytest.mark.parametrize(
     ("method", "name"),
@@ -587,7 +582,6 @@ def test_forward_mode_is_the_adjoint_of_the_gradient(root, method, name):
     torch.testing.assert_close(change, expected, atol=1e-9 * expected.abs().max().item(), rtol=0)
 
 
-@forward_mode
 @roots
 @pytest.mark.parametrize("method", EXACT)
 @pytest.mark.parametrize("name", ["distinct", "a pair"])
@@ -617,7 +611,6 @@ def test_second_derivatives_are_the_same_in_every_mode(root, method, name):
         torch.testing.assert_close(second(A), expected)
 
 
-@forward_mode
 @roots
 def test_third_derivatives_are_the_same_in_every_mode(root):
     A, direction = compose(make_basis(3), torch.tensor([1.0, 1.0, 2.0]).double()), symmetric(3, 3)
@@ -637,7 +630,6 @@ def test_third_derivatives_are_the_same_in_every_mode(root):
         torch.testing.assert_close(third(A), expected)
 
 
-@forward_mode
 @roots
 @pytest.mark.parametrize("method", ["svd_pade", "svd_taylor", "mtp", "mpa"])
 def test_nested_transforms_through_approximate_gradients_say_so(root, method):

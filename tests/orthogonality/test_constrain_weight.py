@@ -170,8 +170,6 @@ def test_bad_arguments(name, constraint, message):
 
 # Transforms of torch.func
 
-forward_mode = pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:FutureWarning")
-
 
 def functional_loss(layer, kind):
     """A loss of the parameters and an input, the parameters, and inputs."""
@@ -183,7 +181,6 @@ def functional_loss(layer, kind):
     return loss, parameters, torch.randn(3, *INPUTS[kind])
 
 
-@forward_mode
 @pytest.mark.parametrize("constraint", ["orthogonal", "spectral"])
 def test_transforms_of_torch_func(kind, constraint):
     layer, name = LAYERS[kind]()
@@ -206,7 +203,6 @@ def test_transforms_of_torch_func(kind, constraint):
     torch.testing.assert_close(ensemble, torch.stack(alone))
 
 
-@forward_mode
 def test_unsupported_transforms_are_named():
     orthogonal = constrain_weight(nn.Linear(10, 4), "weight", "orthogonal")
     loss, parameters, inputs = functional_loss(orthogonal, "linear")

@@ -24,7 +24,6 @@ def test_the_map_and_its_gradient_are_pytorchs(channels, order, dtype):
     torch.testing.assert_close(gradients, torch.autograd.grad(expected, inputs, G))
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:FutureWarning")  # by PyTorch itself
 def test_derivatives_of_every_kind():
     layer = ImageConvTranspose2d(2, 1).double()
     h = torch.randn(2, 2, 2, 2, dtype=torch.float64, requires_grad=True)
@@ -39,7 +38,6 @@ def test_derivatives_of_every_kind():
     torch.testing.assert_close(jacobian, torch.func.jacfwd(lambda h: pytorch(layer, h))(h))
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:FutureWarning")  # by PyTorch itself
 def test_a_second_derivative_in_forward_mode():
     layer = ImageConvTranspose2d(2, 1).double()
     h, direction = torch.randn(2, 1, 2, 3, 3, dtype=torch.float64)
