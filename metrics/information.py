@@ -1,8 +1,12 @@
 """Mutual information of discrete variables, for all pairs of columns at once."""
 
+from dataclasses import dataclass
+
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array, csr_array
 from scipy.special import xlogy
+
+BLOCK = 2**22  # joint counts that are held at once: 200 megabytes with all that is made of them
 
 
 def discretize(codes: np.ndarray, bins: int) -> np.ndarray:
@@ -47,14 +51,34 @@ def mutual_information(left: np.ndarray, right: np.ndarray) -> np.ndarray:
         >>> mutual_information(coin, copy).round(4)
         array([[0.6931, 0.    ]])
     """
-    one_hot_left, starts_left = _one_hot(left)
-    one_hot_right, starts_right = _one_hot(right)
-    joint = (one_hot_left.T @ one_hot_right).toarray()  # (Σ|A|, Σ|B|): the counts of all pairs
-    independent = np.outer(one_hot_left.sum(axis=0), one_hot_right.sum(axis=0))
-    # the ratio is of exact integers, so that the terms of a constant column are exactly zero
-    terms = xlogy(joint, len(left) * joint / independent) / len(left)
-    per_left = np.add.reduceat(terms, starts_left, axis=0)
-    return np.maximum(np.add.reduceat(per_left, starts_right, axis=1), 0)
+    a, b = _Indicators.of(left), _Indicators.of(right)
+    step = _block_size(a, b)
+    blocks = [_block_information(a.select(k, k + step), b) for k in range(0, len(a.sizes), step)]
+    return np.concatenate(blocks)
+
+
+def mutual_information_of_pairs(values: np.ndarray) -> np.ndarray:
+    """Mutual information, in nats, of every pair of columns, as by `mutual_information`.
+
+    Args:
+        values: Integers of shape `(N, K)`.
+
+    Returns:
+        Shape `(K, K)`, float64, symmetric; a column's entropy on the diagonal.
+
+    Examples:
+        >>> mutual_information_of_pairs(np.array([[0, 0], [0, 1], [1, 0], [1, 1]])).round(4)
+        array([[0.6931, 0.    ],
+               [0.    , 0.6931]])
+    """
+    indicators, width = _Indicators.of(values), values.shape[1]
+    information = np.empty((width, width))
+    step = _block_size(indicators, indicators)
+    for k in range(0, width, step):  # each pair once
+        block = _block_information(indicators.select(k, k + step), indicators.select(k, width))
+        information[k:, k : k + step] = block.T
+        information[k : k + step, k:] = block
+    return information
 
 
 def entropy(values: np.ndarray) -> np.ndarray:
@@ -70,9 +94,10 @@ def entropy(values: np.ndarray) -> np.ndarray:
         >>> entropy(np.array([[0, 5], [1, 5]])).round(4)
         array([0.6931, 0.    ])
     """
-    one_hot, starts = _one_hot(values)
-    p = one_hot.sum(axis=0) / len(values)
-    return np.maximum(np.add.reduceat(-xlogy(p, p), starts), 0)
+    indicators = _Indicators.of(values)
+    p = indicators.counts / len(values)
+    terms = np.bincount(indicators.owners, -xlogy(p, p), minlength=values.shape[1])
+    return np.maximum(terms, 0)
 
 
 def count_values(values: np.ndarray) -> np.ndarray:
@@ -80,12 +105,55 @@ def count_values(values: np.ndarray) -> np.ndarray:
     return np.array([len(np.unique(column)) for column in values.T])
 
 
-def _one_hot(values: np.ndarray) -> tuple[csr_array, np.ndarray]:
-    """One indicator column per value of each column, side by side, and where each block starts."""
-    n, columns = values.shape
-    labels = np.stack([np.unique(x, return_inverse=True)[1] for x in values.T], axis=1)  # (N, K)
-    sizes = labels.max(axis=0) + 1
-    starts = np.cumsum(sizes) - sizes
-    indices = (labels + starts).ravel()  # (N·K,): K ones in each row
-    indicators = (np.ones(n * columns), indices, np.arange(0, n * columns + 1, columns))
-    return csr_array(indicators, shape=(n, sizes.sum())), starts
+@dataclass(frozen=True)
+class _Indicators:
+    """Which points have each value of each column.
+
+    Attributes:
+        rows: One row per value, shape `(S, N)`.
+        counts: Number of points that have each value, shape `(S,)`.
+        owners: Column of each value, ascending, shape `(S,)`.
+        sizes: Number of values of each of the `K` columns, shape `(K,)`.
+    """
+
+    rows: csr_array
+    counts: np.ndarray
+    owners: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "_Indicators":
+        """The indicators of integers `(N, K)`."""
+        n, columns = values.shape
+        labels = np.stack([np.unique(x, return_inverse=True)[1] for x in values.T], axis=1)
+        sizes = labels.max(axis=0) + 1
+        indices = (labels + np.cumsum(sizes) - sizes).ravel()  # (N·K,): K ones for each point
+        ones = (np.ones(n * columns), indices, np.arange(0, n * columns + 1, columns))
+        rows = csc_array(ones, shape=(sizes.sum(), n)).tocsr()
+        counts = np.bincount(indices).astype(np.float64)
+        return cls(rows, counts, np.repeat(np.arange(columns), sizes), sizes)
+
+    def select(self, first: int, last: int) -> "_Indicators":
+        """Those of the columns from `first` up to `last`, without it."""
+        kept = slice(*np.searchsorted(self.owners, [first, last]))
+        owners = self.owners[kept] - first
+        return _Indicators(self.rows[kept], self.counts[kept], owners, self.sizes[first:last])
+
+
+def _block_size(left: _Indicators, right: _Indicators) -> int:
+    """How many columns of `left` have up to `BLOCK` joint counts with all of `right`."""
+    points = left.rows.shape[1]
+    most = min(points * len(right.sizes), int(left.sizes.max()) * len(right.counts))
+    return max(1, BLOCK // most)
+
+
+def _block_information(left: _Indicators, right: _Indicators) -> np.ndarray:
+    """Mutual information `(K, F)` of `K` columns with `F` columns."""
+    joint = (left.rows @ right.rows.T).tocoo()  # the counts that are not zero
+    n, columns = left.rows.shape[1], len(right.sizes)
+    independent = left.counts[joint.row] * right.counts[joint.col]
+    # the ratio is of exact integers, so that the terms of a constant column are exactly zero
+    terms = joint.data * np.log(n * joint.data / independent) / n
+    pairs = left.owners[joint.row] * columns + right.owners[joint.col]
+    information = np.bincount(pairs, terms, minlength=len(left.sizes) * columns)
+    return np.maximum(information, 0).reshape(-1, columns)  # (K·F,) → (K, F)

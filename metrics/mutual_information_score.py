@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from disentangle.metrics.information import discretize, mutual_information
+from disentangle.metrics.information import discretize, mutual_information_of_pairs
 from disentangle.metrics.inputs import Array, as_codes, check_at_least
+from disentangle.metrics.results import Result
 
 
 @dataclass(frozen=True, eq=False)
-class MutualInformationScoreResult:
+class MutualInformationScoreResult(Result):
     """What `mutual_information_score` found.
 
     Attributes:
@@ -59,8 +60,7 @@ def mutual_information_score(codes: Array, *, bins: int = 20) -> MutualInformati
     check_at_least(2, bins=bins)
     codes = as_codes(codes)
     check_at_least(bins, **{"the number of points": len(codes)})
-    binned = discretize(codes, bins)
-    information = mutual_information(binned, binned)
+    information = mutual_information_of_pairs(discretize(codes, bins))
     pairs = len(information) * (len(information) - 1)
     shared = information.sum() - np.trace(information)
     return MutualInformationScoreResult(
