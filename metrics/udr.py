@@ -11,6 +11,7 @@ from itertools import permutations
 from typing import Literal
 
 import numpy as np
+from disentangle.metrics.results import Result
 from scipy.stats import rankdata
 
 from disentangle.metrics.inputs import Array, as_codes, as_floating, as_numbers, check_at_least
@@ -19,7 +20,7 @@ MAX_STEPS = 50  # of the Lasso, per code; it takes about two
 
 
 @dataclass(frozen=True, eq=False)
-class UdrResult:
+class UdrResult(Result):
     """What `udr` found.
 
     Attributes:
@@ -31,6 +32,8 @@ class UdrResult:
             codes that are not informative, NaN where `i = j`.
         informative_codes: Shape `(R, K)`.
     """
+
+    undefined = frozenset({"pairwise", "similarity"})
 
     score: float
     per_run: np.ndarray
@@ -100,15 +103,19 @@ def udr(
     informative = runs.min(axis=1) < runs.max(axis=1)
     if kl is not None:
         informative &= _check_divergences(kl, informative.shape) > kl_threshold
-    ranked = method == "spearman"
-    correlations = _correlate(rankdata(runs, axis=1) if ranked else runs, informative)
-    similarity = np.abs(correlations if ranked else _regress(correlations, alpha))
-    count = len(runs)
-    similarity[np.arange(count), np.arange(count)] = np.nan
+    z = _standardise(rankdata(runs, axis=1) if method == "spearman" else runs, informative)
+    count, _, width = z.shape
+    similarity = np.full((count, count, width, width), np.nan)
     pairwise = np.full((count, count), np.nan)
     for i, j in permutations(range(count), 2):
-        pairwise[i, j] = _compare(similarity[i, j][np.ix_(informative[i], informative[j])])
-    per_run = np.nanmedian(pairwise, axis=0)
+        # codes that are not informative cost nothing but their zeros
+        x, y = z[i][:, informative[i]], z[j][:, informative[j]]
+        found = np.abs(_correlate(x, y) if method == "spearman" else _regress(x, y, alpha))
+        similarity[i, j] = 0
+        similarity[i, j][np.ix_(informative[i], informative[j])] = found
+        pairwise[i, j] = _compare(found)
+    others = pairwise.T[~np.eye(count, dtype=bool)].reshape(count, -1)  # (R·(R − 1),) → (R, R − 1)
+    per_run = np.median(others, axis=1)
     return UdrResult(
         score=float(per_run.mean()),
         per_run=per_run,
@@ -143,25 +150,25 @@ def _split(name: str, runs: Sequence[Array] | Array) -> Sequence[Array] | np.nda
     return runs if isinstance(runs, Sequence) else np.atleast_1d(as_numbers(name, runs))
 
 
-def _correlate(runs: np.ndarray, informative: np.ndarray) -> np.ndarray:
-    """Correlations of all codes of all runs, `(R, R, K, K)`; 0 for codes not informative."""
-    count, points, width = runs.shape
+def _standardise(runs: np.ndarray, informative: np.ndarray) -> np.ndarray:
+    """Codes `(R, N, K)` with mean 0 and variance 1; only centred where not informative."""
     z = runs - runs.mean(axis=1, keepdims=True)
-    z /= np.where(informative, np.sqrt((z**2).mean(axis=1)), np.inf)[:, None]
-    flat = np.moveaxis(z, 0, 1).reshape(points, -1)  # (R, N, K) → (N, R·K)
-    blocks = (flat.T @ flat / points).reshape(count, width, count, width)
-    return np.moveaxis(blocks, 2, 1).copy()
+    z /= np.where(informative, np.sqrt((z**2).mean(axis=1)), 1)[:, None]
+    return z
 
 
-def _regress(correlations: np.ndarray, alpha: float) -> np.ndarray:
-    """Lasso coefficients `(R, R, K, K)`: of the codes of run i in predicting each code of run j."""
-    count, _, width, _ = correlations.shape
-    coefficients = np.empty_like(correlations)
-    for i in range(count):
-        targets = np.moveaxis(correlations[i], 0, 1).reshape(width, -1)  # (R, K, K) → (K, R·K)
-        found = np.stack([_lasso(correlations[i, i], c, alpha) for c in targets.T], axis=1)
-        coefficients[i] = np.moveaxis(found.reshape(width, count, width), 1, 0)
-    return coefficients
+def _correlate(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Correlations `(K, K')` of standardised codes `(N, K)` and `(N, K')`."""
+    return x.T @ y / len(x)
+
+
+def _regress(x: np.ndarray, y: np.ndarray, alpha: float) -> np.ndarray:
+    """Lasso coefficients `(K, K')` of codes `(N, K)` in predicting each code of `(N, K')`."""
+    gram, cross = _correlate(x, x), _correlate(x, y)
+    found = np.zeros_like(cross)
+    for k in range(found.shape[1] if len(found) else 0):
+        found[:, k] = _lasso(gram, cross[:, k], alpha)
+    return found
 
 
 def _lasso(gram: np.ndarray, cross: np.ndarray, alpha: float) -> np.ndarray:
@@ -180,7 +187,9 @@ def _lasso(gram: np.ndarray, cross: np.ndarray, alpha: float) -> np.ndarray:
     """
     w = np.zeros_like(cross)
     for _ in range(MAX_STEPS * len(w)):
-        slopes = np.where(w == 0, cross - gram @ w, 0)
+        (used,) = np.nonzero(w)
+        # rows in place of columns, as the matrix is symmetric: few of many features are used
+        slopes = np.where(w == 0, cross - w[used] @ gram[used], 0)
         steepest = np.abs(slopes).argmax()
         if np.abs(slopes[steepest]) <= alpha * (1 + 1e-9):
             return w
