@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from disentangle.metrics.inputs import Array, as_floating, as_numbers
+from disentangle.metrics.results import Result
 
 
 @dataclass(frozen=True)
-class AccuracyResult:
+class AccuracyResult(Result):
     """What `accuracy` finds.
 
     Attributes:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from disentangle.metrics.decoding import CheckedDecoder
 from disentangle.metrics.inputs import as_floating, as_numbers, check_at_least, check_real
+from disentangle.metrics.results import Result
 
 
 @dataclass(frozen=True, eq=False)
-class ActivenessResult:
+class ActivenessResult(Result):
     """What `activeness` found.
 
     Attributes:
@@ -25,6 +26,8 @@ class ActivenessResult:
         standard_errors: Of `per_axis`, over the base latents, shape `(A,)`; NaN with one latent.
         caveat: Says so if the images look like `[0, 1]`, which quarters the activeness; else empty.
     """
+
+    undefined = frozenset({"standard_errors"})
 
     score: float
     per_axis: np.ndarray

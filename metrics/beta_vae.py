@@ -19,10 +19,11 @@ from disentangle.metrics.inputs import (
     find_varying,
     represent_points,
 )
+from disentangle.metrics.results import Result
 
 
 @dataclass(frozen=True, eq=False)
-class BetaVaeResult:
+class BetaVaeResult(Result):
     """What `beta_vae_score` found.
 
     Attributes:
@@ -36,6 +37,8 @@ class BetaVaeResult:
         train_points: Number of training points.
         test_points: Number of test points.
     """
+
+    undefined = frozenset({"differences"})
 
     score: float
     train_accuracy: float

@@ -22,13 +22,14 @@ from disentangle.metrics.inputs import (
     check_at_least,
     find_varying,
 )
+from disentangle.metrics.results import Result
 
 # from training points, their values and test points: scores of each value for both sets of points
 Regress = Callable[[np.ndarray, np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
-class ExplicitnessResult:
+class ExplicitnessResult(Result):
     """What `explicitness` found.
 
     Attributes:
@@ -42,6 +43,8 @@ class ExplicitnessResult:
         excluded_factors: The indices of the factors with one value in training, or without a value
             whose area is defined.
     """
+
+    undefined = frozenset({"per_factor"})
 
     score: float
     train_score: float

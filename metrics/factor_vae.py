@@ -17,12 +17,13 @@ from disentangle.metrics.inputs import (
     find_varying,
     represent_points,
 )
+from disentangle.metrics.results import Result
 
 CHUNK = 4096  # points that are represented at once: bounds the memory
 
 
 @dataclass(frozen=True, eq=False)
-class FactorVaeResult:
+class FactorVaeResult(Result):
     """What `factor_vae_score` found.
 
     Attributes:

@@ -23,6 +23,7 @@ from disentangle.metrics.features import (
     iterate_features,
 )
 from disentangle.metrics.inputs import Array
+from disentangle.metrics.results import Result
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +128,7 @@ class FeatureMoments:
 
 
 @dataclass(frozen=True, eq=False)
-class FrechetResult:
+class FrechetResult(Result):
     """What `frechet_inception_distance` found.
 
     Attributes:

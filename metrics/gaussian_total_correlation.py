@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from disentangle.metrics.inputs import Array, as_codes, check_at_least
+from disentangle.metrics.inputs import Array, as_codes
+from disentangle.metrics.results import Result
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianTotalCorrelationResult:
+class GaussianTotalCorrelationResult(Result):
     """What `gaussian_total_correlation` found.
 
     Attributes:
@@ -59,7 +60,11 @@ def gaussian_total_correlation(codes: Array) -> GaussianTotalCorrelationResult:
         inf
     """
     codes = as_codes(codes).astype(np.float64)
-    check_at_least(codes.shape[1] + 1, **{"the number of points": len(codes)})
+    if len(codes) <= codes.shape[1]:
+        raise ValueError(
+            f"there must be more points than codes, whose covariance is singular otherwise, got "
+            f"{len(codes)} points of {codes.shape[1]} codes: score more points or fewer codes"
+        )
     active = codes.min(axis=0) < codes.max(axis=0)
     correlations = np.eye(len(active))
     correlations[np.ix_(active, active)] = np.corrcoef(codes[:, active], rowvar=False)

@@ -20,12 +20,13 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from disentangle.metrics.information import count_values, entropy, mutual_information
 from disentangle.metrics.inputs import Array, as_codes_and_factors, check_at_least, find_varying
 from disentangle.metrics.knn_information import knn_information
+from disentangle.metrics.results import Result
 
 MAX_ITERATIONS = 100  # of L-BFGS: part of the protocol, as the regressions often end there
 
 
 @dataclass(frozen=True, eq=False)
-class InfoMecResult:
+class InfoMecResult(Result):
     """What `infomec` found.
 
     Attributes:
@@ -39,6 +40,8 @@ class InfoMecResult:
         converged: Whether the factor's logistic regression converged, shape `(F,)`.
         excluded_factors: The indices of the factors with one value.
     """
+
+    undefined = frozenset({"normalised_information", "infoe_per_factor"})
 
     score: float
     infoe: float

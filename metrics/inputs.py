@@ -115,20 +115,21 @@ def as_codes(codes: Array, *, points: int | None = None) -> np.ndarray:
     if array.ndim != 2 or array.shape[1] == 0 or points not in (None, len(array)):
         raise ValueError(f"codes must have the shape ({rows}, K) with K ≥ 1, got {array.shape}")
     array = as_floating("codes", array)
-    _check_squares(array)
+    _check_squares("codes", array)
     return array
 
 
-def _check_squares(codes: np.ndarray) -> None:
-    """Raises `ValueError` if variances of finite codes `(N, K)` would be infinite or vanish."""
-    if not codes.size:
+def _check_squares(name: str, values: np.ndarray) -> None:
+    """Raises `ValueError` if variances of finite numbers `(N, K)` would be infinite or vanish."""
+    if not values.size:
         return
-    low, high = (edge.astype(np.float64) for edge in (codes.min(axis=0), codes.max(axis=0)))
+    low, high = (edge.astype(np.float64) for edge in (values.min(axis=0), values.max(axis=0)))
     largest, ranges = max(-low.min(), high.max()), high - low
-    if largest > LARGEST or (ranges[ranges > 0] < 1 / LARGEST).any():
+    limit = min(LARGEST, float(np.finfo(values.dtype).max) / 4)  # ranges are numbers too
+    if largest > limit or (ranges[ranges > 0] < 1 / LARGEST).any():
         raise ValueError(
-            f"codes must be at most {LARGEST:g} in size and vary by {1 / LARGEST:g} or not at all, "
-            f"so that their squares are numbers, got sizes up to {largest:.3g} and ranges "
+            f"{name} must be at most {limit:.2g} in size and vary by {1 / LARGEST:g} or not at "
+            f"all, so that their squares are numbers, got sizes up to {largest:.3g} and ranges "
             f"from {ranges.min():.3g} to {ranges.max():.3g}: scale them"
         )
 
@@ -141,8 +142,8 @@ def as_factors(factors: Array, *, real: bool = False) -> np.ndarray:
         real: Whether real numbers are taken too; the array then is float64.
 
     Raises:
-        ValueError: As `as_numbers`, for real numbers also as `as_floating`, and if the shape is
-            another one.
+        ValueError: As `as_numbers`, for real numbers also as `as_floating` or if they are so large
+            or alike that their variance is no number; and if the shape is another one.
 
     Examples:
         >>> as_factors(np.array([[0], [1]], dtype=np.uint8)).dtype
@@ -151,7 +152,11 @@ def as_factors(factors: Array, *, real: bool = False) -> np.ndarray:
     array = as_numbers("factors", factors, integers=not real)
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(f"factors must have the shape (N, F) with F ≥ 1, got {array.shape}")
-    return as_floating("factors", array).astype(np.float64) if real else array.astype(np.int64)
+    if not real:
+        return array.astype(np.int64)
+    array = as_floating("factors", array).astype(np.float64)
+    _check_squares("factors", array)
+    return array
 
 
 def as_codes_and_factors(

@@ -17,10 +17,11 @@ from disentangle.metrics.inputs import (
     check_at_least,
     find_varying,
 )
+from disentangle.metrics.results import Result
 
 
 @dataclass(frozen=True, eq=False)
-class IrsResult:
+class IrsResult(Result):
     """What `irs` found.
 
     Attributes:
@@ -34,6 +35,8 @@ class IrsResult:
         active_codes: Which codes are not constant, shape `(K,)`.
         excluded_factors: The indices of the factors with one value.
     """
+
+    undefined = frozenset({"per_code", "robustness"})
 
     score: float
     per_code: np.ndarray
@@ -106,9 +109,10 @@ def irs(
         max_deviations[active] = np.abs(x - x.mean(axis=0)).max(axis=0)
         expected = [_expected_deviation(x, group, quantile) for group in groups[:, varying].T]
         relative = np.stack(expected, axis=1) / max_deviations[active, None]
-        robustness[np.ix_(active, varying)] = 1 - relative
-        per_code[active] = np.nanmax(robustness[active], axis=1)
-        parents[active] = np.nanargmax(robustness[active], axis=1)
+        robust = 1 - relative  # (active codes, varying factors)
+        robustness[np.ix_(active, varying)] = robust
+        per_code[active] = robust.max(axis=1)
+        parents[active] = np.flatnonzero(varying)[robust.argmax(axis=1)]
     score = np.average(per_code[active], weights=max_deviations[active]) if active.any() else 0.0
     return IrsResult(
         score=float(score),

@@ -10,10 +10,11 @@ import numpy as np
 
 from disentangle.metrics.features import Features, as_features, caveat_of
 from disentangle.metrics.inputs import Array, check_at_least
+from disentangle.metrics.results import Result
 
 
 @dataclass(frozen=True, eq=False)
-class KernelResult:
+class KernelResult(Result):
     """What `kernel_inception_distance` found.
 
     Attributes:
@@ -26,6 +27,8 @@ class KernelResult:
         caveat: Why the score cannot be compared with published ones, and sets of images that look
             like `[0, 1]`; empty if neither.
     """
+
+    undefined = frozenset({"std"})
 
     score: float
     std: float

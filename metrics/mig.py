@@ -11,10 +11,11 @@ import numpy as np
 
 from disentangle.metrics.information import count_values, discretize, entropy, mutual_information
 from disentangle.metrics.inputs import Array, as_codes_and_factors, check_at_least, find_varying
+from disentangle.metrics.results import Result
 
 
 @dataclass(frozen=True, eq=False)
-class MigResult:
+class MigResult(Result):
     """What `mig` found.
 
     Attributes:
@@ -24,6 +25,8 @@ class MigResult:
         entropies: In nats, of the factors, shape `(F,)`.
         excluded_factors: The indices of the factors with one value.
     """
+
+    undefined = frozenset({"gaps"})
 
     score: float
     gaps: np.ndarray

@@ -11,10 +11,11 @@ import numpy as np
 
 from disentangle.metrics.information import count_values, discretize, mutual_information
 from disentangle.metrics.inputs import Array, as_codes_and_factors, check_at_least, find_varying
+from disentangle.metrics.results import Result
 
 
 @dataclass(frozen=True, eq=False)
-class ModularityResult:
+class ModularityResult(Result):
     """What `modularity` found.
 
     Attributes:

@@ -18,6 +18,7 @@ from disentangle.metrics.features import describe
 from disentangle.metrics.image_range import join_caveats
 from disentangle.metrics.inputs import check_at_least, check_real
 from disentangle.metrics.latent_pairs import as_coordinates, decode_pairs, draw_latents
+from disentangle.metrics.results import Result
 
 Interpolation = Literal["slerp", "unit_slerp", "lerp"]
 Sampling = Literal["full", "end"]
@@ -25,7 +26,7 @@ NOISE = 0.1  # of epsilon: what one image may differ by when it is decoded again
 
 
 @dataclass(frozen=True, eq=False)
-class PathLengthResult:
+class PathLengthResult(Result):
     """What `perceptual_path_length` found.
 
     Attributes:
@@ -38,6 +39,8 @@ class PathLengthResult:
         caveat: Why the score cannot be compared with published ones, and that the images look like
             `[0, 1]`; empty if neither.
     """
+
+    undefined = frozenset({"standard_error"})
 
     score: float
     standard_error: float

@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate, mse_loss
 from disentangle.metrics.decoding import CheckedDecoder
 from disentangle.metrics.image_range import check_range
 from disentangle.metrics.inputs import check_at_least, check_real
+from disentangle.metrics.results import Result
 
 LARGEST_SIZE = 64  # pixels; larger images are averaged down first
 SMALLEST_SIZE = 4  # pixels, at which the convolutions end
@@ -23,7 +24,7 @@ CHUNK = 256  # images that are encoded at once
 
 
 @dataclass(frozen=True, eq=False)
-class FittedEncoder:
+class FittedEncoder(Result):
     """What `fit_encoder` fitted, and how well it reads each latent.
 
     Attributes:
@@ -37,6 +38,8 @@ class FittedEncoder:
         std: Of the latents, shape `(A,)`; 1 for one that does not vary.
         caveat: Says so if the images that it was fitted to look like `[0, 1]`; else empty.
     """
+
+    undefined = frozenset({"score", "r_squared"})
 
     score: float
     r_squared: np.ndarray
@@ -120,6 +123,8 @@ def fit_encoder(
     Raises:
         ValueError: If an argument is out of its range, latents, images or directions have another
             shape, latents or images are not finite, or images are beyond `[-1, 1]`.
+            shape, or latents or images are not finite.
+        FloatingPointError: If the network diverges.
 
     Examples:
         >>> decode = lambda z: z[:, :1, None, None] * torch.ones(1, 8, 8)
@@ -146,7 +151,10 @@ def fit_encoder(
         network = ConvolutionalEncoder(images.shape[1:], targets.shape[1], channels=channels)
     network.to(images.device)
     _fit(network, lambda: pairs.draw(batch_size), mean, std, steps, learning_rate)
-    r_squared = _r_squared(targets, _read(network, images, mean, std))
+    predictions = _read(network, images, mean, std)
+    if not predictions.isfinite().all():
+        raise FloatingPointError("the encoder diverged: choose a lower learning_rate")
+    r_squared = _r_squared(targets, predictions)
     varying = ~np.isnan(r_squared)
     return FittedEncoder(
         score=float(r_squared[varying].mean()) if varying.any() else math.nan,

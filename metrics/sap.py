@@ -12,12 +12,13 @@ import numpy as np
 from disentangle.metrics.information import count_values
 from disentangle.metrics.inputs import Array, as_codes_and_factors, as_test_split, find_varying
 from disentangle.metrics.one_feature_svm import fit_one_feature_svms
+from disentangle.metrics.results import Result
 
 CONSTANT_BELOW = 1e-12  # variance of a code, under which the protocol calls it constant
 
 
 @dataclass(frozen=True, eq=False)
-class SapResult:
+class SapResult(Result):
     """What `sap` found.
 
     Attributes:
@@ -27,6 +28,8 @@ class SapResult:
             NaN for a factor with one value.
         excluded_factors: The indices of the factors with one value.
     """
+
+    undefined = frozenset({"gaps", "predictability"})
 
     score: float
     gaps: np.ndarray

@@ -18,6 +18,7 @@ from torch.nn import functional
 from disentangle.metrics.decoding import CheckedDecoder
 from disentangle.metrics.inputs import check_at_least
 from disentangle.metrics.latent_pairs import as_coordinates, decode_pairs, draw_latents
+from disentangle.metrics.results import Result
 
 MINIMUM_SIZE = 16  # of an image, in pixels: the classifier halves it twice
 TEST_CHUNK = 256  # pairs that are classified at once
@@ -25,7 +26,7 @@ Epoch = Literal["last", "best"]
 
 
 @dataclass(frozen=True, eq=False)
-class VariationPredictabilityResult:
+class VariationPredictabilityResult(Result):
     """What `variation_predictability` found.
 
     Attributes:
@@ -40,6 +41,8 @@ class VariationPredictabilityResult:
         test_pairs: Pairs that it was tested on.
         caveat: Says so if the images look like `[0, 1]`; else empty.
     """
+
+    undefined = frozenset({"std"})
 
     score: float
     std: float
@@ -121,6 +124,8 @@ def variation_predictability(
         ValueError: If an argument is out of its range, shapes do not fit, there are fewer than two
             latents, an image is not finite or beyond `[-1, 1]`, or the images of a batch differ
             when it is decoded again.
+            latents, or an image is not finite.
+        FloatingPointError: If a classifier diverges.
 
     Examples:
         >>> stripes = torch.linspace(0, 40, 256).sin().view(16, 16)
@@ -325,7 +330,10 @@ def _count(classifier: nn.Module, pairs: _Pairs, classes: int) -> np.ndarray:
     classifier.eval()
     cells = torch.zeros(classes**2, dtype=torch.int64)
     for differences, labels in pairs.iterate_batches(torch.arange(len(pairs.rows)), TEST_CHUNK):
-        found = labels * classes + classifier(differences).argmax(dim=1)
+        logits = classifier(differences)
+        if not logits.isfinite().all():  # their largest would be the first
+            raise FloatingPointError("the classifier diverged: choose a lower learning_rate")
+        found = labels * classes + logits.argmax(dim=1)
         cells += torch.bincount(found.cpu(), minlength=classes**2)
     return cells.view(classes, classes).numpy()  # (K·K,) -> (K, K)
 

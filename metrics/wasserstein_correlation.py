@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from disentangle.metrics.inputs import Array, as_codes, check_at_least
+from disentangle.metrics.results import Result
 
 
 @dataclass(frozen=True, eq=False)
-class WassersteinCorrelationResult:
+class WassersteinCorrelationResult(Result):
     """What `wasserstein_correlation` found.
 
     Attributes:

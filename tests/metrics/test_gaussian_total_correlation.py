@@ -87,7 +87,7 @@ GOOD = np.random.default_rng(1).normal(size=(100, 3))
     ("codes", "message"),
     [
         (GOOD[:, 0], r"shape \(N, K\) with K ≥ 1, got \(100,\)"),
-        (GOOD[:3], "the number of points must be at least 4, got 3"),
+        (GOOD[:3], "more points than codes, .*, got 3 points of 3 codes: score more"),
         (np.where(GOOD > 2, np.nan, GOOD), "codes must be finite"),
         (GOOD.astype(complex), "codes must be real numbers, got complex128"),
     ],

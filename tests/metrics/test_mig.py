@@ -142,6 +142,11 @@ FACTORS = np.random.default_rng(1).integers(0, 4, size=(100, 2))
         (GOOD.astype(complex), FACTORS, "codes must be real numbers, got complex128"),
         (np.where(GOOD > 2, np.nan, GOOD), FACTORS, "codes must be finite, got . NaN or infinite"),
         (np.where(GOOD > 2, np.inf, GOOD), FACTORS, "codes must be finite, got . NaN or infinite"),
+        (
+            GOOD.astype(np.float32) * np.float32(1e38),  # whose range would be infinite
+            FACTORS,
+            r"codes must be at most 8.5e\+37 in size",
+        ),
         (GOOD, 0 * FACTORS, r"at least one factor must take two values or more, got \[1, 1\]"),
     ],
 )

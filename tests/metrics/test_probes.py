@@ -167,6 +167,11 @@ def test_bad_options_are_refused(basis, options, message):
         fit_encoder(linear(basis), sample_latents, **{**QUICK, **options})
 
 
+def test_an_encoder_that_diverges_is_a_failure(basis):
+    with pytest.raises(FloatingPointError, match="diverged: choose a lower learning_rate"):
+        fit_encoder(linear(basis), sample_latents, **QUICK | {"steps": 5, "learning_rate": 1e30})
+
+
 @pytest.mark.parametrize(
     ("sample", "decode", "message"),
     [

@@ -210,6 +210,11 @@ FACTORS = np.random.default_rng(1).integers(0, 4, size=(90, 2))
         ((GOOD, FACTORS / 2, GOOD, FACTORS), {}, "factors must be integers, got float64"),
         ((GOOD * np.nan, FACTORS, GOOD, FACTORS), {}, "codes must be finite"),
         ((GOOD, FACTORS * np.nan), {"continuous_factors": True}, "factors must be finite"),
+        (
+            (GOOD, FACTORS * 1e-200),  # whose squares would be 0: NaN before
+            {"continuous_factors": True},
+            r"factors must be at most 1e\+75 in size and vary by 1e-75 or not at all",
+        ),
         ((GOOD, FACTORS, GOOD, FACTORS), {"cost": 0.0}, "cost must be positive and finite, got 0"),
         ((GOOD, 0 * FACTORS, GOOD, FACTORS), {}, "at least one factor must take two values"),
     ],

@@ -262,6 +262,13 @@ def test_bad_protocols_are_refused(options, message):
         variation_predictability(pixel_generator(PIXELS), prior(3), **{**QUICK, **options})
 
 
+def test_a_classifier_that_diverges_is_a_failure():
+    with pytest.raises(FloatingPointError, match="diverged: choose a lower learning_rate"):
+        variation_predictability(
+            pixel_generator(PIXELS), prior(3), **{**QUICK, "epochs": 1, "learning_rate": np.inf}
+        )
+
+
 @pytest.mark.parametrize(
     ("decode", "sample", "message"),
     [
