@@ -23,17 +23,22 @@ from disentangle.metrics.inputs import (
     check_at_least,
     find_varying,
 )
+from disentangle.metrics.results import Result
 
 SMOOTHING = 1e-11  # of the importances inside the logarithms, as in the published protocol
+FEWEST_POINTS = 1_000  # below which `dci` is quick enough, and its approximation too coarse
 POINTS_PER_BIN = 80  # finer bins isolate fewer points than exact splits, and overfit more slowly
-MOST_BINS = 256  # they are numbered by one byte
+FEWEST_BINS, MOST_BINS = 16, 256  # they are numbered by one byte
+
+# trees · codes · points · log₂ points, which a core sorts in two minutes
+MOST_SORTED = 6e9
 
 # importance of the codes (K,), training accuracy, test accuracy
 Fit = tuple[np.ndarray, float, float]
 
 
 @dataclass(frozen=True, eq=False)
-class DciResult:
+class DciResult(Result):
     """What `dci` and `histogram_dci` found.
 
     Attributes:
@@ -50,6 +55,8 @@ class DciResult:
         estimator: Where the importances come from: `"gradient boosting"`, the published protocol,
             or `"histogram boosting, … bins"`, an approximation.
     """
+
+    undefined = frozenset({"importance", "completeness_per_factor", "accuracies"})
 
     score: float
     completeness: float
@@ -97,9 +104,15 @@ def dci(
     tiny. A test value that training did not have counts as missed. With one factor a code has
     disentanglement 1 if it matters, and with one code a factor completeness 1 (that library: NaN).
 
-    It takes minutes: 100 trees per value of a factor, sorted anew at every node. Factors are
-    fitted in parallel, the one with the most values first; the numbers do not depend on it. See
-    `histogram_dci` for seconds.
+    It takes minutes: 100 trees per value of a factor, sorted anew at every node. For Cars3D's
+    factors (4, 24 and 183 values) these are 2 minutes of one core for near-perfect codes and 9 for
+    noise. Time grows with the product of points, codes and values: a million points of 10 codes
+    take half a day, so score a random subset of them. Factors are fitted in parallel, the one with
+    the most values first; the numbers do not depend on it. See `histogram_dci` for seconds.
+
+    With a hundred values and few points of each, the published classifier is not stable: a leaf
+    where the log-loss is nearly flat takes a step of up to 1e147, after which its class may never
+    be predicted again. Importances for such a factor then change by 0.1 with `seed`.
 
     Args:
         codes: Training codes of shape `(N, K)`, real.
@@ -112,7 +125,8 @@ def dci(
 
     Raises:
         ValueError: If the arguments do not fit together, a code is not finite in single precision,
-            or no factor has two values.
+            no factor has two values, or there are more codes than points and their trees would take
+            minutes.
 
     Examples:
         >>> factors = np.random.default_rng(0).integers(0, [2, 3], size=(300, 2))
@@ -122,6 +136,7 @@ def dci(
         (1.0, 1.0, 1.0)
     """
     train, test = _check(codes, factors, test_codes, test_factors)
+    _check_effort(*train)
     inputs, test_inputs = (_as_single(array) for array in (train[0], test[0]))
     count = None if progress is None else _TreeCount(progress, train[1])
 
@@ -146,7 +161,7 @@ def histogram_dci(
     seed: int = 0,
     workers: int | None = None,
 ) -> DciResult:
-    """An approximation of `dci` in seconds: the same boosting, on codes in bins.
+    """Approximation of `dci` in seconds: the same boosting, on codes in bins.
 
     The trees, their number, depth, learning rate, leaves and importances are those of
     `GradientBoostingClassifier`; only can they not split a code inside one of its `bins` equally
@@ -154,20 +169,29 @@ def histogram_dci(
     `disentangle.metrics.histogram_boosting`.
 
     Do not mix its numbers with those of `dci` in one table. On seven representations that were not
-    used to design it, with 2,000 training points, its scores were within 0.02 of those of `dci` and
-    its importances within 0.05 (`tests/benchmarks/RESULTS.md`).
+    used to design it, with 2,000 training points and factors with at most 10 values, its scores
+    were within 0.02 of those of `dci` and its importances within 0.05
+    (`tests/benchmarks/RESULTS.md`). It is too low where codes are finer than bins: for copies of
+    factors with 40 values by 0.2 at 1,000 points and by 0.13 at 2,000, for those of Cars3D (183
+    values) by less than 0.02 at 10,000. Below 1,000 training points `disentangle evaluate` computes
+    `dci` in its place.
+
+    At 10,000 points of 10 codes it takes 5 s of one core for dSprites' factors and 10 s for
+    Cars3D's (4, 24 and 183 values); time grows with the product of points, codes and values.
 
     Args:
         codes: Training codes of shape `(N, K)`, real.
         factors: Training factors of shape `(N, F)`, integers.
         test_codes: Shape `(M, K)`.
         test_factors: Shape `(M, F)`.
-        bins: Per code, from 2 to 256; by default one per 80 training points, from 16 to 256.
+        bins: Per code, from 2 to 256; by default one per 80 training points, at least 16 and as
+            many as a factor has values, at most 256.
         seed: Of the choice among equally good splits.
         workers: Factors fitted at once; one per core by default.
 
     Raises:
-        ValueError: As `dci`, and if `bins` is out of its range.
+        ValueError: If the arguments do not fit together, a code is not finite, no factor has two
+            values, or `bins` is out of its range.
 
     Examples:
         >>> rng = np.random.default_rng(0)
@@ -180,7 +204,9 @@ def histogram_dci(
         'histogram boosting, 25 bins'
     """
     train, test = _check(codes, factors, test_codes, test_factors)
-    bins = min(max(16, len(train[0]) // POINTS_PER_BIN), MOST_BINS) if bins is None else bins
+    if bins is None:
+        fewest = max(FEWEST_BINS, int(count_values(train[1]).max()))
+        bins = min(max(fewest, len(train[0]) // POINTS_PER_BIN), MOST_BINS)
     check_at_least(2, bins=bins)
     if bins > MOST_BINS:
         raise ValueError(f"bins must be at most {MOST_BINS}, got {bins}")
@@ -200,10 +226,7 @@ class _TreeCount:
     """Tells how many trees have been grown; what scikit-learn calls after each stage of a fit."""
 
     def __init__(self, tell: Callable[[int, int], object], factors: np.ndarray) -> None:
-        values = count_values(factors)
-        stages = GradientBoostingClassifier().n_estimators
-        # of two values, one tree tells both
-        self.total = stages * int(values[values > 2].sum() + (values == 2).sum())
+        self.total = _count_trees(factors)
         self.tell, self.grown, self.lock = tell, 0, Lock()
 
     def __call__(self, stage: int, model: GradientBoostingClassifier, state: object) -> bool:
@@ -211,6 +234,27 @@ class _TreeCount:
             self.grown += model.estimators_.shape[1]
             self.tell(self.grown, self.total)
         return False  # True would stop the fit
+
+
+def _count_trees(factors: np.ndarray) -> int:
+    """Number of trees that `dci` grows for factors `(N, F)`."""
+    values = count_values(factors)
+    # of two values, one tree tells both
+    return GradientBoostingClassifier().n_estimators * int(
+        values[values > 2].sum() + (values == 2).sum()
+    )
+
+
+def _check_effort(codes: np.ndarray, factors: np.ndarray) -> None:
+    """Raise `ValueError` for more codes than points, if their trees take minutes."""
+    points, count = codes.shape
+    trees = _count_trees(factors)
+    if count > points and trees * count * points * np.log2(points) > MOST_SORTED:
+        raise ValueError(
+            f"dci would grow {trees:,} trees and sort all codes at each of their nodes, which is "
+            f"refused for more codes than points, got {count:,} codes and {points:,} points: score "
+            "fewer codes, such as their first principal components"
+        )
 
 
 def _check(
@@ -269,5 +313,4 @@ def _concentration(importance: np.ndarray) -> tuple[np.ndarray, float]:
         rows = (weights > 0).astype(np.float64)
     else:
         rows = 1 - entropy(importance + SMOOTHING, base=columns, axis=1)
-    share = weights / weights.sum() if weights.any() else np.full(len(rows), 1 / len(rows))
-    return rows, float(rows @ share)
+    return rows, float(np.average(rows, weights=weights if weights.any() else None))

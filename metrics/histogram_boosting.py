@@ -5,6 +5,7 @@ https://doi.org/10.1214/aos/1013203451, algorithm 6; with histograms in place of
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +18,9 @@ SINGLE_PRECISION = 1e-5
 # times the mean of the gaps around it: of 80 gaps between points that come at random, one is so
 # wide in four cases of a thousand
 WIDE = 10.0
+
+BLOCK = 2**15  # points whose sums are taken at once: a few megabytes per class
+FLAT = 1e-150  # curvature of the log-loss in a leaf, up to which scikit-learn takes no step
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,14 +141,13 @@ def fit_histogram_boosting(
     """
     rng = np.random.default_rng(seed)
     histogram = _Histogram(features)
-    targets = (labels == np.arange(labels.max() + 1)[:, None]).astype(np.float32)  # (C, N)
+    targets = labels == np.arange(labels.max() + 1)[:, None]  # (C, N)
     prior = np.log(targets.mean(axis=1))
     train, test = _Forest(features, prior), _Forest(test_features, prior)
     importance = np.zeros(features.shape[1])
     for _ in range(stages):
-        p = softmax(train.scores, axis=0)
-        residuals = targets - p
-        by_point = np.ascontiguousarray(residuals.T)  # (N, C)
+        residuals = targets - softmax(train.scores, axis=0)
+        by_point = np.ascontiguousarray(residuals.T, dtype=np.float32)  # (N, C)
         train.climb()
         test.climb()
         sums = None
@@ -154,7 +157,7 @@ def fit_histogram_boosting(
             importance += np.bincount(feature.ravel(), gain.ravel(), minlength=len(importance))
             train.descend(feature, threshold)
             test.descend(feature, threshold)
-        steps = rate * _newton_steps(residuals, p, train.number(2**depth), leaves=2**depth)
+        steps = rate * _newton_steps(residuals, targets, train.nodes, leaves=2**depth)
         train.add(steps)
         test.add(steps)
     return BoostingResult(
@@ -188,23 +191,25 @@ class _Forest:
 
     def add(self, steps: np.ndarray) -> None:
         """Adds the values `(C, leaves)` of the leaves to the scores."""
-        self.scores += steps.ravel()[self.number(steps.shape[1])]
-
-    def number(self, leaves: int) -> np.ndarray:
-        """Where the points stand, as positions in `(C, leaves)`, flattened: shape `(C, N)`."""
-        return self.nodes + leaves * np.arange(len(self.nodes))[:, None]
+        for scores, values, nodes in zip(self.scores, steps, self.nodes, strict=True):
+            scores += values[nodes]
 
 
 class _Histogram:
     """Sums over the points that share a value of a feature."""
 
     def __init__(self, features: np.ndarray) -> None:
-        n, self.features = features.shape
+        self.features = features.shape[1]
         self.values = int(features.max()) + 1
+        slices = [slice(start, start + BLOCK) for start in range(0, len(features), BLOCK)]
+        self.blocks = [(rows, self._indicate(features[rows])) for rows in slices]
+
+    def _indicate(self, features: np.ndarray) -> csc_array:
+        """Sparse indicators `(B·K, n)` of the values of points `(n, K)`."""
         rows = (features * self.features + np.arange(self.features)).astype(np.int32).ravel()
-        starts = np.arange(0, n * self.features + 1, self.features, dtype=np.int32)
+        starts = np.arange(0, len(rows) + 1, self.features, dtype=np.int32)
         indicators = (np.ones(len(rows), dtype=np.float32), rows, starts)  # a column per point
-        self.indicators = csc_array(indicators, shape=(self.values * self.features, n))
+        return csc_array(indicators, shape=(self.values * self.features, len(features)))
 
     def refine(
         self, parents: np.ndarray | None, residuals: np.ndarray, nodes: np.ndarray
@@ -216,17 +221,36 @@ class _Histogram:
             residuals: Shape `(N, C)`: a point's are added to its bins in one go.
             nodes: Of the points in the trees, shape `(C, N)`.
         """
-        n, classes = residuals.shape
         # of two children, the left one is summed and the right one is what is left of the parent
         summed = 1 if parents is None else parents.shape[3]
-        weights = np.empty((n, 2, summed, classes), dtype=np.float32)
-        standing = np.ascontiguousarray(nodes.T)  # (N, C)
-        for j in range(summed):
-            weights[:, 1, j] = standing == j
-            np.multiply(residuals, weights[:, 1, j], out=weights[:, 0, j])
-        sums = self.indicators @ weights.reshape(n, -1)  # (B·K, 2·J·C)
-        sums = sums.reshape(self.values, self.features, 2, summed, classes)
+        sums = reduce(
+            np.add,
+            (
+                indicators @ _weigh(residuals[rows], nodes[:, rows], summed)
+                for rows, indicators in self.blocks
+            ),
+        )
+        sums = sums.reshape(self.values, self.features, 2, summed, -1)  # (B·K, 2·J·C) → …
         return sums if parents is None else np.concatenate([sums, parents - sums], axis=3)
+
+
+def _weigh(residuals: np.ndarray, nodes: np.ndarray, count: int) -> np.ndarray:
+    """Residuals and ones of the points in each of the first nodes, zero elsewhere.
+
+    Args:
+        residuals: Shape `(n, C)`.
+        nodes: Node of each point in each tree, shape `(C, n)`.
+        count: Number `J` of nodes.
+
+    Returns:
+        Shape `(n, 2·J·C)`.
+    """
+    weights = np.empty((len(residuals), 2, count, residuals.shape[1]), dtype=np.float32)
+    standing = np.ascontiguousarray(nodes.T)  # (n, C)
+    for j in range(count):
+        weights[:, 1, j] = standing == j
+        np.multiply(residuals, weights[:, 1, j], out=weights[:, 0, j])
+    return weights.reshape(len(residuals), -1)  # (n, 2, J, C) → (n, 2·J·C)
 
 
 def _best_splits(
@@ -245,9 +269,11 @@ def _best_splits(
     total, points = G[-1], n[-1]
     room = n * (points - n)
     # N (G − n ΣG/N)² / n (N − n) without its first factor; 0 where a child is empty
-    gain = np.square(G - n * (total / np.maximum(points, 1)))
-    gain /= np.maximum(room, 1)
+    gain = n * (-total / np.maximum(points, 1))
+    gain += G
+    np.square(gain, out=gain)
     gain *= room > 0
+    gain /= np.maximum(room, 1, out=room)
     threshold, best = gain.argmax(axis=0), gain.max(axis=0) * points  # (K, J, C)
     equal = best >= (1 - SINGLE_PRECISION) * best.max(axis=0)
     draw = rng.random(best.shape, dtype=np.float32)
@@ -257,13 +283,18 @@ def _best_splits(
 
 
 def _newton_steps(
-    residuals: np.ndarray, p: np.ndarray, numbers: np.ndarray, *, leaves: int
+    residuals: np.ndarray, targets: np.ndarray, nodes: np.ndarray, *, leaves: int
 ) -> np.ndarray:
-    """One Newton step of the log-loss in each leaf, shape `(C, leaves)`; 0 in an empty one."""
+    """One Newton step of the log-loss in each leaf, `(C, leaves)`; 0 where it has no curvature.
+
+    In double precision, like the scores: with many classes there are steps of more than 1e100.
+    """
     classes = len(residuals)
-    slope, curvature = (
-        np.bincount(numbers.ravel(), x.ravel(), minlength=classes * leaves)
-        for x in (residuals, p * (1 - p))
-    )
-    steps = np.divide(slope, curvature, out=np.zeros(len(slope)), where=curvature > 0)
-    return (steps * ((classes - 1) / classes)).astype(np.float32).reshape(classes, leaves)
+    steps = np.zeros((classes, leaves))
+    for c in range(classes):
+        # rounded like the residual, as in scikit-learn: no curvature where that is 1
+        p = targets[c] - residuals[c]
+        slope = np.bincount(nodes[c], residuals[c], minlength=leaves)
+        curvature = np.bincount(nodes[c], p * (1 - p), minlength=leaves)
+        np.divide(slope, curvature, out=steps[c], where=curvature > FLAT)
+    return steps * ((classes - 1) / classes)

@@ -8,7 +8,11 @@ import torch
 from sklearn.ensemble import GradientBoostingClassifier
 
 from disentangle.metrics.dci import dci, histogram_dci
-from disentangle.metrics.histogram_boosting import fit_histogram_boosting, quantile_bins
+from disentangle.metrics.histogram_boosting import (
+    _newton_steps,
+    fit_histogram_boosting,
+    quantile_bins,
+)
 
 BOTH = pytest.mark.parametrize("metric", [dci, histogram_dci])
 
@@ -279,6 +283,34 @@ def test_histogram_boosting_with_its_defaults_is_that_of_scikit_learn(rng):
     assert np.mean(ours.predictions == theirs.predict(features)) > 0.98
 
 
+def test_many_values_do_not_overflow(rng):
+    """Single precision did: the steps of some leaves are larger than 1e38 here."""
+    labels = np.unique(rng.integers(0, 183, size=1_200), return_inverse=True)[1]
+    features = rng.integers(0, 32, size=(1_200, 2))
+    result = fit_histogram_boosting(features, labels, features)
+    assert result.importance.sum() == pytest.approx(1)
+    assert (result.importance > 0.2).all()
+    assert np.mean(result.predictions == labels) > 0.5
+
+
+def test_newton_steps_are_those_of_scikit_learn():
+    # two classes, one point in each leaf but the third, which is empty
+    targets = np.array([[True, True, False], [False, False, True]])
+    residuals = np.array([[0.5, 1.0, -1e-100], [-0.5, -1.0, 1e-100]])
+    nodes = np.array([[0, 1, 1], [0, 1, 3]], dtype=np.uint8)
+    steps = _newton_steps(residuals, targets, nodes, leaves=4)
+    # ½ ΣR / Σp(1 − p): beside a residual of ±1 there is no curvature, whatever p is
+    np.testing.assert_allclose(steps, [[1, 0.5e100, 0, 0], [-1, 0, 0, 0]])
+
+
+def test_blocks_of_points_change_nothing(rng, monkeypatch):
+    features, labels = rng.integers(0, 30, size=(500, 3)), rng.integers(0, 3, size=500)
+    whole = fit_histogram_boosting(features, labels, features, stages=5)
+    monkeypatch.setattr("disentangle.metrics.histogram_boosting.BLOCK", 64)
+    parts = fit_histogram_boosting(features, labels, features, stages=5)
+    np.testing.assert_allclose(parts.importance, whole.importance, rtol=1e-5)
+
+
 def test_bins_are_equally_full_and_mirrored(rng):
     x = rng.permuted(np.tile(np.arange(1_000, dtype=np.float32), (3, 1)), axis=1).T / 7
     numbers, test_numbers = quantile_bins(x, x[::-1], bins=8)
@@ -344,6 +376,22 @@ BAD = [
 def test_bad_input_is_refused(metric, data, message):
     with pytest.raises(ValueError, match=message):
         metric(*data)
+
+
+def test_as_many_bins_as_a_factor_has_values(rng):
+    factors = rng.integers(0, [3, 40], size=(600, 2))
+    data = split(factors + 0.05 * rng.normal(size=factors.shape), factors, 400)
+    result = histogram_dci(*data)
+    assert result.estimator == "histogram boosting, 40 bins"
+    assert result.score > histogram_dci(*data, bins=16).score + 0.05
+
+
+def test_more_codes_than_points_are_refused_where_they_take_minutes(rng):
+    factors = rng.integers(0, [2, 40], size=(100, 2))
+    codes = rng.normal(size=(100, 3_000))
+    with pytest.raises(ValueError, match=r"3,000 codes and 100 points: score fewer codes, such as"):
+        dci(codes, factors, codes, factors)
+    assert dci(codes[:40, :50], factors[:40, :1], codes[:40, :50], factors[:40, :1]).score == 1
 
 
 def test_codes_beyond_single_precision_are_refused():
