@@ -1,8 +1,11 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import mutual_info_score
 
+from disentangle.metrics.information import discretize, mutual_information
 from disentangle.metrics.mutual_information_score import mutual_information_score
 
 
@@ -21,6 +24,26 @@ def test_is_the_published_protocol(rng, dtype, bins):
     np.testing.assert_allclose(result.mutual_information, matrix, atol=1e-12)
     np.fill_diagonal(matrix, 0)
     assert result.score == pytest.approx(matrix.sum() / 12, abs=1e-12)
+
+
+def test_blocks_of_codes_change_nothing(rng, monkeypatch):
+    codes = rng.normal(size=(100, 7))
+    whole = mutual_information_score(codes).mutual_information
+    monkeypatch.setattr("disentangle.metrics.information.BLOCK", 1_500)  # two codes at a time
+    parts = mutual_information_score(codes).mutual_information
+    np.testing.assert_allclose(parts, whole, rtol=1e-12)
+    np.testing.assert_allclose(mutual_information(*[discretize(codes, 20)] * 2), whole, rtol=1e-12)
+
+
+def test_many_codes_need_little_memory(rng):
+    """The joint counts of all pairs of bins would be 1.3 GB, most of them zero."""
+    codes = rng.normal(size=(20, 800))
+    tracemalloc.start()
+    result = mutual_information_score(codes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4e8
+    assert result.mutual_information.shape == (800, 800)
 
 
 def test_equal_codes_get_their_entropy():

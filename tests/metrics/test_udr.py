@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -121,6 +122,26 @@ def test_the_rotated_run_ranks_last(rng, method):
     result = udr([z, z[:, ::-1], -z, rotate(z, np.pi / 4)], method=method)
     assert result.per_run.argmin() == 3
     assert result.per_run[3] < result.per_run[:3].min() - 0.2
+
+
+def test_codes_that_are_not_informative_cost_nothing(rng):
+    runs = rng.normal(size=(2, 100, 2_000))
+    kl = np.zeros((2, 2_000))
+    kl[:, [3, 1_500]] = 1
+    start = time.process_time()
+    result = udr(runs, kl=kl)
+    assert time.process_time() - start < 5
+    few = udr(runs[:, :, [3, 1_500]])
+    assert result.per_run == pytest.approx(few.per_run, abs=1e-12)
+    assert not np.delete(result.similarity[0, 1], [3, 1_500], axis=0).any()
+
+
+def test_more_codes_than_points(rng):
+    runs = rng.normal(size=(2, 30, 60))
+    ours = udr(runs).similarity[0, 1]
+    x, y = (StandardScaler().fit_transform(run) for run in runs)
+    model = Lasso(alpha=0.1, tol=1e-12, max_iter=100_000, fit_intercept=False).fit(x, y)
+    np.testing.assert_allclose(ours, np.abs(model.coef_.T), atol=1e-6)
 
 
 def test_noise_gets_almost_nothing(rng):
