@@ -25,11 +25,11 @@ from disentangle.evaluation.processes import Processes, leads_its_machine, silen
 from disentangle.evaluation.progress import Progress
 from disentangle.evaluation.registry import METRICS, choose_metrics
 from disentangle.evaluation.rehearsal import check_fit, check_options
-from disentangle.evaluation.representations import identify_points, read_points
+from disentangle.evaluation.representations import draw_points, identify_points, read_points
 from disentangle.evaluation.runner import Job
 from disentangle.evaluation.sampling import Draws
 from disentangle.evaluation.scores_file import FIT, read_report
-from disentangle.evaluation.selection import choose, introduce, needs_data
+from disentangle.evaluation.selection import choose, introduce, needs_data, prefer_exact
 from disentangle.evaluation.summary import format_axes, format_jobs, list_notes
 from disentangle.evaluation.target import Subject
 from disentangle.models import Encoder, RotatedGenerator, sefa_axes
@@ -116,7 +116,7 @@ def plan(
     if options.encoder == "fit":
         check_fit(protocols[FIT])
     for job in jobs:
-        choose(job, names, named=named)
+        choose(job, prefer_exact(job, names, protocols), named=named)
         if options.metrics is None and len(jobs) == 1:
             job.left_out.pop("udr", None)  # nobody asked for what one run cannot have
         for name in job.names:
@@ -140,10 +140,10 @@ def choose_along_axes(names: Sequence[str], *, named: bool) -> list[str]:
 def plan_codes(options: Namespace, draws: Draws, processes: Processes) -> Job:
     """The job of scoring the codes of a file."""
     _check_no_generator(options, "--codes")
-    if (draws.points, draws.test_points) != (Draws.points, Draws.test_points):
-        raise ValueError("--points and --test_points go with runs; --codes has all that are scored")
     progress = Progress(shown=processes.is_first)
-    subject = Subject(options.codes, read_points(options.codes), draws, progress)
+    points = read_points(options.codes)
+    points = draw_points(points, options.points, options.test_points, seed=draws.seed)
+    subject = Subject(options.codes, points, draws, progress)
     if options.output is None:
         return Job(subject)
     folder, codes = RunFolder(options.output), identify_points(options.codes)

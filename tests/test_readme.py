@@ -93,4 +93,4 @@ def test_make_quickstart_gives_options_that_the_commands_have(monkeypatch):
 def test_the_quickstart_folder_can_be_scored_and_drawn():
     assert traverse.main(["runs/quickstart", "--samples", "2", "--range", "2.5"]) == 0
     few = ["--factor_vae_score.train_points", "10", "--factor_vae_score.test_points", "10"]
-    assert evaluate.main(["runs/quickstart", "--points", "100", *few]) == 0
+    assert evaluate.main(["runs/quickstart", "--points", "1000", *few]) == 0

@@ -11,6 +11,7 @@ from disentangle.evaluation.registry import GROUPS, METRICS
 from disentangle.evaluation.sampling import Draws
 from disentangle.evaluation.scores_file import FIT
 from disentangle.metrics import fit_encoder
+from disentangle.metrics.dci import FEWEST_POINTS
 from disentangle.output.tables import Format
 
 ENCODER_ARGUMENTS: set[str | int] = {"decode", "sample_latents", "directions", "seed", "device"}
@@ -71,11 +72,13 @@ def _add_draws(parser: ArgumentParser) -> None:
         help=f"Of every random draw of the command; it is added to those of {SEVERAL}.seeds.",
     )
     for name, default, text in (
-        ("points", usual.points, "Points of a run for metrics of codes."),
-        ("test_points", usual.test_points, "Further points, to test classifiers on."),
-        ("activeness.latents", usual.latents, "Latents around which an axis is moved."),
+        ("points", usual.points, "Points for metrics of codes"),
+        ("test_points", usual.test_points, "Further points, to test classifiers on"),
     ):
-        parser.add_argument(f"--{name}", type=int, default=default, help=text)
+        text = f"{text}: {default} of a run by default, of --codes all; fewer are drawn at random."
+        parser.add_argument(f"--{name}", type=int | None, default=None, help=text)
+    text = "Latents around which an axis is moved."
+    parser.add_argument("--activeness.latents", type=int, default=usual.latents, help=text)
     parser.add_class_arguments(FeatureOptions, "features")
 
 
@@ -87,7 +90,8 @@ def _describe_metrics() -> str:
     slow = ", ".join(name for name, metric in METRICS.items() if not metric.quick)
     return (
         f"Metrics. {'. '.join(lists)}. By default all but {slow}, which take minutes to hours or "
-        "files of weights. scores.json keeps the scores of metrics that are not computed this time "
+        f"files of weights; below {FEWEST_POINTS:,} training points dci takes the place of "
+        "histogram_dci. scores.json keeps the scores of metrics that are not computed this time "
         "if they are of the same training step."
     )
 
@@ -115,10 +119,10 @@ def read_draws(options: Namespace) -> Draws:
     Raises:
         ValueError: If a number is out of its range.
     """
-    return Draws(
-        options.seed,
-        options.points,
-        options.test_points,
-        options.activeness.latents,
-        FeatureOptions(**options.features.as_dict()),
-    )
+    numbers = {
+        "points": options.points,
+        "test_points": options.test_points,
+        "latents": options.activeness.latents,
+    }
+    given = {name: number for name, number in numbers.items() if number is not None}
+    return Draws(options.seed, **given, features=FeatureOptions(**options.features.as_dict()))

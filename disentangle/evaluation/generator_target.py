@@ -124,6 +124,11 @@ class RunSubject(Subject):
             divergences=self._measure_divergences(indices[:split]),
         )
 
+    @property
+    def point_count(self) -> int:
+        """Number of training points, which need not be encoded for it."""
+        return self.draws.points
+
     def _name_codes(self, codes: np.ndarray) -> tuple[str, ...]:
         axes = self.model.axes
         if len(axes) != codes.shape[1]:

@@ -21,11 +21,12 @@ MAPS = {
     ),
 }
 
+MOST_CODES = 300  # rows of a picture that can still be opened
 LINE = 11  # characters of a factor's name that fit below a column
 
 
 def write_heat_maps(folder: Path, subject: Subject, scores: Mapping[str, Any]) -> list[Path]:
-    """Draws the matrices that are among the scores.
+    """Draws the matrices that are among the scores, of up to `MOST_CODES` codes.
 
     Args:
         folder: Made if there is something to draw.
@@ -37,11 +38,14 @@ def write_heat_maps(folder: Path, subject: Subject, scores: Mapping[str, Any]) -
     """
     files, suffix = [], subject.suffixes.get("codes", "")
     for name, (title, places) in MAPS.items():
-        found = [(m, key) for m, key in places if m + suffix in scores]
-        if not found:
+        found = [
+            (metric, details[key])
+            for metric, key in places
+            if key in (details := scores.get(metric + suffix, {}).get("details", {}))
+        ]
+        if not found or len(found[0][1]) > MOST_CODES:
             continue
-        metric, key = found[0]
-        matrix = scores[metric + suffix]["details"][key]
+        metric, matrix = found[0]
         mark = "-fitted-encoder" if suffix else ""
         file = folder / f"{name}{mark}.png"
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,6 +54,12 @@ def write_heat_maps(folder: Path, subject: Subject, scores: Mapping[str, Any]) -
         file.write_bytes(_draw(matrix, subject, f"{title}{means}{suffix}"))
         files.append(file)
     return files
+
+
+def is_too_tall(metric: str, details: Mapping[str, Any]) -> bool:
+    """Whether a metric has a matrix with too many codes for a heat map."""
+    keys = [key for _, places in MAPS.values() for name, key in places if name == metric]
+    return any(len(details[key]) > MOST_CODES for key in keys if key in details)
 
 
 def _draw(matrix: np.ndarray, subject: Subject, title: str) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from disentangle.evaluation.processes import BATCH
+from disentangle.evaluation.representations import Points
 from disentangle.metrics import FeatureMoments, Features
 
 NEEDS = {
@@ -47,7 +48,7 @@ class Inputs:
 CODES = Inputs(
     ("codes",),
     {"codes": lambda s: s.points.codes},
-    lambda s: {"points": len(s.points.codes)},
+    lambda s: describe_points(s.points),
 )
 FACTORS = Inputs(
     ("codes", "factors"),
@@ -61,7 +62,7 @@ SPLIT = Inputs(
         "test_codes": lambda s: s.points.test_codes,
         "test_factors": lambda s: s.points.test_factors,
     },
-    lambda s: {"points": len(s.points.codes), "test_points": len(s.points.test_codes)},
+    lambda s: describe_points(s.points) | {"test_points": len(s.points.test_codes)},
 )
 RENDERED = Inputs(
     ("codes", "factors", "rendering"),
@@ -142,6 +143,12 @@ CLASSIFIED = Inputs(
     lambda s: {"images": len(s.data), "split": s.split},
     shared=True,
 )
+
+
+def describe_points(points: Points) -> dict[str, Any]:
+    """Number of training points, and of those that they were drawn from."""
+    source = {} if points.drawn_from is None else {"drawn_from": points.drawn_from}
+    return {"points": len(points.codes)} | source
 
 
 def gather_divergences(subject: Any) -> list[np.ndarray] | None:

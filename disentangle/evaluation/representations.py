@@ -3,8 +3,9 @@
 import hashlib
 import zipfile
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class Points:
         factor_names: The F names, empty without factors.
         divergences: Mean over the training points of the divergence of each code's posterior from
             the prior, shape `(K,)`, in nats; None if there is no posterior.
+        drawn_from: Number of training points that these are a random subset of; None for all.
     """
 
     codes: np.ndarray
@@ -38,6 +40,7 @@ class Points:
     code_names: tuple[str, ...]
     factor_names: tuple[str, ...]
     divergences: np.ndarray | None = None
+    drawn_from: int | None = None
 
 
 def read_points(path: str | Path) -> Points:
@@ -58,6 +61,48 @@ def read_points(path: str | Path) -> Points:
         return _check_arrays(arrays)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def draw_points(points: Points, count: int | None, test_count: int | None, *, seed: int) -> Points:
+    """Random points of those of a file, without replacement and in their order.
+
+    Args:
+        points: All points.
+        count: Number of training points to draw; None keeps all.
+        test_count: Number of test points to draw; None keeps all.
+        seed: Seed of the draw.
+
+    Raises:
+        ValueError: If there are fewer points, or none to test on.
+    """
+    if test_count is not None and points.test_codes is None:
+        raise ValueError("--test_points needs the arrays test_codes and test_factors")
+    rng = np.random.default_rng(seed)
+    codes, factors = _draw_rows("points", count, rng, points.codes, points.factors)
+    test_codes, test_factors = _draw_rows(
+        "test_points", test_count, rng, points.test_codes, points.test_factors
+    )
+    return replace(
+        points,
+        codes=codes,
+        factors=factors,
+        test_codes=test_codes,
+        test_factors=test_factors,
+        drawn_from=None if count is None else len(points.codes),
+    )
+
+
+def _draw_rows(
+    name: str, count: int | None, rng: np.random.Generator, *arrays: Any
+) -> tuple[Any, ...]:
+    """The same rows of each array."""
+    if count is None:
+        return arrays
+    total = len(arrays[0])
+    if not 1 <= count <= total:
+        raise ValueError(f"--{name} must be from 1 to {total}, all that there are, got {count}")
+    rows = np.sort(rng.choice(total, count, replace=False))
+    return tuple(array[rows] for array in arrays)
 
 
 def identify_points(path: str | Path) -> dict[str, str]:

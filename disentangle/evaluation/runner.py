@@ -14,7 +14,13 @@ from disentangle.evaluation.generator_target import RunSubject
 from disentangle.evaluation.heat_maps import write_heat_maps
 from disentangle.evaluation.processes import Processes, describe_error
 from disentangle.evaluation.registry import METRICS
-from disentangle.evaluation.scores_file import FIT, library_versions, merge_report, write_report
+from disentangle.evaluation.scores_file import (
+    FIT,
+    library_versions,
+    merge_report,
+    split_details,
+    write_report,
+)
 from disentangle.evaluation.target import Subject
 from disentangle.losses.active_units import find_active
 from disentangle.runs.run_folder import RunFolder
@@ -145,14 +151,16 @@ class Job:
     def _describe(
         self, score: float, protocol: dict[str, Any], seconds: float, details: dict[str, Any]
     ) -> dict[str, Any]:
-        return {
+        stored, too_large = split_details(details)
+        entry = {
             "score": score,
             "seed": self.subject.draws.seed,
             "protocol": protocol,
             "seconds": round(seconds, 3),
             "versions": library_versions(),
-            "details": details,
+            "details": stored,
         }
+        return entry | ({"too_large": too_large} if too_large else {})
 
     def _write_scores(self) -> None:
         if self.folder is not None:

@@ -17,6 +17,7 @@ FIT = "fit_encoder"  # how the fit of an encoder is named among the scores
 FITTED = " (fitted encoder)"  # what it adds to the names of scores by that encoder
 ALONG_SEFA = " (SeFa)"  # and of scores of the axes that SeFa finds
 INFINITE = ("-Infinity", "Infinity")
+MOST_NUMBERS = 2**20  # of an array that is stored: they take 20 bytes each
 DEEPEST = 10  # levels of a report; details have two or three of their own
 # Of codes and factors, which pictures show: the metrics and how their details call them.
 MATRICES = [place for _, places in MAPS.values() for place in places]
@@ -147,6 +148,21 @@ def merge_report(
 def _fit_of(entry: Mapping[str, Any] | None) -> tuple[Any, Any] | None:
     """What decides about the encoder that was fitted."""
     return None if entry is None else (entry.get("seed"), _plain(entry["protocol"]))
+
+
+def split_details(details: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """Details that are small enough to be stored, and the shapes of the arrays that are not.
+
+    Examples:
+        >>> split_details({"gaps": np.zeros(3), "similarity": np.zeros((2, 2, 1_000, 1_000))})
+        ({'gaps': array([0., 0., 0.])}, {'similarity': [2, 2, 1000, 1000]})
+    """
+    shapes = {
+        name: list(value.shape)
+        for name, value in details.items()
+        if isinstance(value, np.ndarray) and value.size > MOST_NUMBERS
+    }
+    return {name: value for name, value in details.items() if name not in shapes}, shapes
 
 
 def write_report(file: Path, report: Mapping[str, Any]) -> None:

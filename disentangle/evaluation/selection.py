@@ -1,11 +1,12 @@
 """Which metrics of a subject can be computed, and which subjects go together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from disentangle.evaluation.feature_sets import FeatureOptions, load_distance, load_network
 from disentangle.evaluation.registry import METRICS, lacking
 from disentangle.evaluation.runner import Job
+from disentangle.metrics.dci import FEWEST_POINTS
 
 
 def needs_data(names: Sequence[str], *, encodes: bool) -> bool:
@@ -32,6 +33,35 @@ def introduce(subjects: Sequence[Any], *, across_settings: bool) -> None:
         ]
         if len(one.peers) > 1:
             one.offers.add("peers")
+
+
+def prefer_exact(
+    job: Job, names: Sequence[str], protocols: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Names of metrics with `dci` in place of `histogram_dci` where there are few points.
+
+    Args:
+        job: Gets a note of it.
+        names: Names of the metrics that were asked for.
+        protocols: Options of each metric.
+
+    Raises:
+        ValueError: If options were given for the metric that is replaced.
+    """
+    approximation = "histogram_dci"
+    needed = METRICS[approximation].inputs.needs
+    if approximation not in names or not job.subject.offers.issuperset(needed):
+        return list(names)
+    count = job.subject.point_count
+    if count >= FEWEST_POINTS:
+        return list(names)
+    if protocols[approximation] != METRICS[approximation].defaults:
+        raise ValueError(
+            f"options of {approximation} need {FEWEST_POINTS:,} training points, below which dci "
+            f"takes its place, got {count}"
+        )
+    job.left_out[approximation] = f"as dci takes its place below {FEWEST_POINTS:,} training points"
+    return [name for name in METRICS if name in {*names, "dci"} - {approximation}]
 
 
 def choose(job: Job, names: Sequence[str], *, named: bool) -> None:

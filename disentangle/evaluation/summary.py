@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from disentangle.evaluation.generator_target import RunSubject
+from disentangle.evaluation.heat_maps import MOST_CODES, is_too_tall
 from disentangle.evaluation.registry import METRICS
 from disentangle.evaluation.runner import Job
 from disentangle.losses.active_units import ACTIVE_VARIANCE
@@ -84,6 +85,11 @@ def list_notes(job: Job) -> list[str]:
     for name, entry in job.scores.items():
         if caveat := entry["details"].get("caveat"):
             notes.setdefault(caveat, []).append(name)
+        if large := entry.get("too_large"):
+            notes.setdefault(f"too large to be stored: {', '.join(large)}", []).append(name)
+        if job.folder is not None and is_too_tall(name.partition(" (")[0], entry["details"]):
+            note = f"not drawn, as there are more than {MOST_CODES} codes"
+            notes.setdefault(note, []).append(name)
         if excluded := entry["details"].get("excluded_factors"):
             names = ", ".join(job.subject.points.factor_names[f] for f in excluded)
             notes.setdefault(f"left out, as it has one value: {names}", []).append(name)

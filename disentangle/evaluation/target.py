@@ -34,3 +34,8 @@ class Subject:
         self.offers = {"codes", "factors"}
         if points.test_codes is not None:
             self.offers.add("test split")
+
+    @property
+    def point_count(self) -> int:
+        """Number of training points."""
+        return len(self.points.codes)

@@ -21,10 +21,11 @@ from disentangle.evaluation.generator_target import RunSubject
 from disentangle.evaluation.processes import Processes, SharedError
 from disentangle.evaluation.progress import Progress
 from disentangle.evaluation.registry import METRICS, choose_metrics
+from disentangle.evaluation.representations import Points, draw_points
 from disentangle.evaluation.runner import Job
 from disentangle.evaluation.sampling import Draws
 from disentangle.evaluation.scores_file import merge_report, read_report, write_report
-from disentangle.metrics import activeness, mig, udr
+from disentangle.metrics import activeness, dci, mig, udr
 from disentangle.models import Axis, load_model, sefa_axes, unrotate_latents
 from disentangle.models.subspace_vae import ConvEncoder
 from tests.helpers.launching import ON_CPU, on_two_processes
@@ -58,14 +59,14 @@ def scores_of(folder):
 
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
 def test_a_vae_is_scored_by_all_quick_metrics(run, capsys):
-    assert evaluate.main([str(run), *FEW]) == 0
+    assert evaluate.main([str(run), *FEW, "--points", "1000"]) == 0
     report = json.loads((run / "scores.json").read_text())
     assert report["step"] == 2
     scores = report["scores"]
     assert list(scores) == [
         name for name, m in METRICS.items() if m.quick and name not in ("udr", "accuracy")
     ]
-    assert scores["mig"]["protocol"] == {"points": 300, "bins": 20}
+    assert scores["mig"]["protocol"] == {"points": 1_000, "bins": 20}
     assert scores["sap"]["protocol"]["test_points"] == 150
     assert scores["factor_vae_score"]["protocol"]["train_points"] == 20
     assert all(score["seconds"] >= 0 for score in scores.values())
@@ -519,11 +520,13 @@ def test_codes_from_anywhere(arrays, tmp_path, capsys):
     assert evaluate.main(["--codes", str(file), "--output", str(output)]) == 0
     scores = scores_of(output)
     expected = {n for n, m in METRICS.items() if m.quick and m.group.endswith("supervised")}
-    assert set(scores) == expected - {"factor_vae_score", "udr"}
+    assert set(scores) == expected - {"factor_vae_score", "udr", "histogram_dci"} | {"dci"}
     assert scores["mig"]["score"] == mig(arrays["codes"], arrays["factors"]).score
-    assert scores["histogram_dci"]["score"] > 0.8
+    assert scores["dci"]["score"] > 0.8
     assert (output / "plots" / "dci-importance.png").is_file()
-    assert "factor_vae_score" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "factor_vae_score" in printed
+    assert "as dci takes its place below 1,000 training points (histogram_dci)" in printed
 
 
 def test_codes_without_a_test_split(arrays, tmp_path, capsys, complaint):
@@ -533,6 +536,7 @@ def test_codes_without_a_test_split(arrays, tmp_path, capsys, complaint):
     captured = capsys.readouterr()
     assert captured.out.startswith("| metric | score | seconds | protocol |\n|---|---:|")
     assert "the arrays test_codes and test_factors (sap, explicitness, histogram" in captured.err
+    assert "dci takes its place" not in captured.err
     assert [entry.name for entry in tmp_path.iterdir()] == ["codes.npz"]
     message = complaint(evaluate.main, ["--codes", file, "--metrics", "sap"])
     assert "sap of" in message
@@ -562,13 +566,77 @@ def test_bad_files_of_codes(arrays, tmp_path, complaint, change, message):
     assert message in complaint(evaluate.main, ["--codes", file])
 
 
-@pytest.mark.parametrize("option", ["--points", "--test_points"])
-def test_all_points_of_a_file_count(arrays, tmp_path, complaint, option):
-    file = tmp_path / "codes.npz"
+def test_few_points_are_scored_by_the_exact_dci(arrays, tmp_path, complaint):
+    file, output = tmp_path / "codes.npz", tmp_path / "scored"
     np.savez(file, **arrays)
-    assert "go with runs; --codes has all" in complaint(
-        evaluate.main, ["--codes", file, option, "100"]
+    options = ["--metrics", "histogram_dci", "--output", str(output)]
+    assert evaluate.main(["--codes", str(file), *options]) == 0
+    scores = scores_of(output)
+    assert list(scores) == ["dci"]
+    assert scores["dci"]["score"] == dci(*arrays.values()).score
+    message = complaint(evaluate.main, ["--codes", file, *options, "--histogram_dci.bins", "32"])
+    assert "options of histogram_dci need 1,000 training points, below which dci takes" in message
+
+
+def test_points_of_a_file_are_drawn_when_asked(arrays, tmp_path, complaint):
+    file, output = tmp_path / "codes.npz", tmp_path / "scored"
+    np.savez(file, **arrays)
+    command = ["--codes", str(file), "--output", str(output), "--metrics", "irs,sap"]
+    scored = []
+    drawn = ["--points", "200", "--test_points", "50"]
+    for options in ([], drawn, [*drawn, "--seed", "1"]):
+        assert evaluate.main([*command, *options]) == 0
+        scored.append(scores_of(output))
+    everything, some, others = scored
+    assert everything["irs"]["protocol"]["points"] == 300
+    assert "drawn_from" not in everything["irs"]["protocol"]
+    for entry in (some["irs"], some["sap"]):
+        assert (entry["protocol"]["points"], entry["protocol"]["drawn_from"]) == (200, 300)
+    assert some["sap"]["protocol"]["test_points"] == 50
+    assert len({scores["irs"]["score"] for scores in (everything, some, others)}) == 3
+    assert "--points must be from 1 to 300, all that there are, got 301" in complaint(
+        evaluate.main, [*command, "--points", "301"]
     )
+    np.savez(file, codes=arrays["codes"], factors=arrays["factors"])
+    assert "--test_points needs the arrays test_codes and test_factors" in complaint(
+        evaluate.main, ["--codes", file, "--test_points", "50"]
+    )
+
+
+def test_drawn_rows_stay_together(arrays):
+    codes = np.arange(300)[:, None] + np.array([0.0, 0.5])
+    points = Points(codes, codes[:, :1].astype(int), None, None, ("a", "b"), ("a",))
+    drawn = draw_points(points, 40, None, seed=0)
+    np.testing.assert_array_equal(drawn.codes[:, 0], drawn.factors[:, 0])
+    assert len(np.unique(drawn.factors)) == 40
+    assert (np.diff(drawn.factors[:, 0]) > 0).all()
+
+
+def test_many_codes(tmp_path, capsys):
+    """Matrices of all pairs are not written number by number, nor all rows drawn."""
+    rng = np.random.default_rng(0)
+    factors = rng.integers(0, 2, size=(40, 2))
+    np.savez(tmp_path / "codes.npz", codes=rng.normal(size=(40, 1_030)), factors=factors)
+    options = ["--codes", str(tmp_path / "codes.npz"), "--output", str(tmp_path / "scored")]
+    names = "mig,mutual_information_score,gaussian_total_correlation"
+    assert evaluate.main([*options, "--metrics", names]) == 1
+    printed = capsys.readouterr().out
+    assert "got 40 points of 1030 codes: score more points or fewer codes" in printed
+    assert "too large to be stored: mutual_information (mutual_information_score)" in printed
+    assert "not drawn, as there are more than 300 codes (mig)" in printed
+    entry = scores_of(tmp_path / "scored")["mutual_information_score"]
+    assert entry["too_large"] == {"mutual_information": [1_030, 1_030]}
+    assert entry["details"] == {}
+    assert not (tmp_path / "scored" / "plots").exists()
+
+
+def test_a_number_that_is_nan_is_a_failure(arrays, tmp_path, capsys, monkeypatch):
+    module = sys.modules["disentangle.metrics.mig"]  # the function has the module's name
+    monkeypatch.setattr(module, "mutual_information", lambda x, y: np.full((2, 2), nan))
+    np.savez(tmp_path / "codes.npz", **arrays)
+    assert evaluate.main(["--codes", str(tmp_path / "codes.npz"), "--metrics", "mig,irs"]) == 1
+    message = "could not be computed: FloatingPointError: score of MigResult must be a number"
+    assert message in capsys.readouterr().out
 
 
 def test_output_that_cannot_be_written(arrays, tmp_path, complaint, monkeypatch):

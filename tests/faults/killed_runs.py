@@ -1,8 +1,8 @@
 """Runs that are killed and gone on with, in children of this process.
 
-A script, since forking is safe only where nothing else has started threads: `test_killed_runs.py` runs
-`python killed_runs.py SCENARIO FOLDER` and looks at the exit status. Forking spares each run
-the imports.
+A script, since forking is safe only where nothing else has started threads:
+`test_killed_runs.py` runs `python killed_runs.py SCENARIO FOLDER` and looks at the exit status.
+Forking spares each run the imports.
 """
 
 import json
