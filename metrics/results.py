@@ -23,7 +23,7 @@ class Result:
         ...     score: float
         >>> Share(float("nan"))
         Traceback (most recent call last):
-        FloatingPointError: score of Share must be a number, got NaN: its computation overflowed
+        FloatingPointError: score of Share must be a number, got NaN: the computation broke down
     """
 
     undefined: ClassVar[frozenset[str]] = frozenset()
@@ -34,6 +34,6 @@ class Result:
             numbers = isinstance(values, float) or getattr(values, "dtype", None) == np.float64
             if numbers and field.name not in self.undefined and np.isnan(values).any():
                 raise FloatingPointError(
-                    f"{field.name} of {type(self).__name__} must be a number, got NaN: its "
-                    "computation overflowed"
+                    f"{field.name} of {type(self).__name__} must be a number, got NaN: the "
+                    "computation broke down"
                 )

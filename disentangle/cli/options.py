@@ -75,7 +75,7 @@ def _add_draws(parser: ArgumentParser) -> None:
         ("points", usual.points, "Points for metrics of codes"),
         ("test_points", usual.test_points, "Further points, to test classifiers on"),
     ):
-        text = f"{text}: {default} of a run by default, of --codes all; fewer are drawn at random."
+        text = f"{text}: by default {default} of a run, all of --codes; fewer are a random subset."
         parser.add_argument(f"--{name}", type=int | None, default=None, help=text)
     text = "Latents around which an axis is moved."
     parser.add_argument("--activeness.latents", type=int, default=usual.latents, help=text)
