@@ -17,7 +17,7 @@ class Subject:
         progress: Shows what takes long.
 
     Attributes:
-        offers: What a metric may ask of it, of the keys of `NEEDS` in `scoring.inputs`.
+        offers: What a metric may ask of it, of the keys of `NEEDS` in `evaluation.inputs`.
         peers: Subjects with the same points, itself included, for metrics of several runs.
         across_settings: Whether the peers may differ in more than their seed.
         suffixes: What distinguishes the names of scores, by what these need, from those of the
