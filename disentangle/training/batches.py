@@ -55,6 +55,9 @@ class Batch:
 
     def _draw(self, draw: Callable[..., Tensor], purpose: Purpose, dim: int) -> Tensor:
         numbers = draw(self.seed, purpose, self.step, self.samples, dim)
+        if self.images.is_cuda:
+            # A copy from pageable memory can make the host wait until the GPU has come to it.
+            numbers = numbers.pin_memory()
         return numbers.to(self.images.device, non_blocking=True)
 
 

@@ -119,7 +119,7 @@ def run_beside_others() -> None:
     AcceleratorState._shared_state = {}
 
 
-class WatchedSession(Trainer):
+class WatchedTrainer(Trainer):
     """A run that refuses host synchronisation between its first steps and its last."""
 
     watch: ExitStack
@@ -146,8 +146,8 @@ def train_without_waiting(task: str, techniques: str, setting: Setting) -> str:
         "--objective.r1_every 2 --objective.augment_probability 0.6" if task == "gan" else "",
     ]
     with lone_run(setting) as folder, ExitStack() as watch:
-        session = WatchedSession(parse_run(options(task, setting, folder, *more))[0])
-        session.watch = watch
-        session.train()
-        require(session.step == 2 * UNWATCHED, f"{2 * UNWATCHED} steps", session.step)
+        trainer = WatchedTrainer(parse_run(options(task, setting, folder, *more))[0])
+        trainer.watch = watch
+        trainer.train()
+        require(trainer.step == 2 * UNWATCHED, f"{2 * UNWATCHED} steps", trainer.step)
     return ""

@@ -3,6 +3,7 @@ import signal
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from disentangle.data import Digits, RenderedSprites, scale_pixels
 from disentangle.training.batches import Batch, StepSampler, load_batches
@@ -101,3 +102,18 @@ def test_parts_draw_what_the_whole_draws():
     assert [len(part.images) for part in parts] == [2, 2, 2, 2]
     joined = torch.cat([part.normal(Purpose.LATENT, 5) for part in parts])
     assert torch.equal(joined, whole.normal(Purpose.LATENT, 5))
+
+
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.8.") and not torch.cuda.is_available(),
+    reason="PyTorch 2.8 asks for a driver even where tensors have no values",
+)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_draws_are_pinned_on_their_way_to_a_gpu(device, monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: pinned.append(x.device.type) or x)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        images = torch.empty(2, 1, 4, 4, device=device)
+        draws = Batch(images, step=1, samples=range(2), seed=0).uniform(Purpose.MIXING, 3)
+    assert (draws.device.type, tuple(draws.shape)) == (device, (2, 3))
+    assert pinned == (["cpu"] if device == "cuda" else [])
