@@ -123,7 +123,6 @@ def fit_encoder(
     Raises:
         ValueError: If an argument is out of its range, latents, images or directions have another
             shape, latents or images are not finite, or images are beyond `[-1, 1]`.
-            shape, or latents or images are not finite.
         FloatingPointError: If the network diverges.
 
     Examples:

@@ -11,10 +11,10 @@ from itertools import permutations
 from typing import Literal
 
 import numpy as np
-from disentangle.metrics.results import Result
 from scipy.stats import rankdata
 
 from disentangle.metrics.inputs import Array, as_codes, as_floating, as_numbers, check_at_least
+from disentangle.metrics.results import Result
 
 MAX_STEPS = 50  # of the Lasso, per code; it takes about two
 

@@ -124,7 +124,6 @@ def variation_predictability(
         ValueError: If an argument is out of its range, shapes do not fit, there are fewer than two
             latents, an image is not finite or beyond `[-1, 1]`, or the images of a batch differ
             when it is decoded again.
-            latents, or an image is not finite.
         FloatingPointError: If a classifier diverges.
 
     Examples:
