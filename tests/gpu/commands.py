@@ -25,6 +25,7 @@ from .sessions import TASKS, options, read_losses
 # Over one step, rounding has little effect and the state of the optimizer a large one: the measured
 # error is below 0.01 with noise of 1e-3 on the gradients, and above 0.6 without the state.
 RESUMING_TOLERANCE = 0.1
+PATIENCE = {"cuda": 60, "cpu": 600}  # seconds of a command; a CPU may be shared by many
 
 
 def checks(setting: Setting) -> Checks:
@@ -143,13 +144,17 @@ def run_command(command: str, arguments: Sequence[str], setting: Setting) -> Non
     environment = dict(os.environ)
     if setting.device.type == "cpu":
         environment["ACCELERATE_USE_CPU"] = "true"
-    done = subprocess.run(
-        [sys.executable, "-m", "disentangle", command, *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "disentangle", command, *arguments],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE[setting.device.type],
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MismatchError(f"expected an end within {error.timeout:.0f} s") from error
     print(done.stdout, done.stderr, sep="\n", flush=True)
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2]
