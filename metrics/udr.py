@@ -210,8 +210,9 @@ def _minimise_with_signs(
     while True:
         (used,) = np.nonzero(signs)
         minimum = np.zeros_like(w)
+        block = gram[used[:, None], used]
         # the diagonal makes the minimum of dependent features finite, if far off
-        block = gram[np.ix_(used, used)] + 1e-14 * np.eye(len(used))
+        block.flat[:: len(used) + 1] += 1e-14
         minimum[used] = np.linalg.solve(block, cross[used] - alpha * signs[used])
         wrong = (w != 0) & (np.sign(minimum) != signs)
         if not wrong.any():
