@@ -191,7 +191,7 @@ def draw_stripes(z: Tensor, device: torch.device) -> Tensor:
     """Draw images `(N, 1, 16, 16)` of two latents, the contrasts of two patterns of stripes."""
     stripes = torch.linspace(0, 40, 256, device=device).sin().view(16, 16)
     patterns = torch.stack([stripes, stripes.T]).flatten(1)  # (2, 256)
-    return (z.to(device).tanh() @ patterns).view(-1, 1, 16, 16)
+    return (0.5 * z.to(device).tanh() @ patterns).view(-1, 1, 16, 16)
 
 
 def draw_latents(n: int, generator: torch.Generator) -> Tensor:
