@@ -57,7 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
             run_parts(list(dict.fromkeys(options.part or LIMITS)), report)
     finally:
-        report.write()
         print(f"\n{report.summary()}\n{options.output / 'results.md'}", flush=True)
     return int(report.failed)
 
@@ -70,11 +69,13 @@ def run_parts(parts: Sequence[str], report: Report) -> None:
         started = time.monotonic()
         deadline += factor * LIMITS[part]
         print(f"\n{part}, {deadline - started:.0f} s at most", flush=True)
-        for result in run_limited(part, deadline - started, report):
-            print(line_of(result), flush=True)
-            report.results.append(result)
-        report.seconds[part] = time.monotonic() - started
-        report.write()
+        try:
+            for result in run_limited(part, deadline - started, report):
+                print(line_of(result), flush=True)
+                report.results.append(result)
+        finally:
+            report.seconds[part] = time.monotonic() - started
+            report.write()
 
 
 def command_of(part: str, report: Report) -> list[str]:
@@ -153,5 +154,6 @@ def kill_group(process: subprocess.Popen[str]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for interruption in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(interruption, lambda number, frame: sys.exit(128 + number))
     sys.exit(main())
