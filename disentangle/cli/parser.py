@@ -5,6 +5,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -224,7 +225,7 @@ def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespa
         values = parser.parse_args(list(arguments))
     except argparse.ArgumentError as error:
         raise ValueError(one_line(str(error), parser)) from error
-    for key, text in _list_given(arguments):
+    for key, text in dict(_list_given(arguments)).items():  # the last one counts
         if OTHER_BASE.search(text) and _is_numeric(values.get(key)):
             raise ValueError(f"{key}: expected a decimal number, got {text}")
     return values
@@ -232,7 +233,7 @@ def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespa
 
 def _list_given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield each option with its text, from the command line and the files that it names."""
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in pairwise([*arguments, ""]):
         key, equals, value = word.removeprefix("--").partition("=")
         if key == word:
             continue

@@ -253,3 +253,10 @@ def test_files_are_found_from_any_folder():
 
 def test_dumped_values_are_plain():
     assert yaml.safe_load(parse_run(VAE)[0].dump())["optimizer"]["betas"] == [0.9, 0.999]
+
+
+def test_a_number_in_another_base_may_be_overridden(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text("task: vae\nmodel: {name: subspace_vae}\ndata: {name: sprites}\nseed: 1:30\n")
+    run, _ = parse_run(["--config", str(file), "--output", "runs/x", "--seed", "4"])
+    assert run.seed == 4
