@@ -76,7 +76,7 @@ def _add_draws(parser: ArgumentParser) -> None:
         ("test_points", usual.test_points, "Further points, to test classifiers on"),
     ):
         text = f"{text}: by default {default} of a run, all of --codes; fewer are a random subset."
-        parser.add_argument(f"--{name}", type=int | None, default=None, help=text)
+        parser.add_argument(f"--{name}", type=int, help=text)
     text = "Latents around which an axis is moved."
     parser.add_argument("--activeness.latents", type=int, default=usual.latents, help=text)
     parser.add_class_arguments(FeatureOptions, "features")
