@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from disentangle.cli.common import bad_input_exits, parse_arguments
-from disentangle.cli.parser import new_parser
+from disentangle.cli.common import bad_input_exits
+from disentangle.config.arguments import new_parser, parse_arguments
 from disentangle.evaluation.comparison import (
     DIGITS,
     ScoredRun,

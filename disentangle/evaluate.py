@@ -15,12 +15,13 @@ from diffusers import ModelMixin
 from jsonargparse import Namespace
 from tqdm import tqdm
 
-from disentangle.cli.common import bad_input_exits, parse_arguments, pick_device, read_run
+from disentangle.cli.common import bad_input_exits, pick_device, read_run
 from disentangle.cli.options import build_parser, read_draws, read_protocols
-from disentangle.config import RecognitionObjective
+from disentangle.config import ClassificationObjective
+from disentangle.config.arguments import parse_arguments
 from disentangle.data import ImageData
-from disentangle.evaluation.classifier_target import ClassifierSubject
-from disentangle.evaluation.generator_target import RunSubject
+from disentangle.evaluation.classifier_target import ClassifierTarget
+from disentangle.evaluation.generator_target import GeneratorTarget
 from disentangle.evaluation.processes import Processes, leads_its_machine, silence
 from disentangle.evaluation.progress import Progress
 from disentangle.evaluation.registry import METRICS, choose_metrics
@@ -31,7 +32,7 @@ from disentangle.evaluation.sampling import Draws
 from disentangle.evaluation.scores_file import FIT, read_report
 from disentangle.evaluation.selection import choose, introduce, needs_data, prefer_exact
 from disentangle.evaluation.summary import format_axes, format_jobs, list_notes
-from disentangle.evaluation.target import Subject
+from disentangle.evaluation.target import Target
 from disentangle.models import Encoder, RotatedGenerator, sefa_axes
 from disentangle.output.tables import Format
 from disentangle.output.text import escape_control_characters
@@ -78,7 +79,7 @@ def report(jobs: Sequence[Job], kind: Format) -> None:
     print(format_jobs(jobs, kind))
     aside = sys.stdout if kind == "text" else sys.stderr
     for job in jobs:
-        mark = escape_control_characters(f"{job.subject.name}: ") if len(jobs) > 1 else ""
+        mark = escape_control_characters(f"{job.target.name}: ") if len(jobs) > 1 else ""
         if kind == "text" and (axes := format_axes(job)):
             print(f"\n{mark}\n{axes}" if mark else f"\n{axes}")
         lines = [mark + note for note in list_notes(job)]
@@ -120,7 +121,7 @@ def plan(
         if options.metrics is None and len(jobs) == 1:
             job.left_out.pop("udr", None)  # nobody asked for what one run cannot have
         for name in job.names:
-            check_options(name, job.subject, protocols[name])
+            check_options(name, job.target, protocols[name])
     return jobs
 
 
@@ -143,12 +144,12 @@ def plan_codes(options: Namespace, draws: Draws, processes: Processes) -> Job:
     progress = Progress(shown=processes.is_first)
     points = read_points(options.codes)
     points = draw_points(points, options.points, options.test_points, seed=draws.seed)
-    subject = Subject(options.codes, points, draws, progress)
+    target = Target(options.codes, points, draws, progress)
     if options.output is None:
-        return Job(subject)
+        return Job(target)
     folder, codes = RunFolder(options.output), identify_points(options.codes)
     _check_writable(folder)
-    return Job(subject, folder=folder, old=_read_scores_of(codes, folder), codes=codes)
+    return Job(target, folder=folder, old=_read_scores_of(codes, folder), codes=codes)
 
 
 def _read_scores_of(codes: Mapping[str, str], folder: RunFolder) -> dict[str, Any] | None:
@@ -187,12 +188,12 @@ def plan_runs(
         _check_writable(folder)
         old = read_report(folder.scores) if folder.scores.is_file() else None
         common: dict[str, Any] = {"draws": draws, "processes": processes, "device": device}
-        if folder.recognises:
-            subject = _judge_classifier(folder, str(path), options, common)
+        if folder.classifies:
+            target = _judge_classifier(folder, str(path), options, common)
         else:
             load = partial(_build_data, folder, data_sets)
-            subject = _judge_generator(folder, str(path), options, names, load, common)
-        job = Job(subject, step=folder.read_step(), folder=folder, old=old)
+            target = _judge_generator(folder, str(path), options, names, load, common)
+        job = Job(target, step=folder.read_step(), folder=folder, old=old)
         planned.append(RunJob(folder, folder.read_config(), job))
     _introduce_runs(planned, across_settings=options.udr.across_settings)
     return [run.job for run in planned]
@@ -200,16 +201,16 @@ def plan_runs(
 
 def _judge_classifier(
     folder: RunFolder, name: str, options: Namespace, common: Mapping[str, Any]
-) -> Subject:
+) -> Target:
     """The classifier of a run with the images that it is tested on."""
     _check_no_generator(options, name)
     run = read_run(folder)
-    assert isinstance(run.objective, RecognitionObjective)
+    assert isinstance(run.objective, ClassificationObjective)
     split = run.objective.test_split
     if split == "none":
         raise ValueError(f"{name} has no images to be tested on: objective.test_split is none")
     data = run.build_data(split=split)
-    return ClassifierSubject(name, folder.load_classifier(), data, split=split, **common)
+    return ClassifierTarget(name, folder.load_classifier(), data, split=split, **common)
 
 
 def _check_no_generator(options: Namespace, name: str) -> None:
@@ -226,16 +227,16 @@ def _judge_generator(
     metrics: Sequence[str],
     load_data: Callable[[], ImageData],
     common: Mapping[str, Any],
-) -> Subject:
+) -> Target:
     """The generator of a run, with its data set if the metrics look at it."""
     model, fits = folder.load_generator(), options.encoder == "fit"
     if options.sefa and fits:
         raise ValueError("--encoder fit reads the model's own axes: leave out --sefa")
     if options.sefa:
-        return RunSubject(name, _rotate(model, options.sefa_layer), None, **common)
+        return GeneratorTarget(name, _rotate(model, options.sefa_layer), None, **common)
     needed = needs_data(metrics, encodes=fits or isinstance(model, Encoder))
     data = load_data() if needed else None
-    return RunSubject(name, model, data, fits_encoder=fits, **common)
+    return GeneratorTarget(name, model, data, fits_encoder=fits, **common)
 
 
 def _rotate(model: ModelMixin, layer: str | None) -> RotatedGenerator:
@@ -253,7 +254,7 @@ def _introduce_runs(runs: Sequence[RunJob], *, across_settings: bool) -> None:
     """Makes peers of the runs of each experiment, or across experiments."""
     groups = [runs] if across_settings else group_by_experiment(runs).values()
     for group in groups:
-        introduce([run.job.subject for run in group], across_settings=across_settings)
+        introduce([run.job.target for run in group], across_settings=across_settings)
 
 
 def _build_data(folder: RunFolder, known: dict[str, Any]) -> ImageData:

@@ -12,8 +12,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from disentangle.cli.common import bad_input_exits, parse_arguments, read_run
-from disentangle.cli.parser import new_parser
+from disentangle.cli.common import bad_input_exits, read_run
 from disentangle.cli.view import (
     View,
     add_view_arguments,
@@ -21,6 +20,7 @@ from disentangle.cli.view import (
     name_source,
     open_view,
 )
+from disentangle.config.arguments import new_parser, parse_arguments
 from disentangle.data import GroundTruthData
 from disentangle.evaluation.scores_file import read_report
 from disentangle.explorer.page import HeatMap, PageRun

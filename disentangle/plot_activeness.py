@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jsonargparse import ArgumentParser
 
-from disentangle.cli.common import bad_input_exits, parse_arguments
-from disentangle.cli.parser import new_parser
+from disentangle.cli.common import bad_input_exits
+from disentangle.config.arguments import new_parser, parse_arguments
 from disentangle.curves import (
     add_output_arguments,
     choose_file,
@@ -65,8 +65,8 @@ def read_run(folder: RunFolder) -> WatchedRun:
     Raises:
         ValueError: If there is none.
     """
-    if folder.recognises:
-        raise ValueError(f"{folder.path} is a run of the task recognition: it has no subspaces")
+    if folder.classifies:
+        raise ValueError(f"{folder.path} is a run of the task classification: it has no subspaces")
     subspaces = read_subspaces(read_metrics(folder))
     if not subspaces:
         raise ValueError(

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
-from disentangle.cli.common import bad_input_exits, parse_arguments
+from disentangle.cli.common import bad_input_exits
 from disentangle.cli.common import read_run as read_run_config
-from disentangle.cli.parser import new_parser
+from disentangle.config.arguments import new_parser, parse_arguments
 from disentangle.curves import (
     add_output_arguments,
     choose_file,

@@ -12,8 +12,8 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from disentangle.cli.common import bad_input_exits, parse_arguments, pick_device
-from disentangle.cli.parser import new_parser
+from disentangle.cli.common import bad_input_exits, pick_device
+from disentangle.config.arguments import new_parser, parse_arguments
 from disentangle.output.text import escape_control_characters
 from disentangle.reporting.build import build_report
 from disentangle.reporting.markdown import build_markdown, picture_files

@@ -14,9 +14,9 @@ from jsonargparse import ArgumentParser
 from PIL import Image
 from torch import Tensor
 
-from disentangle.cli.common import bad_input_exits, parse_arguments
-from disentangle.cli.parser import new_parser
+from disentangle.cli.common import bad_input_exits
 from disentangle.config import DATA_SETS
+from disentangle.config.arguments import new_parser, parse_arguments
 from disentangle.data import (
     GroundTruthData,
     ImageData,

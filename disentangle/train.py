@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from disentangle.cli.common import bad_input_exits
-from disentangle.cli.parser import parse_run
+from disentangle.config.parse import parse_run
 from disentangle.distributed.launch import has_lost_process
 from disentangle.output.text import escape_control_characters
 from disentangle.runs.checkpoints import later_checkpoints

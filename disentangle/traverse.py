@@ -11,9 +11,9 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from disentangle.cli.common import bad_input_exits, parse_arguments
-from disentangle.cli.parser import new_parser
+from disentangle.cli.common import bad_input_exits
 from disentangle.cli.view import View, add_view_arguments, choose_sources, open_view
+from disentangle.config.arguments import new_parser, parse_arguments
 from disentangle.output.text import escape_control_characters
 from disentangle.runs.run_folder import RunFolder
 from disentangle.traversal import check_animation

@@ -17,6 +17,7 @@ from disentangle.metrics.features import (
     Features,
     extract_features,
 )
+from disentangle.metrics.fitted_encoder import FittedEncoder, fit_encoder
 from disentangle.metrics.frechet_inception_distance import (
     FeatureMoments,
     FrechetResult,
@@ -36,7 +37,6 @@ from disentangle.metrics.mutual_information_score import (
     mutual_information_score,
 )
 from disentangle.metrics.perceptual_path_length import PathLengthResult, perceptual_path_length
-from disentangle.metrics.probes import FittedEncoder, fit_encoder
 from disentangle.metrics.sap import SapResult, sap
 from disentangle.metrics.udr import UdrResult, udr
 from disentangle.metrics.variation_predictability import (

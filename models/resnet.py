@@ -1,4 +1,4 @@
-"""Residual networks for recognition, with an SVD meta-layer at their beginning or their end.
+"""Residual networks for image classification, with an SVD meta-layer near the input or the output.
 
 Source: He, Zhang, Ren and Sun, "Deep Residual Learning", CVPR 2016,
 https://arxiv.org/abs/1512.03385, in torchvision's blocks and under its names; the meta-layers where

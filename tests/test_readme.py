@@ -9,8 +9,8 @@ import torch
 
 from disentangle import compare, evaluate, explore, train, traverse
 from disentangle.adapters import eigengan_port
-from disentangle.cli.common import parse_arguments
-from disentangle.cli.parser import parse_run
+from disentangle.config.arguments import parse_arguments
+from disentangle.config.parse import parse_run
 from disentangle.models import EigenGAN
 
 ROOT = Path(__file__).parents[1]

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from jsonargparse import ArgumentParser
 
-from disentangle.cli.parser import parse_arguments as parse_arguments
-from disentangle.cli.parser import parse_run
 from disentangle.config import RunConfig
+from disentangle.config.parse import parse_run
 from disentangle.output.text import escape_control_characters
 from disentangle.runs.run_folder import RunFolder
 
@@ -48,3 +48,18 @@ def pick_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"--device {name!r} cannot be used here: {reason}") from error
+
+
+def add_sefa_arguments(parser: ArgumentParser) -> None:
+    """Adds `--sefa` and `--sefa_layer`, by which SeFa's axes take the place of a model's own."""
+    parser.add_argument(
+        "--sefa",
+        action="store_true",
+        help="Take the directions that SeFa finds in place of the model's own axes.",
+    )
+    parser.add_argument(
+        "--sefa_layer",
+        type=str,
+        metavar="LAYER",
+        help="That takes in the latents; default: the first such layer of the model.",
+    )

@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from disentangle.cli.parser import add_sefa_arguments, new_parser
+from disentangle.cli.common import add_sefa_arguments
+from disentangle.config.arguments import new_parser
 from disentangle.evaluation.feature_sets import FeatureOptions
 from disentangle.evaluation.registry import GROUPS, METRICS
 from disentangle.evaluation.sampling import Draws
@@ -21,7 +22,7 @@ SEVERAL = "variation_predictability"  # the metric with several seeds of its own
 def build_parser() -> ArgumentParser:
     """The options of the command; those of a metric are the arguments of its function."""
     parser = new_parser("evaluate", _describe_metrics())
-    _add_subjects(parser)
+    _add_targets(parser)
     _add_draws(parser)
     parser.add_argument(
         "--udr.across_settings",
@@ -36,7 +37,7 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def _add_subjects(parser: ArgumentParser) -> None:
+def _add_targets(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, nargs="*", help="Run folders.")
     parser.add_argument(
         "--codes",

@@ -10,8 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor, nn
 
 from disentangle.adapters import load_generator_from
-from disentangle.cli.common import pick_device, read_run
-from disentangle.cli.parser import add_sefa_arguments
+from disentangle.cli.common import add_sefa_arguments, pick_device, read_run
 from disentangle.data import scale_pixels
 from disentangle.data.images.decoding import Decoder
 from disentangle.models import Axis, Encoder, Generator, sefa_axes

@@ -5,10 +5,10 @@ their `name` chooses: each knob and its default stand where the class is, and no
 """
 
 from disentangle.config.choices import DATA_SETS, TASKS, Task
+from disentangle.config.classification import ClassificationObjective
 from disentangle.config.gan import GANObjective
 from disentangle.config.optimizer import OptimizerConfig
 from disentangle.config.options import find_differing, flatten
-from disentangle.config.recognition import RecognitionObjective
 from disentangle.config.run import FROM_MODEL, FROM_RUN, RunConfig
 from disentangle.config.training import TrainingConfig
 from disentangle.config.vae import VAEObjective
@@ -18,9 +18,9 @@ __all__ = [
     "FROM_MODEL",
     "FROM_RUN",
     "TASKS",
+    "ClassificationObjective",
     "GANObjective",
     "OptimizerConfig",
-    "RecognitionObjective",
     "RunConfig",
     "Task",
     "TrainingConfig",

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from disentangle.config.classification import ClassificationObjective
 from disentangle.config.gan import GANObjective
-from disentangle.config.recognition import RecognitionObjective
 from disentangle.config.vae import VAEObjective
 from disentangle.data import (
     CIFAR10,
@@ -38,6 +39,8 @@ from disentangle.models import (
     SubspaceVAE,
 )
 
+FORMER_NAMES = {"recognition": "classification"}  # of tasks and of groups of metrics
+
 
 @dataclass(frozen=True)
 class Task:
@@ -55,7 +58,7 @@ TASKS = {
         {"eigengan": EigenGANDiscriminator, "simple_gan": SimpleGANDiscriminator},
     ),
     "vae": Task(VAEObjective, {"subspace_vae": SubspaceVAE, "latent_vae": LatentVAE}),
-    "recognition": Task(RecognitionObjective, {"resnet": ResNet}),
+    "classification": Task(ClassificationObjective, {"resnet": ResNet}),
 }
 DATA_SETS = {
     "sprites": RenderedSprites,
@@ -79,3 +82,13 @@ DATA_SETS = {
     "stanford_cars": StanfordCars,
     "fgvc_aircraft": FGVCAircraft,
 }
+
+
+def current_name(name: Any) -> Any:
+    """Return the name that a task or a group of metrics has now; anything else as it is.
+
+    Examples:
+        >>> current_name("recognition"), current_name("vae")
+        ('classification', 'vae')
+    """
+    return FORMER_NAMES.get(name, name) if isinstance(name, str) else name

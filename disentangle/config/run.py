@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from disentangle.config.choices import DATA_SETS, TASKS
+from disentangle.config.classification import ClassificationObjective
 from disentangle.config.gan import GANObjective
 from disentangle.config.optimizer import OptimizerConfig
-from disentangle.config.recognition import RecognitionObjective
 from disentangle.config.training import TrainingConfig
 from disentangle.config.vae import VAEObjective
 from disentangle.config.yaml_files import dump_yaml
@@ -26,7 +26,7 @@ class RunConfig:
     """One training run.
 
     Attributes:
-        task: What is trained: `gan`, `vae` or `recognition`.
+        task: What is trained: `gan`, `vae` or `classification`.
         output: The run folder to make.
         data: `name` of the data set and the arguments of its class.
         model: `name` of the model and the arguments of its class.
@@ -44,7 +44,7 @@ class RunConfig:
     output: Path
     data: dict[str, Any]
     model: dict[str, Any]
-    objective: GANObjective | VAEObjective | RecognitionObjective
+    objective: GANObjective | VAEObjective | ClassificationObjective
     discriminator: dict[str, Any] = field(default_factory=dict)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -121,7 +121,7 @@ class RunConfig:
         return data
 
     def dump(self) -> str:
-        """The run as YAML that `disentangle.cli.parser.parse_run` reads back."""
+        """The run as YAML that `disentangle.config.parse.parse_run` reads back."""
         return dump_yaml(_plain(asdict(self)))
 
 

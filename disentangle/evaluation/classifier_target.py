@@ -12,10 +12,10 @@ from disentangle.evaluation.classify import classify_images
 from disentangle.evaluation.processes import DECODED, Processes
 from disentangle.evaluation.progress import Progress
 from disentangle.evaluation.sampling import Draws
-from disentangle.evaluation.target import Subject
+from disentangle.evaluation.target import Target
 
 
-class ClassifierSubject(Subject):
+class ClassifierTarget(Target):
     """The classifier of a run, with the images that it is tested on.
 
     Every process must ask for the same things in the same order: classifying is shared.

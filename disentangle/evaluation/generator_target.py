@@ -19,14 +19,14 @@ from disentangle.evaluation.progress import Progress
 from disentangle.evaluation.representations import Points, name_codes
 from disentangle.evaluation.sampling import Draws
 from disentangle.evaluation.scores_file import ALONG_SEFA, FITTED
-from disentangle.evaluation.target import Subject
+from disentangle.evaluation.target import Target
 from disentangle.losses.elbo import gaussian_divergence
 from disentangle.metrics import Features, FittedEncoder, fit_encoder
 from disentangle.metrics.features import FeatureNetwork
 from disentangle.models import Encoder, LatentVAE, RotatedGenerator, SubspaceVAE
 
 
-class RunSubject(Subject):
+class GeneratorTarget(Target):
     """The model of a run, with the data set that it was trained on.
 
     Every process must ask for the same things in the same order: encoding and decoding are shared.
@@ -60,7 +60,7 @@ class RunSubject(Subject):
         self.progress = Progress(shown=processes.is_first)
         self.suffixes = {"codes": FITTED} if fits_encoder else {}
         self.encoder: Callable[[Tensor], Tensor] | None = None
-        self.peers: Sequence[Subject] = (self,)
+        self.peers: Sequence[Target] = (self,)
         self.offers = {"axes", "generator"}
         if isinstance(model, RotatedGenerator):
             self.offers = {"axes"}

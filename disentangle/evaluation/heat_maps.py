@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from disentangle.evaluation.target import Subject
+from disentangle.evaluation.target import Target
 
 # name of the file: its title, and where the matrix (K, F) stands, in the order of preference
 MAPS = {
@@ -25,18 +25,18 @@ MOST_CODES = 300  # rows of a picture that can still be opened
 LINE = 11  # characters of a factor's name that fit below a column
 
 
-def write_heat_maps(folder: Path, subject: Subject, scores: Mapping[str, Any]) -> list[Path]:
+def write_heat_maps(folder: Path, target: Target, scores: Mapping[str, Any]) -> list[Path]:
     """Draws the matrices that are among the scores, of up to `MOST_CODES` codes.
 
     Args:
         folder: Made if there is something to draw.
-        subject: What was scored.
+        target: What was scored.
         scores: By the metric's name.
 
     Returns:
         The files.
     """
-    files, suffix = [], subject.suffixes.get("codes", "")
+    files, suffix = [], target.suffixes.get("codes", "")
     for name, (title, places) in MAPS.items():
         found = [
             (metric, details[key])
@@ -51,7 +51,7 @@ def write_heat_maps(folder: Path, subject: Subject, scores: Mapping[str, Any]) -
         folder.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)  # it could be a link to anything
         means = ", histograms" if metric == "histogram_dci" else ""
-        file.write_bytes(_draw(matrix, subject, f"{title}{means}{suffix}"))
+        file.write_bytes(_draw(matrix, target, f"{title}{means}{suffix}"))
         files.append(file)
     return files
 
@@ -62,9 +62,9 @@ def is_too_tall(metric: str, details: Mapping[str, Any]) -> bool:
     return any(len(details[key]) > MOST_CODES for key in keys if key in details)
 
 
-def _draw(matrix: np.ndarray, subject: Subject, title: str) -> bytes:
+def _draw(matrix: np.ndarray, target: Target, title: str) -> bytes:
     from disentangle.output.figures import draw_heat_map, encode_figure  # matplotlib takes a moment
 
-    rows = subject.points.code_names
-    columns = [fill(name, LINE) for name in subject.points.factor_names]
+    rows = target.points.code_names
+    columns = [fill(name, LINE) for name in target.points.factor_names]
     return encode_figure(draw_heat_map(matrix, rows=rows, columns=columns, title=title), "png")

@@ -19,7 +19,7 @@ NEEDS = {
     "axes": "the run of a generator",
     "generator": "the run of a generator",
     "images": "the run of a generator and its data set",
-    "classifier": "a run of the task recognition",
+    "classifier": "a run of the task classification",
     "peers": "two or more runs that differ in their seed only, or with --udr.across_settings true "
     "have the same data set and number of codes",
 }
@@ -32,16 +32,16 @@ class Inputs:
 
     Attributes:
         needs: Of the keys of `NEEDS`.
-        arguments: Gives the metric's argument of that name, of a subject.
-        protocol: Gives what the arguments say of the protocol, of a subject.
-        usual: Gives the metric's options that a subject decides where they are None.
+        arguments: Gives the metric's argument of that name, of a target.
+        protocol: Gives what the arguments say of the protocol, of a target.
+        usual: Gives the metric's options that a target decides where they are None.
         shared: Whether the metric itself encodes or decodes, which all processes do together.
     """
 
     needs: tuple[str, ...]
     arguments: Mapping[str, Callable[[Any], Any]]
-    protocol: Callable[[Any], dict[str, Any]] = lambda subject: {}
-    usual: Callable[[Any], dict[str, Any]] = lambda subject: {}
+    protocol: Callable[[Any], dict[str, Any]] = lambda target: {}
+    usual: Callable[[Any], dict[str, Any]] = lambda target: {}
     shared: bool = False
 
 
@@ -151,9 +151,9 @@ def describe_points(points: Points) -> dict[str, Any]:
     return {"points": len(points.codes)} | source
 
 
-def gather_divergences(subject: Any) -> list[np.ndarray] | None:
+def gather_divergences(target: Any) -> list[np.ndarray] | None:
     """Mean divergence `(K,)` of each code of each peer from its prior; None if one has none."""
-    found = [peer.points.divergences for peer in subject.peers]
+    found = [peer.points.divergences for peer in target.peers]
     known = [divergences for divergences in found if divergences is not None]
     return known if len(known) == len(found) else None
 

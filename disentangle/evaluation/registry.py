@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from disentangle.config.choices import current_name
 from disentangle.evaluation.inputs import (
     AXES,
     CLASSIFIED,
@@ -45,7 +46,7 @@ from disentangle.metrics import (
     wasserstein_correlation,
 )
 
-GROUPS = ("supervised", "unsupervised", "generator", "recognition")
+GROUPS = ("supervised", "unsupervised", "generator", "classification")
 NOT_PROTOCOL = {"seed", "workers"}  # arguments that no protocol names
 
 
@@ -59,8 +60,8 @@ class Metric:
         inputs: What it is computed from.
         quick: Whether it is computed unless others are named: without any file, in seconds.
         values: Further fields of its result that tables show.
-        images: How many images it has encoded or decoded, of a subject and the protocol.
-        pick: The score of this subject, of the result and the subject; by default `result.score`.
+        images: How many images it has encoded or decoded, of a target and the protocol.
+        pick: The score of this target, of the result and the target; by default `result.score`.
     """
 
     function: Callable[..., Any]
@@ -69,7 +70,7 @@ class Metric:
     quick: bool = True
     values: tuple[str, ...] = ()
     images: Callable[[Any, Mapping[str, Any]], int] | None = None
-    pick: Callable[[Any, Any], float] = field(default=lambda result, subject: result.score)
+    pick: Callable[[Any, Any], float] = field(default=lambda result, target: result.score)
 
     @property
     def not_options(self) -> set[str]:
@@ -82,9 +83,9 @@ class Metric:
         parameters = inspect.signature(self.function).parameters
         return {k: p.default for k, p in parameters.items() if k not in self.not_options}
 
-    def settle(self, protocol: Mapping[str, Any], subject: Any) -> dict[str, Any]:
-        """The options, with what the subject decides where they are None."""
-        usual = self.inputs.usual(subject)
+    def settle(self, protocol: Mapping[str, Any], target: Any) -> dict[str, Any]:
+        """The options, with what the target decides where they are None."""
+        usual = self.inputs.usual(target)
         return {k: usual.get(k) if value is None else value for k, value in protocol.items()}
 
     def call(self, arguments: Mapping[str, Any], protocol: Mapping[str, Any], seed: int) -> Any:
@@ -173,7 +174,7 @@ METRICS: dict[str, Metric] = {
         values=("std",),
         images=lambda s, p: s.draws.features.images + s.reference_count,
     ),
-    "accuracy": Metric(accuracy, "recognition", CLASSIFIED, values=("top_5", "cross_entropy")),
+    "accuracy": Metric(accuracy, "classification", CLASSIFIED, values=("top_5", "cross_entropy")),
 }
 
 
@@ -195,7 +196,7 @@ def choose_metrics(words: str | None) -> tuple[list[str], bool]:
     if words is None:
         return [name for name, metric in METRICS.items() if metric.quick], False
     chosen = set()
-    given = [word.strip() for word in words.split(",")]
+    given = [current_name(word.strip()) for word in words.split(",")]
     for word in given:
         members = {n for n, m in METRICS.items() if word in ("all", n, m.group)}
         if not members:
@@ -206,7 +207,7 @@ def choose_metrics(words: str | None) -> tuple[list[str], bool]:
 
 
 def lacking(name: str, offers: Iterable[str]) -> str | None:
-    """What a metric needs and a subject does not offer, in words; None if it can be computed.
+    """What a metric needs and a target does not offer, in words; None if it can be computed.
 
     Examples:
         >>> lacking("mig", {"codes"})

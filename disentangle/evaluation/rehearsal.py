@@ -7,18 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from disentangle.evaluation.generator_target import RunSubject
+from disentangle.evaluation.generator_target import GeneratorTarget
 from disentangle.evaluation.progress import Progress
 from disentangle.evaluation.registry import METRICS
 from disentangle.evaluation.representations import Points, name_codes
-from disentangle.evaluation.target import Subject
+from disentangle.evaluation.target import Target
 from disentangle.metrics import Features, fit_encoder
 
 FEW = 200  # points of a rehearsal
 FACTORS = (2, 3)  # sizes
 
 
-def check_options(name: str, subject: Subject, protocol: Mapping[str, Any]) -> None:
+def check_options(name: str, target: Target, protocol: Mapping[str, Any]) -> None:
     """Calls a metric with the options it is to have on a few random numbers.
 
     Where a metric would encode or decode, it has checked its options and is stopped. Nothing is
@@ -26,24 +26,24 @@ def check_options(name: str, subject: Subject, protocol: Mapping[str, Any]) -> N
 
     Args:
         name: The metric's.
-        subject: It will be computed of.
+        target: It will be computed of.
         protocol: Its options.
 
     Raises:
         ValueError: If the metric refuses them, with the option's name in front.
     """
-    draws, metric = subject.draws, METRICS[name]
+    draws, metric = target.draws, METRICS[name]
     usual = type(draws)(features=draws.features)
     few = "codes" in metric.inputs.needs and draws.points < usual.points
     if protocol == metric.defaults and not few:
         return
     largest = max(draws.points, draws.features.images)
     try:
-        _rehearse(name, subject, protocol, few=FEW)
+        _rehearse(name, target, protocol, few=FEW)
     except ValueError:
         # so few points may be what it refuses
         try:
-            _rehearse(name, subject, protocol, few=largest)
+            _rehearse(name, target, protocol, few=largest)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
@@ -70,20 +70,20 @@ class _StartedError(Exception):
     """The metric is past its checks."""
 
 
-def _rehearse(name: str, subject: Subject, protocol: Mapping[str, Any], *, few: int) -> None:
-    metric, stand_in = METRICS[name], _StandIn(subject, few)
+def _rehearse(name: str, target: Target, protocol: Mapping[str, Any], *, few: int) -> None:
+    metric, stand_in = METRICS[name], _StandIn(target, few)
     try:
         given = {key: get(stand_in) for key, get in metric.inputs.arguments.items()}
-        metric.call(given, metric.settle(protocol, stand_in), subject.draws.seed)
+        metric.call(given, metric.settle(protocol, stand_in), target.draws.seed)
     except _StartedError:
         return
 
 
 class _StandIn:
-    """Has what a subject has, but random numbers in place of codes and features."""
+    """Has what a target has, but random numbers in place of codes and features."""
 
-    def __init__(self, subject: Subject, few: int) -> None:
-        self.subject, self.few, self.draws = subject, few, subject.draws
+    def __init__(self, target: Target, few: int) -> None:
+        self.target, self.few, self.draws = target, few, target.draws
         self.progress = Progress(shown=False)
         self.factor_sizes = FACTORS
         self.peers = [self, self]
@@ -140,6 +140,6 @@ class _StandIn:
         return Features(np.random.default_rng(0).normal(size=(min(count, self.few), 2)))
 
     @property
-    def _run(self) -> RunSubject:
-        assert isinstance(self.subject, RunSubject)
-        return self.subject
+    def _run(self) -> GeneratorTarget:
+        assert isinstance(self.target, GeneratorTarget)
+        return self.target

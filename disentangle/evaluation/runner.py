@@ -1,4 +1,4 @@
-"""One subject, what is to be computed of it, and where that goes."""
+"""One target, what is to be computed of it, and where that goes."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from disentangle.evaluation.generator_target import RunSubject
+from disentangle.evaluation.generator_target import GeneratorTarget
 from disentangle.evaluation.heat_maps import write_heat_maps
 from disentangle.evaluation.processes import Processes, describe_error
 from disentangle.evaluation.registry import METRICS
@@ -21,17 +21,17 @@ from disentangle.evaluation.scores_file import (
     split_details,
     write_report,
 )
-from disentangle.evaluation.target import Subject
+from disentangle.evaluation.target import Target
 from disentangle.losses.active_units import find_active
 from disentangle.runs.run_folder import RunFolder
 
 
 @dataclass
 class Job:
-    """A subject, what to compute of it and where to put that.
+    """A target, what to compute of it and where to put that.
 
     Attributes:
-        subject: What is scored.
+        target: What is scored.
         names: Of the metrics to compute.
         left_out: Why other metrics are not computed, by their name: `for want of …` or `as …`.
         step: Training step of the model.
@@ -44,7 +44,7 @@ class Job:
         active: Number of active codes and of all codes; None without codes that have a posterior.
     """
 
-    subject: Subject
+    target: Target
     names: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     step: int | None = None
@@ -64,19 +64,19 @@ class Job:
         Args:
             protocol: The options of `fit_encoder`.
         """
-        subject = self.subject
-        if not isinstance(subject, RunSubject):
+        target = self.target
+        if not isinstance(target, GeneratorTarget):
             return
-        processes = subject.processes
-        if not self._attempt(self.names, subject.use_device, processes):
+        processes = target.processes
+        if not self._attempt(self.names, target.use_device, processes):
             return
-        if subject.fits_encoder:
-            fit = partial(self._fit, subject, protocol)
+        if target.fits_encoder:
+            fit = partial(self._fit, target, protocol)
             if not self._attempt([FIT], fit, processes):
                 return
         encoded = [name for name in self.names if "codes" in METRICS[name].inputs.arguments]
         if encoded:
-            self._attempt(encoded, partial(self._encode, subject), processes)
+            self._attempt(encoded, partial(self._encode, target), processes)
 
     def compute(
         self, protocols: Mapping[str, dict[str, Any]], processes: Processes, bar: tqdm
@@ -97,7 +97,7 @@ class Job:
                 self._write_scores()  # what follows may take hours, and be interrupted
             bar.update()
         if processes.is_first and self.folder is not None:
-            self.plots = write_heat_maps(self.folder.plots, self.subject, self.scores)
+            self.plots = write_heat_maps(self.folder.plots, self.target, self.scores)
 
     def _attempt(
         self, names: Sequence[str], work: Callable[[], object], processes: Processes
@@ -111,38 +111,38 @@ class Job:
         return True
 
     def _compute(self, name: str, protocol: dict[str, Any], processes: Processes) -> None:
-        metric, subject = METRICS[name], self.subject
-        protocol = metric.settle(protocol, subject)
+        metric, target = METRICS[name], self.target
+        protocol = metric.settle(protocol, target)
         start = time.perf_counter()
-        total = None if metric.images is None else metric.images(subject, protocol)
-        with subject.progress.show(name, total):
-            arguments = {key: get(subject) for key, get in metric.inputs.arguments.items()}
+        total = None if metric.images is None else metric.images(target, protocol)
+        with target.progress.show(name, total):
+            arguments = {key: get(target) for key, get in metric.inputs.arguments.items()}
             if not (metric.inputs.shared or processes.is_first):
                 return
-            result = metric.call(arguments, protocol, subject.draws.seed)
+            result = metric.call(arguments, protocol, target.draws.seed)
         details = asdict(result)
         del details["score"]
-        suffixes = (subject.suffixes.get(need, "") for need in metric.inputs.needs)
+        suffixes = (target.suffixes.get(need, "") for need in metric.inputs.needs)
         self.scores["".join([name, *suffixes])] = self._describe(
-            float(metric.pick(result, subject)),
-            metric.inputs.protocol(subject) | protocol,
+            float(metric.pick(result, target)),
+            metric.inputs.protocol(target) | protocol,
             time.perf_counter() - start,
             details,
         )
 
-    def _encode(self, subject: RunSubject) -> None:
-        count = subject.draws.points + subject.draws.test_points
-        with subject.progress.show("encoding", count):
-            points = subject.points  # apart, so that no metric's seconds include it
+    def _encode(self, target: GeneratorTarget) -> None:
+        count = target.draws.points + target.draws.test_points
+        with target.progress.show("encoding", count):
+            points = target.points  # apart, so that no metric's seconds include it
         if points.divergences is not None:
             active = find_active(torch.from_numpy(points.codes).double())
             self.active = int(active.sum()), len(active)
 
-    def _fit(self, subject: RunSubject, protocol: Mapping[str, Any]) -> None:
+    def _fit(self, target: GeneratorTarget, protocol: Mapping[str, Any]) -> None:
         start = time.perf_counter()
         images = protocol["steps"] * protocol["batch_size"] + protocol["held_out"]
-        with subject.progress.show("fitting an encoder", images):
-            fitted = subject.fit_encoder(**protocol)
+        with target.progress.show("fitting an encoder", images):
+            fitted = target.fit_encoder(**protocol)
         details = {"r_squared": fitted.r_squared, "caveat": fitted.caveat}
         self.scores[FIT] = self._describe(
             fitted.score, dict(protocol), time.perf_counter() - start, details
@@ -154,7 +154,7 @@ class Job:
         stored, too_large = split_details(details)
         entry = {
             "score": score,
-            "seed": self.subject.draws.seed,
+            "seed": self.target.draws.seed,
             "protocol": protocol,
             "seconds": round(seconds, 3),
             "versions": library_versions(),

@@ -7,7 +7,7 @@ from disentangle.evaluation.feature_sets import FeatureOptions
 
 @dataclass(frozen=True)
 class Draws:
-    """How much is drawn of a subject, and with which seed.
+    """How much is drawn of a target, and with which seed.
 
     Attributes:
         seed: Of every draw.

@@ -1,4 +1,4 @@
-"""Which metrics of a subject can be computed, and which subjects go together."""
+"""Which metrics of a target can be computed, and which targets go together."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,20 +15,20 @@ def needs_data(names: Sequence[str], *, encodes: bool) -> bool:
     return "images" in needs or (encodes and "codes" in needs)
 
 
-def introduce(subjects: Sequence[Any], *, across_settings: bool) -> None:
-    """Makes subjects with the same data set and as many axes each other's peers.
+def introduce(targets: Sequence[Any], *, across_settings: bool) -> None:
+    """Makes targets with the same data set and as many axes each other's peers.
 
     Args:
-        subjects: Of runs; those of one experiment, unless `across_settings`.
+        targets: Of runs; those of one experiment, unless `across_settings`.
         across_settings: What they are told of each other.
     """
-    for one in subjects:
+    for one in targets:
         one.across_settings = across_settings
         if one.data is None or "codes" not in one.offers:
             continue
         one.peers = [
             other
-            for other in subjects
+            for other in targets
             if other.data is one.data and len(other.model.axes) == len(one.model.axes)
         ]
         if len(one.peers) > 1:
@@ -50,9 +50,9 @@ def prefer_exact(
     """
     approximation = "histogram_dci"
     needed = METRICS[approximation].inputs.needs
-    if approximation not in names or not job.subject.offers.issuperset(needed):
+    if approximation not in names or not job.target.offers.issuperset(needed):
         return list(names)
-    count = job.subject.point_count
+    count = job.target.point_count
     if count >= FEWEST_POINTS:
         return list(names)
     if protocols[approximation] != METRICS[approximation].defaults:
@@ -77,16 +77,16 @@ def choose(job: Job, names: Sequence[str], *, named: bool) -> None:
         FileNotFoundError: If it needs a file of weights that is missing.
     """
     if not named:  # a group of metrics that are of no use here needs no mention
-        recognises = "classifier" in job.subject.offers
-        names = [n for n in names if (METRICS[n].group == "recognition") == recognises]
+        classifies = "classifier" in job.target.offers
+        names = [n for n in names if (METRICS[n].group == "classification") == classifies]
     for name in names:
-        need = lacking(name, job.subject.offers)
+        need = lacking(name, job.target.offers)
         if need is not None and named:
-            raise ValueError(f"{name} of {job.subject.name} needs {need}")
+            raise ValueError(f"{name} of {job.target.name} needs {need}")
         reason = None if need is None else f"for want of {need}"
         try:
             if reason is None:
-                load_networks(name, job.subject.draws.features)
+                load_networks(name, job.target.draws.features)
         except FileNotFoundError as error:
             if named:
                 raise
@@ -97,7 +97,7 @@ def choose(job: Job, names: Sequence[str], *, named: bool) -> None:
             job.left_out[name] = reason
     if not job.names:
         reasons = "; ".join(dict.fromkeys(job.left_out.values())) or "as none is of its kind"
-        raise ValueError(f"no metric of {job.subject.name} can be computed, {reasons}")
+        raise ValueError(f"no metric of {job.target.name} can be computed, {reasons}")
 
 
 def load_networks(name: str, options: FeatureOptions) -> None:

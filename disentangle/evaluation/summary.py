@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from disentangle.evaluation.generator_target import RunSubject
+from disentangle.evaluation.generator_target import GeneratorTarget
 from disentangle.evaluation.heat_maps import MOST_CODES, is_too_tall
 from disentangle.evaluation.registry import METRICS
 from disentangle.evaluation.runner import Job
@@ -35,9 +35,9 @@ def split_values(name: str, entry: Mapping[str, Any]) -> dict[str, float | None]
 
 
 def format_jobs(jobs: Sequence[Job], kind: Format) -> str:
-    """All scores in one table; with several subjects, the first column says whose they are."""
+    """All scores in one table; with several targets, the first column says whose they are."""
     rows = [
-        [job.subject.name, *row]
+        [job.target.name, *row]
         for job in jobs
         for name, entry in job.scores.items()
         for row in _rows(name, entry, TERSE if kind == "text" else None)
@@ -91,7 +91,7 @@ def list_notes(job: Job) -> list[str]:
             note = f"not drawn, as there are more than {MOST_CODES} codes"
             notes.setdefault(note, []).append(name)
         if excluded := entry["details"].get("excluded_factors"):
-            names = ", ".join(job.subject.points.factor_names[f] for f in excluded)
+            names = ", ".join(job.target.points.factor_names[f] for f in excluded)
             notes.setdefault(f"left out, as it has one value: {names}", []).append(name)
     lines = [f"{note} ({', '.join(names)})" for note, names in notes.items()]
     if job.active is not None:
@@ -104,12 +104,12 @@ def list_notes(job: Job) -> list[str]:
 def format_axes(job: Job) -> str | None:
     """The activeness of each axis, with bars; None if it was not computed."""
     found = [entry for name, entry in job.scores.items() if name.startswith("activeness")]
-    if not found or not isinstance(job.subject, RunSubject):
+    if not found or not isinstance(job.target, GeneratorTarget):
         return None
     per_axis = found[0]["details"]["per_axis"]
     most = max(per_axis.max(), np.finfo(float).tiny)
     rows: list[list[Cell]] = [
         [f"{axis.group}, {axis.name}", float(value), "█" * round(BAR * value / most)]
-        for axis, value in zip(job.subject.model.axes, per_axis, strict=True)
+        for axis, value in zip(job.target.model.axes, per_axis, strict=True)
     ]
     return format_table(["axis", "activeness", ""], rows, digits=5)

@@ -7,7 +7,7 @@ from disentangle.evaluation.representations import Points
 from disentangle.evaluation.sampling import Draws
 
 
-class Subject:
+class Target:
     """Codes that came from anywhere; base of what has more to offer.
 
     Args:
@@ -30,7 +30,7 @@ class Subject:
     def __init__(self, name: str, points: Points, draws: Draws, progress: Progress) -> None:
         self.name, self.draws, self.progress = name, draws, progress
         self.points = points
-        self.peers: Sequence[Subject] = (self,)
+        self.peers: Sequence[Target] = (self,)
         self.offers = {"codes", "factors"}
         if points.test_codes is not None:
             self.offers.add("test split")

@@ -42,7 +42,7 @@ def load_generators(groups: Groups, device: torch.device) -> list[ShownGenerator
     return [
         ShownGenerator(label, number, list(runs), _load(runs[0], device))
         for number, (label, runs) in enumerate(groups.items(), start=1)
-        if not runs[0].folder.recognises
+        if not runs[0].folder.classifies
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from diffusers import ModelMixin
 
+from disentangle.config.choices import current_name
 from disentangle.config.yaml_files import read_yaml
 from disentangle.models import load_model
 from disentangle.runs.atomic import replace_files, temporary_of
@@ -81,7 +82,8 @@ class RunFolder:
             raise ValueError(f"{self.path} is not a run folder: it holds no config.yaml")
         try:
             config = read_yaml(self.config)
-        except ValueError:
+            config["task"] = current_name(config["task"])
+        except (ValueError, KeyError, TypeError):
             config = {}
         if not _is_run(config):
             raise ValueError(
@@ -162,10 +164,12 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: If the run has not written a model yet.
-            ValueError: If it is a run of the task `recognition`.
+            ValueError: If it is a run of the task `classification`.
         """
-        if self.recognises:
-            raise ValueError(f"{self.path} is a run of the task recognition: it has no generator")
+        if self.classifies:
+            raise ValueError(
+                f"{self.path} is a run of the task classification: it has no generator"
+            )
         return load_model(self.final)
 
     def load_classifier(self) -> ModelMixin:
@@ -175,15 +179,15 @@ class RunFolder:
             FileNotFoundError: If the run has not written a model yet.
             ValueError: If it is a run of another task.
         """
-        if not self.recognises:
+        if not self.classifies:
             task = self.read_config()["task"]
             raise ValueError(f"{self.path} is a run of the task {task}: it has no classifier")
         return load_model(self.final)
 
     @property
-    def recognises(self) -> bool:
-        """Whether it is a run of the task `recognition`."""
-        return self.read_config()["task"] == "recognition"
+    def classifies(self) -> bool:
+        """Whether it is a run of the task `classification`."""
+        return self.read_config()["task"] == "classification"
 
     @property
     def final(self) -> Path:

@@ -14,7 +14,7 @@ from accelerate.utils import (
     parse_flag_from_env,
 )
 
-from disentangle.config import RecognitionObjective, RunConfig
+from disentangle.config import ClassificationObjective, RunConfig
 from disentangle.distributed.launch import check_joined, divides_networks
 from disentangle.runs.run_folder import RunFolder
 
@@ -126,7 +126,7 @@ def _needs(run: RunConfig, accelerator: Accelerator) -> Iterator[Need]:
     yield "optimizer.kind", kind, "adam or adamw", kind != "sgd"
     name = run.model["name"]
     yield "model.name", name, "another than latent_vae", name != "latent_vae"
-    if isinstance(run.objective, RecognitionObjective):
+    if isinstance(run.objective, ClassificationObjective):
         file = run.objective.pretrained
         yield "objective.pretrained", file, "left out", file is None
 

@@ -49,7 +49,7 @@ def _state_options(config: dict[str, Any]) -> dict[str, Any]:
     for name in ("discriminator_dim", "discriminator_depth"):
         options[f"objective.{name}"] = objective.get(name) if factor else None
     regulariser = objective.get("regulariser")
-    if config["task"] == "recognition":  # other images would be held out, or trained on
+    if config["task"] == "classification":  # other images would be held out, or trained on
         options |= {f"data.{key}": value for key, value in config["data"].items()}
         options["objective.validation"] = objective.get("validation")
     return options | {
@@ -93,7 +93,7 @@ def describe_data_change(run: RunConfig, checkpoint: Path, data: Fingerprint) ->
     change = data.describe_change(read_facts(checkpoint))
     if change is None:
         return None
-    if run.task == "recognition" and change != MODIFIED:
+    if run.task == "classification" and change != MODIFIED:
         raise ValueError(f"cannot resume {checkpoint}: {change}, so others would be held out")
     return f"resuming with other data: {change}"
 

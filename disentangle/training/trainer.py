@@ -32,13 +32,13 @@ from disentangle.runs.run_folder import RunFolder
 from disentangle.training.accelerator import build_accelerator
 from disentangle.training.augmentation import augment
 from disentangle.training.batches import StepSampler, load_batches, share_batch
+from disentangle.training.classification.task import ClassificationTask
 from disentangle.training.collapse import CollapseWatch
 from disentangle.training.ema import build_average
 from disentangle.training.gan.task import GANTask
 from disentangle.training.learner import Terms
 from disentangle.training.logs import MetricsLog
 from disentangle.training.nonfinite import check_weights
-from disentangle.training.recognition.task import RecognitionTask
 from disentangle.training.resume import (
     check_architecture,
     check_division,
@@ -56,7 +56,7 @@ from disentangle.traversal import image_grid
 TASK_CLASSES: dict[str, type[Task]] = {
     "gan": GANTask,
     "vae": VAETask,
-    "recognition": RecognitionTask,
+    "classification": ClassificationTask,
 }
 SHEET = 64  # images of a sheet of samples
 

@@ -17,7 +17,7 @@ from torch.distributions import Normal, kl_divergence
 
 from disentangle import evaluate, train
 from disentangle.data import RenderedSprites, scale_pixels
-from disentangle.evaluation.generator_target import RunSubject
+from disentangle.evaluation.generator_target import GeneratorTarget
 from disentangle.evaluation.processes import Processes, SharedError
 from disentangle.evaluation.progress import Progress
 from disentangle.evaluation.registry import METRICS, choose_metrics
@@ -142,13 +142,13 @@ def test_an_eigengan_has_no_axes_of_sefa(run, complaint):
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
 def test_every_image_is_encoded_once(run, monkeypatch):
     encoded = []
-    encode = RunSubject._encode_images
+    encode = GeneratorTarget._encode_images
 
     def spy(self, indices):
         encoded.extend(indices.tolist())
         return encode(self, indices)
 
-    monkeypatch.setattr(RunSubject, "_encode_images", spy)
+    monkeypatch.setattr(GeneratorTarget, "_encode_images", spy)
     evaluate.main(
         [
             str(run),
@@ -344,7 +344,7 @@ def test_the_noise_is_not_among_the_latents_to_tell_apart(run):
 )
 def test_which_axes_are_coordinates(directions, coordinates):
     axes = [Axis(f"{i}", "all", torch.tensor(row).float()) for i, row in enumerate(directions)]
-    subject = RunSubject(
+    target = GeneratorTarget(
         "run",
         SimpleNamespace(axes=axes),
         None,
@@ -352,7 +352,7 @@ def test_which_axes_are_coordinates(directions, coordinates):
         processes=Processes(),
         device=torch.device("cpu"),
     )
-    assert subject.coordinates == coordinates
+    assert target.coordinates == coordinates
 
 
 @pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from disentangle import plot_conditioning, train
-from disentangle.cli.parser import parse_run
+from disentangle.config.parse import parse_run
 from disentangle.curves import group_runs, merge_runs
 from disentangle.orthogonality.conditioning import MEASURES, measure_name
 from disentangle.output.figures import COLUMNS, Curve, draw_bars, draw_curves, encode_figure
@@ -117,7 +117,7 @@ def test_layers_can_be_chosen(tmp_path, drawn):
 @pytest.mark.parametrize("measure", MEASURES)
 def test_every_measure_has_its_labels(tmp_path, drawn, measure, capsys):
     run = write_run(tmp_path / "run", make_values(layers=["bn1"]), quantity="covariance")
-    options = ["--task", "recognition", "--data.name", "digits", "--model.name", "resnet"]
+    options = ["--task", "classification", "--data.name", "digits", "--model.name", "resnet"]
     options += ["--model.depth", "10", "--model.meta_layer", "decorrelated_batch_norm"]
     config, _ = parse_run([*options, "--model.meta_eps", "0.25", "--output", str(run)])
     (run / "config.yaml").write_text(config.dump())

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from disentangle import report
-from disentangle.cli.common import parse_arguments
+from disentangle.config.arguments import parse_arguments
 from disentangle.models import EigenGAN, SimpleGAN
 from disentangle.orthogonality.conditioning import MEASURES, measure_name
 from disentangle.reporting.activeness import find_logged, find_scored
@@ -342,7 +342,7 @@ def test_no_run_is_left_out(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_classifiers_have_accuracies_and_no_axes(tmp_path):
     lines = [{"step": 10, "loss": 1.0, "train/top_1": 0.5, "validation/top_1": 0.4}]
-    folder = make_run(tmp_path / "a", task="recognition", lines=lines)
+    folder = make_run(tmp_path / "a", task="classification", lines=lines)
     document = build(folder)
     assert [part.title for part in document.sections] == [
         "Runs", "Configuration", "Scores", "Training", "Conditioning"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from disentangle.cli.parser import parse_run
 from disentangle.config import RunConfig
+from disentangle.config.parse import parse_run
 from disentangle.data import RenderedShapes, RenderedSprites
 from disentangle.training.batches import Batch
 from disentangle.training.trainer import Trainer
@@ -54,7 +54,9 @@ def test_a_recipe_makes_a_step(recipe, choice, folder, tmp_path):
     assert ("regulariser" in terms) == (choice in ("hessian_penalty", "orojar", "vp"))
 
 
-RECOGNITION = sorted(path for name in ("dbn", "gcp") for path in Path("configs").glob(f"{name}*"))
+CLASSIFICATION = sorted(
+    path for name in ("dbn", "gcp") for path in Path("configs").glob(f"{name}*")
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +70,8 @@ def class_folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("techniques", ["[]", "[ow, nog, olr]"])
-@pytest.mark.parametrize("recipe", RECOGNITION, ids=lambda path: path.stem)
-def test_a_recognition_recipe_makes_a_step(recipe, techniques, class_folder, tmp_path):
+@pytest.mark.parametrize("recipe", CLASSIFICATION, ids=lambda path: path.stem)
+def test_a_classification_recipe_makes_a_step(recipe, techniques, class_folder, tmp_path):
     options = ["--config", str(recipe), "--output", str(tmp_path / "run")]
     options += ["--model.base_channels", "2", "--training.batch_size", "4"]
     options += ["--training.workers", "0", "--training.mixed_precision", "no"]

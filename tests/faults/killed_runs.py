@@ -42,8 +42,8 @@ RUNS = {
         --model.base_channels 4 --model.hidden_dim 32
         --objective.kind factor --orthogonality '[nog, ow]'
     """,
-    "recognition": """
-        --task recognition --data.name digits --model.name resnet --model.depth 10
+    "classification": """
+        --task classification --data.name digits --model.name resnet --model.depth 10
         --model.base_channels 4 --model.image_size 8 --model.image_channels 1
         --model.meta_layer decorrelated_batch_norm --orthogonality '[nog, olr]'
         --objective.mixup 0.2 --objective.validate_every 5

@@ -25,7 +25,7 @@ def play(folder, scenario, *arguments):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("task", ["gan", "vae", "recognition"])
+@pytest.mark.parametrize("task", ["gan", "vae", "classification"])
 def test_a_run_killed_twenty_times_ends_as_if_it_never_had_been(tmp_path, task):
     play(tmp_path, "killed_at_random", task)
 
@@ -35,20 +35,20 @@ def test_so_does_a_run_on_two_processes(tmp_path, task):
     play(tmp_path, "both_killed_at_random", task)
 
 
-@pytest.mark.parametrize("task", ["gan", "vae", "recognition"])
+@pytest.mark.parametrize("task", ["gan", "vae", "classification"])
 def test_a_run_that_loses_a_worker_ends(tmp_path, task):
     play(tmp_path, "losing_a_worker", task, "2")
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("workers", ["1", "2", "3", "4"])
-@pytest.mark.parametrize("task", ["gan", "vae", "recognition"])
+@pytest.mark.parametrize("task", ["gan", "vae", "classification"])
 def test_so_it_does_twenty_times(tmp_path, task, workers):
     play(tmp_path, "losing_a_worker", task, workers, "20")
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("task", ["gan", "vae", "recognition"])
+@pytest.mark.parametrize("task", ["gan", "vae", "classification"])
 def test_so_do_two_processes(tmp_path, task):
     play(tmp_path, "losing_a_worker", task, "2", "20", "2")
 

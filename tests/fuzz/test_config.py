@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disentangle.cli.parser import parse_run
+from disentangle.config.parse import parse_run
 from disentangle.config.yaml_files import MOST_BYTES, read_yaml
 from tests.helpers.damage import damaged, read_or_refuse, trap
 

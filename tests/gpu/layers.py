@@ -22,7 +22,7 @@ from disentangle.models import (
 from disentangle.models.layers import DecorrelatedBatchNorm2d, Whitening
 from disentangle.models.layers.covariance_pooling import CovarianceRoot
 from disentangle.orthogonality import SkewOrthogonalConv2d
-from tests.benchmarks.bench_recognition import StraightforwardNorm
+from tests.benchmarks.bench_classification import StraightforwardNorm
 from tests.helpers.waiting import refusing_to_wait
 
 from .harness import Checks, Setting, check_error, check_pair, full_precision

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from disentangle.cli.parser import parse_run
+from disentangle.config.parse import parse_run
 from disentangle.training import trainer
 from disentangle.training.trainer import Trainer
 

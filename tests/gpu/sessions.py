@@ -15,7 +15,7 @@ from unittest import mock
 
 from accelerate.state import AcceleratorState, GradientState
 
-from disentangle.cli.parser import parse_run
+from disentangle.config.parse import parse_run
 from disentangle.training.trainer import Trainer
 from tests.helpers.waiting import refusing_to_wait
 
@@ -58,7 +58,7 @@ TASKS = {
         metrics="mig,sap,activeness",
         constant_rate="--optimizer.schedule constant --optimizer.decay_from 0",
     ),
-    "recognition": Task(
+    "classification": Task(
         "dbn_tiny_digits",
         "--model.base_channels 4 --training.batch_size 16",
         loss="loss",

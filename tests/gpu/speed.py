@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from disentangle.config import RecognitionObjective, RunConfig, TrainingConfig
+from disentangle.config import ClassificationObjective, RunConfig, TrainingConfig
 from disentangle.data.labelled.array import LabelledArray
 from disentangle.linalg import polar_factors
 from disentangle.orthogonality import attach
 from disentangle.training.batches import Batch
+from disentangle.training.classification.task import ClassificationTask
 from disentangle.training.gan.task import GANTask
-from disentangle.training.recognition.task import RecognitionTask
 from tests.benchmarks.bench_gan_step import PlainStep, make_batch, make_task
 from tests.benchmarks.bench_polar_factor import WIDTHS, polar_by_svd
 from tests.benchmarks.bench_square_root import METHODS, SIZES, make_covariance, with_gradient
@@ -226,7 +226,7 @@ def measure_resnet(setting: Setting) -> Iterator[Figure]:
     depth, width, batch = (10, 4, 16) if setting.quick else (18, 64, 128)
     network = {"depth": depth, "base_channels": width}
     steps = {
-        name: partial(build_recognition, network | {"meta_layer": layer}, batch, setting)
+        name: partial(build_classification, network | {"meta_layer": layer}, batch, setting)
         for name, layer in (
             ("plain batch norm", "none"),
             ("decorrelated batch norm", "decorrelated_batch_norm"),
@@ -236,7 +236,7 @@ def measure_resnet(setting: Setting) -> Iterator[Figure]:
         yield from compare_steps(f"ResNet-{depth}, 32 px, batch {batch}", steps, batch, setting)
 
 
-def build_recognition(
+def build_classification(
     network: dict[str, object], batch: int, setting: Setting
 ) -> Callable[[], object]:
     """Build a float32 training step of a classifier on images on the device."""
@@ -246,14 +246,14 @@ def build_recognition(
     data = LabelledArray(images, labels.numpy(), list("0123456789"), image_size=32)
     model = {"name": "resnet", "image_size": 32, "image_channels": 3, "classes": 10}
     run = RunConfig(
-        task="recognition",
+        task="classification",
         output=Path(tempfile.gettempdir()) / "unused",
         data={"name": "cifar10"},
         model=model | network,
-        objective=RecognitionObjective(test_split="none", validation=0),
+        objective=ClassificationObjective(test_split="none", validation=0),
         training=TrainingConfig(batch_size=batch, conditioning_every=0, **FLOAT32),
     )
-    task = RecognitionTask(run, Accelerator(mixed_precision="no"), data)
+    task = ClassificationTask(run, Accelerator(mixed_precision="no"), data)
     pixels = images.to(setting.device).float() / 127.5 - 1
     given = Batch(pixels, 1, range(batch), 0, labels.to(setting.device))
     return partial(complete, partial(task.step, given), setting.device)

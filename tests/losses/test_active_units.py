@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 from torch import distributions
 
-from disentangle.cli.parser import parse_run
+from disentangle.config.parse import parse_run
 from disentangle.losses.active_units import code_terms
 from disentangle.runs.metrics_log import read_lines
 from disentangle.training.batches import Batch

@@ -92,16 +92,18 @@ def test_gradient_penalty_is_the_mean_over_images_and_trains():
 
 
 def test_gradient_penalty_is_differentiable_in_the_weights():
-    critic = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Softplus(), nn.Linear(3, 1)).double()
+    discriminator = nn.Sequential(
+        nn.Flatten(), nn.Linear(4, 3), nn.Softplus(), nn.Linear(3, 1)
+    ).double()
     images = torch.randn(2, 1, 2, 2, dtype=torch.double)
 
     def penalty(*parameters):
         leaf = images.clone().requires_grad_()
-        values = dict(zip(dict(critic.named_parameters()), parameters, strict=True))
-        logits = torch.func.functional_call(critic, values, (leaf,)).squeeze(1)
+        values = dict(zip(dict(discriminator.named_parameters()), parameters, strict=True))
+        logits = torch.func.functional_call(discriminator, values, (leaf,)).squeeze(1)
         return gradient_penalty(logits, leaf) + 0 * logits.sum()  # the last bias has no other part
 
-    assert torch.autograd.gradcheck(penalty, tuple(critic.parameters()))
+    assert torch.autograd.gradcheck(penalty, tuple(discriminator.parameters()))
 
 
 def test_mixed_images_lie_between_and_are_cut_off():

@@ -10,7 +10,7 @@ from torch import distributed, nn
 from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
 
-from disentangle.cli.parser import parse_run
+from disentangle.config.parse import parse_run
 from disentangle.models import Encoder, Generator, load_model
 from disentangle.models.latent_vae import LatentVAE
 from disentangle.orthogonality import WEIGHT_CONSTRAINTS, resolve_parameters

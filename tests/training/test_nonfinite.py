@@ -9,8 +9,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from disentangle.cli.parser import parse_run
 from disentangle.config import OptimizerConfig, TrainingConfig
+from disentangle.config.parse import parse_run
 from disentangle.models.layers import DecorrelatedBatchNorm2d, Whitening
 from disentangle.runs.metrics_log import read_lines
 from disentangle.train import main
@@ -74,9 +74,9 @@ def snapshot(learners):
 
 @pytest.fixture
 def tiny_classifier(tmp_path):
-    """Options of a recognition run that trains for a moment, in `tmp_path / "run"`."""
+    """Options of a classification run that trains for a moment, in `tmp_path / "run"`."""
     return [
-        *("--task", "recognition", "--model.name", "resnet", "--data.name", "digits"),
+        *("--task", "classification", "--model.name", "resnet", "--data.name", "digits"),
         *("--model.depth", "10", "--model.image_size", "8", "--model.image_channels", "1"),
         *("--model.base_channels", "4", "--model.meta_layer", "decorrelated_batch_norm"),
         *("--optimizer.kind", "sgd", "--optimizer.lr", "0.05", "--training.steps", "6"),
@@ -187,7 +187,7 @@ def test_a_spoilt_step_of_a_discriminator(tiny_gan, count_scalars):
     session = start(tiny_gan, "--training.conditioning_every", "0")
     check_spoilt_step(session, count_scalars, first=1)
     assert session.task.learner.guard.skipped == 0
-    assert session.task.critic.guard.skipped == 2  # with R1
+    assert session.task.discriminator.guard.skipped == 2  # with R1
 
 
 # Runs

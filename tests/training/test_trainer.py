@@ -15,7 +15,7 @@ import yaml
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from disentangle.cli.parser import parse_run
+from disentangle.config.parse import parse_run
 from disentangle.models import load_model
 from disentangle.models.layers import SubspaceLayer
 from disentangle.runs.metrics_log import read_lines

@@ -20,7 +20,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 from torch import distributed, multiprocessing
 
-from disentangle.cli.parser import parse_run
+from disentangle.config.parse import parse_run
 from disentangle.distributed.dtensor import gather, is_sharded
 from disentangle.distributed.fsdp import whole_model
 from disentangle.evaluation import classify as classify_module
@@ -57,7 +57,7 @@ SIMPLE_GAN = [
     *("--discriminator.name", "simple_gan", "--discriminator.base_channels", "2"),
 ]
 CLASSIFIER = [
-    *("--task", "recognition", "--model.name", "resnet", "--data.name", "digits"),
+    *("--task", "classification", "--model.name", "resnet", "--data.name", "digits"),
     *("--model.depth", "10", "--model.image_size", "8", "--model.image_channels", "1"),
     *("--model.base_channels", "4", "--model.meta_layer", "decorrelated_batch_norm"),
     *("--optimizer.kind", "sgd", "--training.crop_padding", "1", "--training.flip", "true"),
@@ -137,7 +137,7 @@ def train(options, folder, **how):
         name: {key: gather(value) for key, value in network.state_dict().items()}
         for name, network in networks.items()
     }
-    if session.run.task == "recognition":
+    if session.run.task == "classification":
         result["logits"] = {
             str(size): classify(
                 session.average.module, session.task.held_out, session.accelerator, batch_size=size

@@ -33,7 +33,7 @@ class GANTask(Task):
 
     Attributes:
         learner: Of the generator.
-        critic: Of the discriminator.
+        discriminator: Of the discriminator.
         regulariser: Of disentanglement, if the run names one.
     """
 
@@ -44,27 +44,27 @@ class GANTask(Task):
         generator = run.build_model().to(accelerator.device)
         self.learner = Learner(run, accelerator, generator, treated=True)
         discriminator = run.build_discriminator().to(accelerator.device)
-        self.critic = Learner(run, accelerator, discriminator)
+        self.discriminator = Learner(run, accelerator, discriminator)
         self.regulariser = build_regulariser(run, accelerator, generator)
 
     @property
     def learners(self) -> list[Learner]:
         """Of the generator, the discriminator and what a regulariser trains."""
         more = [] if self.regulariser is None else self.regulariser.learners
-        return [self.learner, self.critic, *more]
+        return [self.learner, self.discriminator, *more]
 
     @property
     def exports(self) -> dict[str, ModelMixin]:
         """The generator and the discriminator."""
-        return {"model": self.learner.raw, "discriminator": self.critic.raw}
+        return {"model": self.learner.raw, "discriminator": self.discriminator.raw}
 
     def step(self, batch: Batch) -> Terms:
         """Trains both networks on a batch and reports the terms of their losses."""
         parts = batch.split(self.parts)
         made = self._make_once(parts)
-        terms = self.critic.descend(parts, partial(self._discriminator_loss, made))
+        terms = self.discriminator.descend(parts, partial(self._discriminator_loss, made))
         if self.objective.r1_weight and batch.step % self.objective.r1_every == 0:
-            terms |= self.critic.descend(parts, self._r1_loss)
+            terms |= self.discriminator.descend(parts, self._r1_loss)
         with frozen(self.learners[1:]):
             terms |= self.learner.descend(parts, partial(self._generator_loss, made))
         if self.regulariser is not None:
@@ -97,7 +97,7 @@ class GANTask(Task):
         fake = self._augment(made.detach(), part, Purpose.AUGMENT_FAKE)
         real = self._augment(part.images, part, Purpose.AUGMENT_REAL)
         # One call, not two: a distributed wrapper allows one forward per backward.
-        real_logits, fake_logits = self.critic.network(torch.cat([real, fake])).chunk(2)
+        real_logits, fake_logits = self.discriminator.network(torch.cat([real, fake])).chunk(2)
         loss = discriminator_loss(real_logits, fake_logits, self.objective.loss)
         terms = {"loss/discriminator": loss, "logits/real": real_logits.mean()}
         terms["logits/fake"] = fake_logits.mean()
@@ -108,14 +108,14 @@ class GANTask(Task):
 
     def _gradient_penalty(self, real: Tensor, fake: Tensor, part: Batch) -> Tensor:
         images = mix_images(real, fake, part.uniform(Purpose.MIXING, 1).squeeze(1))
-        with EAGER(), keep_gathered(self.critic.raw):
-            return gradient_penalty(self.critic.raw(images), images)
+        with EAGER(), keep_gathered(self.discriminator.raw):
+            return gradient_penalty(self.discriminator.raw(images), images)
 
     def _r1_loss(self, part: Batch) -> tuple[Tensor, Terms]:
         images = part.images.detach().requires_grad_()
         augmented = self._augment(images, part, Purpose.AUGMENT_REAL)
-        with EAGER(), keep_gathered(self.critic.raw):
-            logits = self.critic.network(augmented)
+        with EAGER(), keep_gathered(self.discriminator.raw):
+            logits = self.discriminator.network(augmented)
             penalty = r1_penalty(logits, images)
         scale = self.objective.r1_every if self.objective.r1_lazy_scaling else 1
         # The penalty does not depend on the biases; a distributed wrapper waits for all gradients.
@@ -127,7 +127,9 @@ class GANTask(Task):
             made = self.learner.network(self._latents(part, Purpose.GENERATOR_LATENT))
         fake = self._augment(made, part, Purpose.GENERATOR_AUGMENT)
         loss = generator_loss(
-            self.critic.raw(fake), self.objective.loss, hinged=self.objective.hinged_generator
+            self.discriminator.raw(fake),
+            self.objective.loss,
+            hinged=self.objective.hinged_generator,
         )
         terms = {"loss/generator": loss}
         if self.regulariser is not None:

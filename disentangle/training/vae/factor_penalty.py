@@ -43,14 +43,14 @@ class FactorPenalty(Penalty):
             betas=self.objective.discriminator_betas,
         )
         own = replace(run, optimizer=optimizer)
-        self.critic = Learner(own, accelerator, discriminator.to(accelerator.device))
+        self.discriminator = Learner(own, accelerator, discriminator.to(accelerator.device))
         self.seen: dict[range, Tensor] = {}
         self.permuted: dict[range, Tensor] = {}
 
     def loss(self, part: Batch, posterior: Posterior) -> tuple[Tensor, Terms]:
         """The divergence, and the total correlation as the discriminator sees it."""
         self.seen[part.samples] = posterior.z.detach()
-        correlation = density_ratio(self.critic.raw(posterior.z))
+        correlation = density_ratio(self.discriminator.raw(posterior.z))
         divergence = posterior.divergence()
         terms = {"loss/divergence": divergence, "loss/total_correlation": correlation}
         return divergence + self.objective.density_ratio_weight * correlation, terms
@@ -66,16 +66,16 @@ class FactorPenalty(Penalty):
         own = permute_codes(joint, order)[self.accelerator.process_index * rows :][:rows]
         samples = [part.samples for part in parts]
         self.permuted = dict(zip(samples, own.split(len(codes[0])), strict=True))
-        return self.critic.descend(parts, self._discriminator_loss)
+        return self.discriminator.descend(parts, self._discriminator_loss)
 
     @property
     def learners(self) -> list[Learner]:
         """Of the discriminator."""
-        return [self.critic]
+        return [self.discriminator]
 
     def _discriminator_loss(self, part: Batch) -> tuple[Tensor, Terms]:
         codes = torch.cat([self.seen.pop(part.samples), self.permuted.pop(part.samples)])
         # One call, not two: a distributed wrapper allows one forward per backward.
-        real, permuted = self.critic.network(codes).chunk(2)
+        real, permuted = self.discriminator.network(codes).chunk(2)
         loss = tell_apart_loss(real, permuted)
         return loss, {"loss/discriminator": loss}

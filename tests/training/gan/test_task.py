@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from disentangle.cli.parser import parse_run
+from disentangle.config.parse import parse_run
 from disentangle.models import load_model
 from disentangle.runs.metrics_log import read_lines
 from disentangle.training.batches import Batch

@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from disentangle.cli.parser import parse_run
 from disentangle.config import VAEObjective
+from disentangle.config.parse import parse_run
 from disentangle.config.vae import KINDS_OF_OPTION
 from disentangle.distributed.all_gather import join_processes, share_loss
 from disentangle.losses.beta_tcvae import total_correlation
@@ -102,7 +102,7 @@ def test_dip(parse, posterior, kind, factor):
 def test_factor(parse, posterior):
     posterior.z.requires_grad_()
     penalty = build_penalty(parse(*FACTOR), Accelerator(cpu=True), 10, SIZE)
-    discriminator = penalty.critic.raw
+    discriminator = penalty.discriminator.raw
     value, terms = penalty.loss(make_part(), posterior)
     p = discriminator(posterior.z).softmax(1)[:, 0]
     expected = (p / (1 - p)).log().mean()
@@ -110,7 +110,7 @@ def test_factor(parse, posterior):
     assert torch.isclose(value, posterior.divergence() + 10 * expected, atol=1e-5)
     value.backward()
     assert posterior.z.grad.any()
-    group = penalty.critic.optimizer.param_groups[0]
+    group = penalty.discriminator.optimizer.param_groups[0]
     assert (group["lr"], group["betas"]) == (1e-4, (0.5, 0.9))
 
 
@@ -118,7 +118,7 @@ def test_the_discriminator_of_factor_vae_permutes_over_parts(parse, posterior):
     """What it learns from does not depend on how the batch is divided."""
     penalty = build_penalty(parse(*FACTOR), Accelerator(cpu=True), 10, SIZE)
     seen = []
-    penalty.critic.descend = lambda parts, loss: seen.append(dict(penalty.permuted)) or {}
+    penalty.discriminator.descend = lambda parts, loss: seen.append(dict(penalty.permuted)) or {}
     whole = make_part()
     for parts in ([whole], whole.split(4)):
         for part in parts:
@@ -153,7 +153,7 @@ def test_factor_vae_resumes_with_its_discriminator(tiny_vae, tmp_path):
     whole.train()
     resumed = Trainer(run, resume="step-3", overwrite=True)
     resumed.train()
-    for get in (lambda task: task.learner, lambda task: task.penalty.critic):
+    for get in (lambda task: task.learner, lambda task: task.penalty.discriminator):
         a, b = (get(session.task).raw.state_dict() for session in (whole, resumed))
         assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -214,7 +214,7 @@ def make_network():
 def permute(run, accelerator, codes, samples):
     """What the discriminator of FactorVAE is to learn from."""
     penalty = build_penalty(run, accelerator, 3, SIZE)
-    penalty.critic.descend = lambda parts, loss: penalty.permuted[samples]
+    penalty.discriminator.descend = lambda parts, loss: penalty.permuted[samples]
     part = make_part(samples=samples)
     penalty.loss(part, Posterior(codes, codes, codes))
     return penalty.step([part])

@@ -1,4 +1,4 @@
-"""The task `recognition`: a classifier, chosen by how well it does on images held out."""
+"""The task `classification`: a classifier, chosen by how well it does on images held out."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from diffusers import ModelMixin
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from disentangle.config import RecognitionObjective, RunConfig
+from disentangle.config import ClassificationObjective, RunConfig
 from disentangle.data import ImageData, LabelledImages, hold_out
 from disentangle.evaluation.classify import classify
 from disentangle.metrics import accuracy
@@ -19,7 +19,7 @@ from disentangle.training.learner import Learner, Terms
 from disentangle.training.task import Task
 
 
-class RecognitionTask(Task):
+class ClassificationTask(Task):
     """Trains a classifier on the cross-entropy of its logits.
 
     Attributes:
@@ -28,7 +28,7 @@ class RecognitionTask(Task):
     """
 
     def __init__(self, run: RunConfig, accelerator: Accelerator, data: ImageData) -> None:
-        assert isinstance(run.objective, RecognitionObjective)
+        assert isinstance(run.objective, ClassificationObjective)
         self.run, self.objective, self.accelerator = run, run.objective, accelerator
         self.parts = run.training.accumulation
         self.data, self.held_out = divide(run, check_classes(run, data))
@@ -104,7 +104,7 @@ def check_classes(run: RunConfig, data: ImageData) -> LabelledImages:
     """
     name, classes = run.data["name"], run.model["classes"]
     if not isinstance(data, LabelledImages):
-        raise ValueError(f"the task recognition needs images with classes: {name!r} has none")
+        raise ValueError(f"the task classification needs images with classes: {name!r} has none")
     if len(data.class_names) != classes:
         raise ValueError(
             f"model.classes is {classes}, but the data set {name!r} has {len(data.class_names)}"
@@ -123,7 +123,7 @@ def check_test_images(run: RunConfig) -> None:
     Raises:
         ValueError: If it is trained on them, or the data set has no such images.
     """
-    assert isinstance(run.objective, RecognitionObjective)
+    assert isinstance(run.objective, ClassificationObjective)
     split, name = run.objective.test_split, run.data["name"]
     if split == "none":
         return
@@ -145,7 +145,7 @@ def divide(run: RunConfig, data: LabelledImages) -> tuple[LabelledImages, Labell
     Raises:
         ValueError: If a class has too few images.
     """
-    assert isinstance(run.objective, RecognitionObjective)
+    assert isinstance(run.objective, ClassificationObjective)
     if not run.objective.validation:
         return data, None
     try:

@@ -1,4 +1,4 @@
-"""The section `objective` of the task `recognition`."""
+"""The section `objective` of the task `classification`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from disentangle.config.checks import check_not_negative, check_positive
 
 
 @dataclass(frozen=True)
-class RecognitionObjective:
+class ClassificationObjective:
     """Cross-entropy between the classes of images and what the network says.
 
     Attributes:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from disentangle.metrics.fitted_encoder import ConvolutionalEncoder, fit_encoder
 from disentangle.metrics.mig import mig
-from disentangle.metrics.probes import ConvolutionalEncoder, fit_encoder
 
 QUICK = {"steps": 150, "channels": 8, "held_out": 300}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from disentangle.cli.parser import parse_run
 from disentangle.config import VAEObjective
+from disentangle.config.parse import parse_run
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 NAMES = ["--task", "vae", "--model.name", "subspace_vae", "--data.name", "sprites"]

@@ -1,4 +1,4 @@
-"""The SVD meta-layers of recognition: decorrelated batch norm beside BatchNorm, and the root of
+"""The SVD meta-layers of classification: decorrelated batch norm beside BatchNorm, and the root of
 global covariance pooling by every method.
 
 The straightforward decorrelated batch norm is the equations as they stand: eigenvalues and

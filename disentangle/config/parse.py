@@ -1,15 +1,12 @@
 """From the command line and YAML files to a `RunConfig`."""
 
 import argparse
-import difflib
 import inspect
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from jsonargparse import SUPPRESS, ArgumentParser, Namespace, set_loader
+from jsonargparse import SUPPRESS, ArgumentParser, Namespace
 
 from disentangle.config import (
     DATA_SETS,
@@ -21,21 +18,13 @@ from disentangle.config import (
     Task,
     TrainingConfig,
 )
-from disentangle.config.options import flatten
-from disentangle.config.yaml_files import load_value, read_yaml
+from disentangle.config.arguments import SECTIONS, new_parser, parse_arguments, read_config_file
+from disentangle.config.choices import current_name
 
-SECTIONS = {"data", "model", "discriminator", "objective", "optimizer", "training"}
 FILES = (
     *(("data", key) for key in ("path", "picture", "unpacked")),
     ("model", "autoencoder"),
     ("objective", "pretrained"),
-)
-COMMAND_LINE_ONLY = {"config", "overwrite", "resume"}  # no part of a run
-PLAIN_YAML = "plain_yaml"  # how the parser reads values and files of options
-set_loader(PLAIN_YAML, load_value, exceptions=(ValueError,))
-# Text that jsonargparse reads as a number in base 60 (1:30 as 90) or base 8 (+017 as 15).
-OTHER_BASE = re.compile(
-    r"(?<![\w.:+-])([-+]?\d[\d_]*(:\d+)+\.?[\d_]*|(?!-?\d+\b)[-+]?0[\d_]+)(?![\w.:])"
 )
 
 
@@ -61,6 +50,7 @@ def parse_run(arguments: Sequence[str]) -> tuple[RunConfig, Namespace]:
     values = parse_arguments(_build_parser(task, sections), arguments).as_dict()
     options = Namespace(resume=values.pop("resume"), overwrite=values.pop("overwrite"))
     del values["config"]
+    values["task"] = current_name(values["task"])
     for section in ("objective", "optimizer", "training", *sections):
         if not isinstance(values[section], dict):
             given = values[section]
@@ -108,7 +98,7 @@ def _choose_classes(arguments: Sequence[str]) -> tuple[Task, dict[str, tuple[str
     names = _peek_names(arguments)
     if not {"-h", "--help"}.isdisjoint(arguments):  # shows some choice where none was made
         names = {"task": "vae", "model.name": "subspace_vae", "data.name": "sprites"} | names
-    task = TASKS[_choose("task", names.get("task"), TASKS)]
+    task = TASKS[_choose("task", current_name(names.get("task")), TASKS)]
     choices: dict[str, Mapping[str, type]] = {"data": DATA_SETS, "model": task.models}
     if task.discriminators:
         choices["discriminator"] = task.discriminators
@@ -133,23 +123,9 @@ def _peek_names(arguments: Sequence[str]) -> dict[str, Any]:
         raise ValueError(str(error)) from error
     names: dict[str, Any] = {}
     for path in peeked["config"]:
-        content = _read_config(path)
+        content = read_config_file(path)
         names |= {key: value for key in keys if (value := _lookup(content, key)) is not None}
     return names | {key: peeked[key][-1] for key in keys if peeked[key]}
-
-
-def _read_config(path: str) -> dict[str, Any]:
-    try:
-        content = read_yaml(path)
-    except OSError as error:
-        raise ValueError(f"cannot read the configuration {path}: {error.strerror}") from error
-    # What replaces a run or reads other files is for the user to say, not for a file of others.
-    for name in sorted(COMMAND_LINE_ONLY & content.keys()):
-        raise ValueError(f"{path} must not hold {name}, which goes on the command line: --{name}")
-    for name in sorted(SECTIONS & content.keys()):  # the parser would take text for a file to read
-        if not isinstance(content[name], dict):
-            raise ValueError(f"{name} must be a mapping of options, got {content[name]!r}")
-    return content
 
 
 def _lookup(content: Any, key: str) -> Any:
@@ -195,100 +171,3 @@ def _build_parser(task: Task, sections: Mapping[str, tuple[str, type]]) -> Argum
     for key in FROM_RUN:  # known, so that `RunConfig` can say where it is chosen
         parser.add_argument(f"--model.{key}", default=SUPPRESS, help=SUPPRESS)
     return parser
-
-
-def new_parser(command: str, description: str | None = None) -> ArgumentParser:
-    """The empty parser of a command: it raises instead of exiting, and guesses nothing."""
-    return ArgumentParser(
-        prog=f"disentangle {command}",
-        description=description,
-        exit_on_error=False,
-        allow_abbrev=False,
-        parser_mode=PLAIN_YAML,
-    )
-
-
-def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
-    """Return the options of a command.
-
-    Raises:
-        ValueError: One line that names what is wrong, with the nearest option to an unknown one.
-
-    Examples:
-        >>> parser = new_parser("evaluate")
-        >>> _ = parser.add_argument("--seed", type=int)
-        >>> parse_arguments(parser, ["--seed", "1:30"])
-        Traceback (most recent call last):
-        ValueError: seed: expected a decimal number, got 1:30
-    """
-    try:
-        values = parser.parse_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise ValueError(one_line(str(error), parser)) from error
-    for key, text in dict(_list_given(arguments)).items():  # the last one counts
-        if OTHER_BASE.search(text) and _is_numeric(values.get(key)):
-            raise ValueError(f"{key}: expected a decimal number, got {text}")
-    return values
-
-
-def _list_given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each option with its text, from the command line and the files that it names."""
-    for word, following in pairwise([*arguments, ""]):
-        key, equals, value = word.removeprefix("--").partition("=")
-        if key == word:
-            continue
-        text = value if equals else following
-        yield from flatten(_read_config(text)).items() if key == "config" else [(key, text)]
-
-
-def _is_numeric(value: Any) -> bool:
-    """Return True for a number or a list with a number in it."""
-    values = value if isinstance(value, list | tuple) else [value]
-    return any(type(x) in (int, float) for x in values)
-
-
-def add_sefa_arguments(parser: ArgumentParser) -> None:
-    """Adds `--sefa` and `--sefa_layer`, by which SeFa's axes take the place of a model's own."""
-    parser.add_argument(
-        "--sefa",
-        action="store_true",
-        help="Take the directions that SeFa finds in place of the model's own axes.",
-    )
-    parser.add_argument(
-        "--sefa_layer",
-        type=str,
-        metavar="LAYER",
-        help="That takes in the latents; default: the first such layer of the model.",
-    )
-
-
-def one_line(message: str, parser: ArgumentParser) -> str:
-    """The parser's complaint without line breaks and type names, and what was perhaps meant."""
-    message = " ".join(message.split())
-    message = re.sub(r'Parser key "(.*?)": ', r"\1: ", message)
-    message = message.replace("<class 'tuple'>", "a list such as [a, b]")
-    message = re.sub(
-        r"Not of type Path: expected str, bytes or os.PathLike object, not (\w+)",
-        r"expected text, got \1: put it in quotes",
-        message,
-    )
-    message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
-    message = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", message)
-    message = message.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
-    if unknown := re.search(
-        r"unrecognized arguments: --([\w.]+)|accept option '([\w.]+)'", message
-    ):
-        near = _nearest(unknown[1] or unknown[2], [action.dest for action in parser._actions])
-        message += f"; did you mean {near}?" if near else ""
-    return message
-
-
-def _nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known key most like a word as a whole or in its last part, if any is much like it."""
-
-    def likeness(key: str) -> float:
-        pairs = (word, key), (word.rpartition(".")[2], key.rpartition(".")[2])
-        return max(difflib.SequenceMatcher(None, a, b).ratio() for a, b in pairs)
-
-    best = max(known, key=likeness, default=None)
-    return best if best is not None and likeness(best) > 0.75 else None

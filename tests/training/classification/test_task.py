@@ -11,7 +11,7 @@ from torchvision.models import resnet18
 
 from disentangle import compare, evaluate, traverse
 from disentangle import train as train_command
-from disentangle.cli.parser import parse_run
+from disentangle.config.parse import parse_run
 from disentangle.data import Digits, hold_out
 from disentangle.evaluation.classify import classify
 from disentangle.models import load_model
@@ -24,9 +24,9 @@ from disentangle.training.trainer import Trainer
 
 @pytest.fixture
 def tiny(tmp_path):
-    """Options of a recognition run that trains for a moment, in `tmp_path / "run"`."""
+    """Options of a classification run that trains for a moment, in `tmp_path / "run"`."""
     return [
-        *("--task", "recognition", "--model.name", "resnet", "--data.name", "digits"),
+        *("--task", "classification", "--model.name", "resnet", "--data.name", "digits"),
         *("--model.depth", "10", "--model.image_size", "8", "--model.image_channels", "1"),
         *("--model.base_channels", "4", "--model.meta_layer", "decorrelated_batch_norm"),
         *("--optimizer.kind", "sgd", "--optimizer.lr", "0.05", "--training.crop_padding", "1"),
@@ -213,7 +213,7 @@ def test_what_has_no_meaning_for_a_classifier(tiny, capsys):
         traverse.main([str(folder.path)])
     errors = capsys.readouterr().err
     assert "mig of" in errors
-    assert "is a run of the task recognition: it has no generator" in errors
+    assert "is a run of the task classification: it has no generator" in errors
 
 
 @pytest.mark.parametrize(
