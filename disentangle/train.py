@@ -42,7 +42,7 @@ def _main(arguments: Sequence[str]) -> int:
         _report(f"another process of the run ended; {describe_checkpoint(trainer)}")
         return 1
     if stopped_by is not None:
-        print(f"stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
+        print(f"stopped at step {trainer.step}; continue with --resume", file=sys.stderr)
         return 128 + stopped_by
     return 0
 

@@ -16,7 +16,7 @@ from disentangle.config.choices import TASKS
 from disentangle.evaluation.registry import METRICS
 from disentangle.models.layers import DecorrelatedBatchNorm2d
 from disentangle.orthogonality import Technique
-from disentangle.training import trainer
+from disentangle.training import resume
 from tests.gpu import __main__ as command
 from tests.gpu import commands, harness, linear_algebra, metrics, report, sessions, techniques
 from tests.gpu.harness import Figure, MismatchError, Result, Setting, SkippedError, run_check
@@ -186,7 +186,7 @@ def waits(function):
         (
             "precision",
             "vae in float16, resumed",
-            trainer,
+            resume,
             "load_checkpoint",
             lambda function: lambda accelerator, checkpoint: None,
             "expected the scaler {",
@@ -230,8 +230,8 @@ def test_a_resumption_without_the_state_of_the_optimizer_is_found(monkeypatch, t
                 for value in state.values():
                     value.zero_()
 
-    load = trainer.load_checkpoint
-    monkeypatch.setattr(trainer, "load_checkpoint", forget)
+    load = resume.load_checkpoint
+    monkeypatch.setattr(resume, "load_checkpoint", forget)
     chain = commands.Chain("vae", QUICK, tmp_path / "vae")
     chain.train()
     with pytest.raises(

@@ -91,8 +91,11 @@ class RunFolder:
             )
         return config
 
-    def check_claim(self, *, resume: bool, overwrite: bool) -> None:
-        """Whether a run may be written here; nothing is touched.
+    def check_claim(self, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+        """Raise unless a run may be written here; nothing is touched.
+
+        Returns:
+            The configuration of the run that is here, as it stands in the file; empty if none is.
 
         Raises:
             ValueError: If something is here and it was not said what is to become of it, if nothing
@@ -100,21 +103,22 @@ class RunFolder:
             BlockingIOError: If another process trains here.
         """
         try:
-            self.read_config()
+            saved = self.read_config()
         except ValueError as error:
             if resume:
                 raise ValueError(f"nothing to resume: {error}") from error
             self._check_empty()
-            return
+            return {}
         if not (resume or overwrite):
             raise ValueError(
-                f"{self.path} already holds a run: add --resume to go on with it, --overwrite to "
+                f"{self.path} already holds a run: add --resume to continue it, --overwrite to "
                 "replace it, or choose another --output"
             )
         with holding(self.path, alone=False, patience=PATIENCE):
             pass
         if resume:
             self._check_kinds()
+        return saved
 
     def _check_kinds(self) -> None:
         """Whether files are files and folders folders, which would be found hours later.

@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -16,7 +17,6 @@ from accelerate.utils import (
 
 from disentangle.config import ClassificationObjective, RunConfig
 from disentangle.distributed.launch import check_joined, divides_networks
-from disentangle.runs.run_folder import RunFolder
 
 REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -39,8 +39,12 @@ LARGEST = 1 << 30  # bytes; what is larger still comes from, and goes back to, t
 Need = tuple[str, object, str, bool]
 
 
-def build_accelerator(run: RunConfig) -> Accelerator:
-    """Accelerate, set up from the run and from what `accelerate launch` says.
+def build_accelerator(run: RunConfig, folder: Path) -> Accelerator:
+    """Set up Accelerate from the run and from the options of `accelerate launch`.
+
+    Args:
+        run: The run.
+        folder: Folder of the run, in which the trackers write.
 
     Raises:
         ValueError: If it says something that cannot work.
@@ -49,7 +53,6 @@ def build_accelerator(run: RunConfig) -> Accelerator:
     keep_freed_memory()
     if run.training.cpu_threads:
         torch.set_num_threads(run.training.cpu_threads)
-    folder = RunFolder(run.output).path
     accelerator = Accelerator(
         # Apple's GPUs have no float64, in which the orthogonality techniques work.
         cpu=torch.backends.mps.is_available(),

@@ -1,38 +1,197 @@
-"""Whether a run can go on from a checkpoint: what must be as it was, and what would be lost."""
+"""Where a run starts: afresh in its folder, or from a checkpoint of an earlier run there."""
 
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate import Accelerator
 from accelerate.utils.constants import FSDP_MODEL_NAME
+from diffusers import ModelMixin
 
 from disentangle.config import RunConfig, find_differing, flatten
 from disentangle.distributed.launch import divides_networks
 from disentangle.orthogonality import WEIGHT_TECHNIQUES
 from disentangle.output.text import cut, escape_control_characters
-from disentangle.runs.checkpoints import later_checkpoints, read_facts, read_step
+from disentangle.runs.atomic import replace_text
+from disentangle.runs.checkpoints import (
+    drop_checkpoints_after,
+    find_checkpoint,
+    later_checkpoints,
+    load_checkpoint,
+    read_facts,
+    torn_checkpoints,
+)
 from disentangle.runs.fingerprint import MODIFIED, Fingerprint
+from disentangle.runs.metrics_log import drop_lines_after, read_lines
 from disentangle.runs.run_folder import RunFolder
+from disentangle.training.nonfinite import check_weights
+from disentangle.training.task import VALIDATION_SCORE
 
 
-def check_architecture(run: RunConfig, folder: RunFolder) -> None:
-    """Whether the checkpoints of a saved run are of what this one trains.
+@dataclass(frozen=True)
+class Resumption:
+    """Start of a run: the checkpoint that it resumes from, or None for a fresh run.
+
+    `open` checks and writes nothing; `take_folder` is the first to write.
+
+    Attributes:
+        run: The run.
+        folder: Its folder.
+        checkpoint: Folder of the checkpoint; None for a fresh run.
+        facts: Contents of the checkpoint's manifest.
+        saved: Configuration that the checkpoint was trained with, as it stands in the file.
+    """
+
+    run: RunConfig
+    folder: RunFolder
+    checkpoint: Path | None = None
+    facts: Mapping[str, Any] = field(default_factory=lambda: {"step": 0})
+    saved: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, run: RunConfig, which: str | None, *, overwrite: bool) -> "Resumption":
+        """Find the start of a run, after all checks of the folder that can be made before.
+
+        Args:
+            run: The run.
+            which: Checkpoint to resume from, `latest` or `step-N`; None starts afresh.
+            overwrite: Allow a run in the folder, or its later checkpoints, to be replaced.
+
+        Raises:
+            ValueError: If the folder holds something else, or the run cannot be resumed as asked.
+            BlockingIOError: If another process trains in the folder.
+        """
+        folder = RunFolder(run.output)
+        saved = folder.check_claim(resume=which is not None, overwrite=overwrite)
+        if which is None:
+            return cls(run, folder)
+        _check_architecture(saved, _as_saved(run), folder.path)
+        checkpoint = find_checkpoint(folder.checkpoints, which)
+        start = cls(run, folder, checkpoint, read_facts(checkpoint), saved)
+        check_division(checkpoint)
+        start._check_future(overwrite=overwrite)
+        return start
+
+    @property
+    def step(self) -> int:
+        """Number of optimizer steps that were made before; 0 for a fresh run."""
+        return self.facts["step"]
+
+    def describe(self, data: Fingerprint) -> Iterator[str]:
+        """Yield lines on what differs from the run that is resumed, none for a fresh run.
+
+        Args:
+            data: Fingerprint of the data set as it is now. With other data, the steps to come go
+                through the images in another order, and see some of them again.
+
+        Raises:
+            ValueError: If held-out images of a classifier may have been trained on.
+        """
+        if self.checkpoint is None:
+            return
+        if torn := torn_checkpoints(self.folder.checkpoints, self.step):
+            names = ", ".join(f"step-{number}" for number in torn)
+            yield f"resuming from step-{self.step}; incomplete checkpoints: {names}"
+        change = data.describe_change(self.facts)
+        if change is not None and change != MODIFIED and self.run.task == "classification":
+            raise ValueError(f"cannot resume {self.checkpoint}: {change}, so others are held out")
+        if change is not None:
+            yield f"resuming with other data: {change}"
+        if changes := _list_changes(self.saved, _as_saved(self.run)):
+            yield f"resuming with other options: {', '.join(changes)}"
+
+    def load(self, accelerator: Accelerator, models: Mapping[str, ModelMixin]) -> None:
+        """Restore networks, optimizers and averages from the checkpoint.
+
+        Args:
+            accelerator: Accelerator that they were prepared with.
+            models: Models of the run by name.
+
+        Raises:
+            ValueError: If the checkpoint is damaged, or holds NaN or infinite weights.
+        """
+        assert self.checkpoint is not None
+        load_checkpoint(accelerator, self.checkpoint)
+        try:
+            check_weights(accelerator, models, self.step)
+        except FloatingPointError as error:
+            raise ValueError(f"cannot resume {self.checkpoint}: {error}") from error
+
+    def take_folder(self) -> None:
+        """Clear the folder, or take it back to the step of the checkpoint."""
+        if self.checkpoint is None:
+            self.folder.clear()
+        replace_text(self.folder.config, self.run.dump())
+        drop_lines_after(self.folder.metrics, self.step)
+        drop_checkpoints_after(self.folder.checkpoints, self.step)
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """Return the lines of `metrics.jsonl` up to the checkpoint."""
+        return read_lines(self.folder.metrics)
+
+    def recall_best(self) -> float:
+        """Return the highest validation score so far, −∞ if its model is not there."""
+        if self.folder.best.is_dir() and self.folder.read_step() > self.step:
+            return -math.inf  # the model is of a step that will be made again
+        scores = (line.get(VALIDATION_SCORE) for line in self.read_log())
+        return max((score for score in scores if score is not None), default=-math.inf)
+
+    def _check_future(self, *, overwrite: bool) -> None:
+        """Raise if no step is left, or if a later checkpoint would be dropped unasked."""
+        last = self.run.training.steps
+        if self.step >= last:
+            raise ValueError(
+                f"nothing to resume: {self.checkpoint} is after step {self.step} of {last}; "
+                "train longer with a larger --training.steps"
+            )
+        later = later_checkpoints(self.folder.checkpoints, self.step)
+        if later and not overwrite:
+            raise ValueError(
+                f"resuming from step-{self.step} would drop the checkpoint step-{later[-1]}: add "
+                "--overwrite to drop it, or copy the run folder"
+            )
+
+
+def check_division(checkpoint: Path) -> None:
+    """Raise unless a checkpoint's networks are divided over processes as those of this launch.
 
     Raises:
-        ValueError: With the first option that differs, and its two values.
+        ValueError: If they are not: the two have different formats.
     """
-    then, now = _state_options(folder.read_config()), _state_options(yaml.safe_load(run.dump()))
+    then, now = (checkpoint / f"{FSDP_MODEL_NAME}.bin").exists(), divides_networks()
+    if then != now:
+        raise ValueError(
+            f"the checkpoint {checkpoint} was written {_under(then)} FSDP, and can be resumed only "
+            f"so; this run was launched {_under(now)} it"
+        )
+
+
+def _under(divided: bool) -> str:
+    return "under" if divided else "without"
+
+
+def _as_saved(run: RunConfig) -> dict[str, Any]:
+    """Return the configuration of a run as it will stand in the file."""
+    return yaml.safe_load(run.dump())
+
+
+def _check_architecture(saved: Mapping[str, Any], current: Mapping[str, Any], place: Path) -> None:
+    """Raise with the first option that gives the saved checkpoints another content or meaning."""
+    then, now = _state_options(saved), _state_options(current)
     for option in sorted(then.keys() | now.keys()):
         old, new = then.get(option), now.get(option)
         if old != new:
             raise ValueError(
-                f"the checkpoints in {folder.path} are of another run, which this one cannot go on "
-                f"from: {option} is {old} there and {new} here"
+                f"cannot resume the run in {place}, which has another architecture: {option} is "
+                f"{old} there and {new} here"
             )
 
 
-def _state_options(config: dict[str, Any]) -> dict[str, Any]:
-    """The options that decide what a checkpoint holds and what that means, by dotted name."""
+def _state_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that decide what a checkpoint holds and means, by dotted name."""
     options = {"task": config["task"]}
     for section in ("model", "discriminator"):
         values = config.get(section) or {}
@@ -59,15 +218,15 @@ def _state_options(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def list_changes(run: RunConfig, folder: RunFolder) -> list[str]:
-    """The options of a saved run that have another value in this one, each with both.
+def _list_changes(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """List the options whose values differ, each with the saved and the current value.
 
-    Another place does not count, nor do steps, unless the learning rate depends on their number,
-    nor options that one of the two does not have.
+    The place does not count, nor does the number of steps, unless the learning rate depends on it,
+    nor do options that one of the two does not have.
     """
-    then, now = flatten(folder.read_config()), flatten(yaml.safe_load(run.dump()))
+    then, now = flatten(saved), flatten(current)
     unimportant = {"output"}
-    if run.optimizer.schedule == "constant":
+    if now["optimizer.schedule"] == "constant":
         unimportant.add("training.steps")
     known = (then.keys() & now.keys()) - unimportant
     return [
@@ -75,61 +234,3 @@ def list_changes(run: RunConfig, folder: RunFolder) -> list[str]:
         for option in find_differing([then, now])
         if option in known
     ]
-
-
-def describe_data_change(run: RunConfig, checkpoint: Path, data: Fingerprint) -> str | None:
-    """Describe how the data set differs from the one that a checkpoint was trained on.
-
-    The steps to come then go through it in another order, and see images again.
-
-    Args:
-        run: The run.
-        checkpoint: Checkpoint to resume from.
-        data: Fingerprint of the data set as it is now.
-
-    Raises:
-        ValueError: If the run chooses images to validate on, which it may have been trained on.
-    """
-    change = data.describe_change(read_facts(checkpoint))
-    if change is None:
-        return None
-    if run.task == "classification" and change != MODIFIED:
-        raise ValueError(f"cannot resume {checkpoint}: {change}, so others would be held out")
-    return f"resuming with other data: {change}"
-
-
-def check_future(run: RunConfig, checkpoint: Path, *, overwrite: bool) -> None:
-    """Whether there are steps left after a checkpoint, and none already made that would be lost.
-
-    Raises:
-        ValueError: If the run is over, or a later checkpoint would be dropped unasked.
-    """
-    step = read_step(checkpoint)
-    if step >= run.training.steps:
-        raise ValueError(
-            f"nothing to resume: {checkpoint} is after step {step} of {run.training.steps}; "
-            "a larger --training.steps goes on"
-        )
-    if (later := later_checkpoints(checkpoint.parent, step)) and not overwrite:
-        raise ValueError(
-            f"going on from step-{step} would drop the checkpoint step-{later[-1]}: add "
-            "--overwrite to drop it, or copy the run folder"
-        )
-
-
-def check_division(checkpoint: Path) -> None:
-    """Whether a checkpoint is of networks that were divided over the processes as they are now.
-
-    Raises:
-        ValueError: If it is not: the two have different formats.
-    """
-    then, now = (checkpoint / f"{FSDP_MODEL_NAME}.bin").exists(), divides_networks()
-    if then != now:
-        raise ValueError(
-            f"the checkpoint {checkpoint} was written {_under(then)} FSDP, and can be resumed only "
-            f"so; this run was launched {_under(now)} it"
-        )
-
-
-def _under(divided: bool) -> str:
-    return "under" if divided else "without"

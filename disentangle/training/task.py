@@ -1,4 +1,4 @@
-"""What the shell needs of a task."""
+"""Interface of a training task."""
 
 from abc import ABC, abstractmethod
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from disentangle.config import RunConfig
 from disentangle.data import ImageData
+from disentangle.models import Generator
 from disentangle.training.batches import Batch
 from disentangle.training.learner import Learner, Terms
 
@@ -19,12 +20,12 @@ class Task(ABC):
 
     Args:
         run: The run.
-        accelerator: What networks and optimizers are prepared with.
-        data: The data set of the run.
+        accelerator: Accelerator to prepare networks and optimizers with.
+        data: Data set of the run.
 
     Attributes:
-        learner: Of the model whose average, samples and Pre-SVD parameters are of interest.
-        data: The images that batches are made of.
+        learner: Learner of the model that is averaged, sampled and treated by the techniques.
+        data: Images to train on.
 
     Raises:
         ValueError: If the networks, the objective and the data do not go together.
@@ -38,8 +39,13 @@ class Task(ABC):
 
     @property
     def learners(self) -> list[Learner]:
-        """Of everything that is trained."""
+        """Learners of all networks that are trained."""
         return [self.learner]
+
+    @property
+    def generates(self) -> bool:
+        """True if the model is a generator."""
+        return isinstance(self.learner.raw, Generator)
 
     @property
     @abstractmethod
@@ -47,7 +53,7 @@ class Task(ABC):
         """The models to save, by the name of their folder."""
 
     def begin(self) -> None:
-        """What a fresh run does before its first step, and one that is resumed does not.
+        """Prepare a fresh run before its first step; a resumed run skips this.
 
         Raises:
             ValueError: If a file to start from does not fit.
@@ -57,10 +63,10 @@ class Task(ABC):
 
     @abstractmethod
     def step(self, batch: Batch) -> Terms:
-        """Trains on a batch and reports the terms of the loss, each a 0-d tensor."""
+        """Train on a batch and return the terms of the loss, each a 0-d tensor."""
 
     def draw_samples(self, model: ModelMixin, latents: Tensor) -> Tensor:
-        """Images `(N, C, H, W)` for a sheet of samples; only asked of a task with a generator.
+        """Return images `(N, C, H, W)` for a grid of samples; called for generators only.
 
         Args:
             model: The generator, or its average.
@@ -69,12 +75,12 @@ class Task(ABC):
         raise NotImplementedError
 
     def validate(self, step: int, model: ModelMixin) -> Terms:
-        """Scores of a model on images that it was not trained on, where the step is due.
+        """Return scores of a model on held-out images, or nothing where the step is not due.
 
         Every process takes part. The model with the highest `VALIDATION_SCORE` is kept as the best.
 
         Args:
-            step: The optimizer step that was made.
+            step: Number of optimizer steps made.
             model: The model, or its average.
         """
         return {}

@@ -1,11 +1,9 @@
-"""The shell that every task shares: data, averages, logs, samples, checkpoints, signals."""
+"""The training loop that every task shares: averages, logs, samples, checkpoints, signals."""
 
-import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from accelerate.utils import set_seed
@@ -15,23 +13,12 @@ from tqdm import tqdm
 from disentangle.config import RunConfig
 from disentangle.data import describe_left_out
 from disentangle.distributed.fsdp import whole_model
-from disentangle.models import Generator
-from disentangle.runs.atomic import replace_text
-from disentangle.runs.checkpoints import (
-    drop_checkpoints_after,
-    find_checkpoint,
-    load_checkpoint,
-    read_step,
-    save_checkpoint,
-    torn_checkpoints,
-)
+from disentangle.runs.checkpoints import save_checkpoint
 from disentangle.runs.fingerprint import Fingerprint
 from disentangle.runs.lock import holding
-from disentangle.runs.metrics_log import drop_lines_after, read_lines
-from disentangle.runs.run_folder import RunFolder
 from disentangle.training.accelerator import build_accelerator
 from disentangle.training.augmentation import augment
-from disentangle.training.batches import StepSampler, load_batches, share_batch
+from disentangle.training.batches import Batch, StepSampler, load_batches, share_batch
 from disentangle.training.classification.task import ClassificationTask
 from disentangle.training.collapse import CollapseWatch
 from disentangle.training.ema import build_average
@@ -39,13 +26,7 @@ from disentangle.training.gan.task import GANTask
 from disentangle.training.learner import Terms
 from disentangle.training.logs import MetricsLog
 from disentangle.training.nonfinite import check_weights
-from disentangle.training.resume import (
-    check_architecture,
-    check_division,
-    check_future,
-    describe_data_change,
-    list_changes,
-)
+from disentangle.training.resume import Resumption
 from disentangle.training.signals import note_signals
 from disentangle.training.task import VALIDATION_SCORE, Task
 from disentangle.training.terminal import leave_io_errors_to_main_thread
@@ -58,7 +39,7 @@ TASK_CLASSES: dict[str, type[Task]] = {
     "vae": VAETask,
     "classification": ClassificationTask,
 }
-SHEET = 64  # images of a sheet of samples
+SHEET = 64  # images in a grid of samples
 
 
 class Trainer:
@@ -68,8 +49,8 @@ class Trainer:
 
     Args:
         run: The run.
-        resume: The checkpoint to go on from, `latest` or `step-N`; `None` starts afresh.
-        overwrite: Whether a run in the folder is to be replaced.
+        resume: Checkpoint to resume from, `latest` or `step-N`; None starts afresh.
+        overwrite: Replace a run that is in the folder.
 
     Attributes:
         step: Number of optimizer steps made.
@@ -84,36 +65,28 @@ class Trainer:
         self, run: RunConfig, *, resume: str | None = None, overwrite: bool = False
     ) -> None:
         self.run = run
-        self.folder = RunFolder(run.output)
-        self.folder.check_claim(resume=resume is not None, overwrite=overwrite)
-        checkpoint = None
-        if resume is not None:
-            check_architecture(run, self.folder)
-            checkpoint = find_checkpoint(self.folder.checkpoints, resume)
-            check_division(checkpoint)
-            check_future(run, checkpoint, overwrite=overwrite)
+        self.start = Resumption.open(run, resume, overwrite=overwrite)
+        self.folder, self.step = self.start.folder, self.start.step
         self.data = run.build_data()
         self.fingerprint = Fingerprint.of(self.data)
-        self.accelerator = build_accelerator(run)
-        if checkpoint is not None:
-            self._report_resumption(checkpoint)
-        self._report_left_out()
+        self.accelerator = build_accelerator(run, self.folder.path)
+        lines = [*self.start.describe(self.fingerprint), describe_left_out(self.data)]
+        for line in filter(None, lines):
+            self.accelerator.print(line)
         set_seed(run.seed)  # for the initial weights; every later draw has a stream of its own
         self.task = TASK_CLASSES[run.task](run, self.accelerator, self.data)
         self.samples = share_batch(run, len(self.task.data), self.accelerator)
-        if checkpoint is None:
-            self.task.begin()
         self.average = build_average(self.task.learner.raw, run)
         if self.average is not None:
             self.accelerator.register_for_checkpointing(self.average)
-        self.step = self.saved = 0
-        if checkpoint is not None:
-            load_checkpoint(self.accelerator, checkpoint)
-            self.step = self.saved = read_step(checkpoint)
-            self._check_loaded(checkpoint)
+        if self.start.checkpoint is None:
+            self.task.begin()
+        else:
+            self.start.load(self.accelerator, self._models())
+        self.saved = self.step
 
     def train(self) -> int | None:
-        """Trains to the last step, or until a signal asks to stop.
+        """Train to the last step, or until a signal asks to stop.
 
         Returns:
             The number of the signal, if one ended the run early.
@@ -137,29 +110,11 @@ class Trainer:
 
     def _train(self, check_folder: Callable[[], None]) -> int | None:
         training = self.run.training
-        sampler = StepSampler(
-            size=len(self.task.data),
-            batch_size=training.batch_size,
-            samples=self.samples,
-            seed=self.run.seed,
-            first=self.step + 1,
-            last=training.steps,
-        )
-        batches = load_batches(
-            self.task.data, sampler, device=self.accelerator.device, workers=training.workers
-        )
+        batches = self._load_batches()
         self._open_folder()
-        log = MetricsLog(
-            self.accelerator,
-            self.folder.metrics,
-            first=self.step,
-            last=training.steps,
-            batch_size=training.batch_size,
-            guards=[learner.guard for learner in self.task.learners],
-            max_skipped=training.max_skipped if training.on_nonfinite == "skip" else None,
-        )
+        log = self._open_log()
         watch, self.codes = self._watch_for_collapse(), self._watch_codes()
-        self.best = self._recall_best()
+        self.best = self.start.recall_best()
         stop = False
         with closing(log), note_signals() as noted, closing(batches):
             for batch in batches:
@@ -177,74 +132,59 @@ class Trainer:
         self.accelerator.end_training()
         return noted[0] if stop and noted else None
 
-    def _check_loaded(self, checkpoint: Path) -> None:
-        """Whether what was loaded can be trained, which numbers that are not finite cannot."""
-        try:
-            check_weights(self.accelerator, self._models(), self.step)
-        except FloatingPointError as error:
-            raise ValueError(
-                f"the checkpoint {checkpoint} cannot be gone on from: {error}"
-            ) from error
-
-    def _report_resumption(self, checkpoint: Path) -> None:
-        """Says which checkpoints are of no use, and which options have changed."""
-        step = read_step(checkpoint)
-        if torn := torn_checkpoints(self.folder.checkpoints, step):
-            names = ", ".join(f"step-{number}" for number in torn)
-            self.accelerator.print(f"going on from step-{step}; not written whole: {names}")
-        if change := describe_data_change(self.run, checkpoint, self.fingerprint):
-            self.accelerator.print(change)
-        if changes := list_changes(self.run, self.folder):
-            self.accelerator.print(f"going on with other options: {', '.join(changes)}")
-
-    def _report_left_out(self) -> None:
-        """Say which files and folders the data set leaves out."""
-        if line := describe_left_out(self.data):
-            self.accelerator.print(line)
+    def _load_batches(self) -> Generator[Batch, None, None]:
+        training = self.run.training
+        sampler = StepSampler(
+            size=len(self.task.data),
+            batch_size=training.batch_size,
+            samples=self.samples,
+            seed=self.run.seed,
+            first=self.step + 1,
+            last=training.steps,
+        )
+        return load_batches(
+            self.task.data, sampler, device=self.accelerator.device, workers=training.workers
+        )
 
     def _open_folder(self) -> None:
-        """Clears the folder, or takes it back to the step that training goes on from."""
         if self.accelerator.is_main_process:
-            if self.step == 0:
-                self.folder.clear()
-            replace_text(self.folder.config, self.run.dump())
-            drop_lines_after(self.folder.metrics, self.step)
-            drop_checkpoints_after(self.folder.checkpoints, self.step)
+            self.start.take_folder()
         self.accelerator.wait_for_everyone()
         self.accelerator.init_trackers(
             "logs", init_kwargs={"tensorboard": {"purge_step": self.step + 1}}
         )
 
+    def _open_log(self) -> MetricsLog:
+        training = self.run.training
+        return MetricsLog(
+            self.accelerator,
+            self.folder.metrics,
+            first=self.step,
+            last=training.steps,
+            batch_size=training.batch_size,
+            guards=[learner.guard for learner in self.task.learners],
+            max_skipped=training.max_skipped if training.on_nonfinite == "skip" else None,
+        )
+
     def _watch_for_collapse(self) -> CollapseWatch | None:
-        """A watch that goes on from what the run has measured; `None` if it measures nothing."""
-        if not self.run.training.activeness_steps or not self._generates:
+        """Return a watch over the subspaces; None if their activeness is not measured."""
+        if not self.run.training.activeness_steps or not self.task.generates:
             return None
         watch = CollapseWatch(every=self.run.training.activeness_steps, say=self._say)
-        watch.restore(read_lines(self.folder.metrics))
+        watch.restore(self.start.read_log())
         return watch
 
     def _watch_codes(self) -> CodeWatch | None:
-        """Return a watch that takes up what the run has logged; None if there are no codes."""
+        """Return a watch over the active codes; None if there are no codes."""
         if not isinstance(self.task, VAETask) or self.run.training.batch_size < 2:
             return None  # one image has no variance
         codes, steps = self.task.learner.raw.latent_dim, self.run.training.steps
         watch = CodeWatch(codes=codes, steps=steps, say=self._say)
-        watch.restore(read_lines(self.folder.metrics))
+        watch.restore(self.start.read_log())
         return watch
 
-    @property
-    def _generates(self) -> bool:
-        return isinstance(self.task.learner.raw, Generator)
-
-    def _recall_best(self) -> float:
-        """The highest score of a validation so far, if its model is still there."""
-        if self.folder.best.is_dir() and self.folder.read_step() > self.step:
-            return -math.inf  # the model is of a step that will be made again
-        scores = (line.get(VALIDATION_SCORE) for line in read_lines(self.folder.metrics))
-        return max((score for score in scores if score is not None), default=-math.inf)
-
     def _measure(self, log: MetricsLog, watch: CollapseWatch | None) -> None:
-        """Takes what is due to be measured of the model into the log."""
+        """Log the activeness and the validation scores that are due."""
         try:
             if watch is not None:
                 log.note(self.step, watch.measure(self.step, self._averaged_model()))
@@ -254,7 +194,7 @@ class Trainer:
             raise
 
     def _validate(self) -> Terms:
-        """Scores of the model if they are due; the best model is written at once."""
+        """Return the validation scores if they are due; the best model is written at once."""
         model = self._averaged_model()
         scores = self.task.validate(self.step, model)
         if scores and (score := scores[VALIDATION_SCORE].item()) > self.best:
@@ -264,12 +204,12 @@ class Trainer:
         return scores
 
     def _say(self, line: str) -> None:
-        """Prints a line above the progress bar."""
+        """Print a line above the progress bar."""
         if self.accelerator.is_main_process:
             tqdm.write(line, file=sys.stderr)
 
     def _averaged_model(self) -> ModelMixin:
-        """The running average of the model, if the run keeps one."""
+        """Return the exponential moving average of the model, or the model if there is none."""
         return self.task.learner.raw if self.average is None else self.average.module
 
     def _write_what_is_due(self, log: MetricsLog, *, last: bool) -> None:
@@ -279,7 +219,7 @@ class Trainer:
             line = log.write(self.step)
             if self.codes is not None:
                 self.codes.take({"step": self.step, **line})
-        sheet = self._generates and (last or self.step % training.sample_every == 0)
+        sheet = self.task.generates and (last or self.step % training.sample_every == 0)
         if save or sheet:
             models = self._models()
             check_weights(self.accelerator, models, self.step)
@@ -315,13 +255,13 @@ class Trainer:
             self.folder.export(name, model, self.step)
 
     def _models(self) -> dict[str, ModelMixin]:
-        """What is written beside a checkpoint, whole, by the name of its folder."""
+        """Return the models to write beside a checkpoint, whole, by the name of their folder."""
         average = {} if self.average is None else {"ema": self.average.module}
         exports = {name: whole_model(model) for name, model in self.task.exports.items()}
         return exports | average
 
     def _asked_to_stop(self, noted: list[int]) -> bool:
-        """Whether any process noted a signal; several ask each other only when a line is due."""
+        """Return True if any process noted a signal, which they exchange when a line is due."""
         if self.accelerator.num_processes == 1:
             return bool(noted)
         if self.step % self.run.training.log_every:

@@ -138,8 +138,8 @@ def compare(task: str, losses: list[float], precision: str, setting: Setting) ->
 def scaler_on_cpu() -> Iterator[None]:
     """Enable float16 and a GradScaler on the CPU, which Accelerate offers on GPUs only."""
 
-    def build(run) -> Accelerator:
-        accelerator = build_accelerator(run)
+    def build(run, folder) -> Accelerator:
+        accelerator = build_accelerator(run, folder)
         accelerator.state._mixed_precision = "fp16"
         accelerator.scaler = torch.amp.GradScaler("cpu")
         return accelerator

@@ -141,8 +141,8 @@ def scalers(monkeypatch):
     """Has runs train in fp16 on a CPU, as Accelerate lets them on a GPU; the scaler of each run."""
     made = []
 
-    def build_with_scaler(run):
-        accelerator = build_accelerator(run)
+    def build_with_scaler(run, folder):
+        accelerator = build_accelerator(run, folder)
         accelerator.state._mixed_precision, accelerator.native_amp = "fp16", True
         # Of the VAE it overflows at first, of the GAN it grows.
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=2)
@@ -256,7 +256,7 @@ def test_a_signal_to_the_process_group_checkpoints_and_leaves(tiny_vae, tmp_path
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     last = lines(tmp_path / "run")[-1]["step"]
-    assert f"stopped at step {last}; go on with --resume" in errors
+    assert f"stopped at step {last}; continue with --resume" in errors
     assert "Traceback" not in errors
     assert (tmp_path / "run" / "checkpoints" / f"step-{last}").is_dir()
     train([*tiny_vae, "--training.steps", str(last + 1), "--resume"])
@@ -284,7 +284,7 @@ def test_a_checkpoint_of_another_architecture(tiny_vae, complaint):
     folder = train(tiny_vae)
     more = ["--training.steps", "8", "--resume", "--model.code_dim", "7"]
     message = complaint(main, [*tiny_vae, *more])
-    assert "cannot go on from: model.code_dim is 10 there and 7 here" in message
+    assert "has another architecture: model.code_dim is 10 there and 7 here" in message
     saved = yaml.safe_load((folder / "config.yaml").read_text())
     assert saved["model"]["code_dim"] == 10
 
@@ -292,7 +292,10 @@ def test_a_checkpoint_of_another_architecture(tiny_vae, complaint):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--training.steps", "6"], "is after step 6 of 6; a larger --training.steps goes on"),
+        (
+            ["--training.steps", "6"],
+            "is after step 6 of 6; train longer with",
+        ),
         (["--training.ema_half_life", "9"], "an average of the weights is False there and True"),
         (["--orthogonality", "[nog]"], "olr in orthogonality is True there and False here"),
         (["--orthogonality", "[nog, olr, ow]"], "ow in orthogonality is False there and True here"),
@@ -309,7 +312,7 @@ def test_a_checkpoint_of_weights_that_are_not_finite(tiny_vae, complaint):
     broken = {name: x * torch.nan for name, x in load_file(file).items()}
     save_file(broken, file, {"format": "pt"})
     message = complaint(main, [*tiny_vae, "--training.steps", "8", "--resume"])
-    assert "step-6 cannot be gone on from: " in message
+    assert f"cannot resume {file.parent}: " in message
     assert "of model is not finite after step 6" in message
     train([*tiny_vae, "--resume", "step-3", "--overwrite"])
 
@@ -327,7 +330,7 @@ def test_what_a_resumed_run_does_otherwise_is_said(tiny_vae, tmp_path, capsys):
     train([*tiny_vae, *more])
     assert "other options" not in capsys.readouterr().out
     train([*tiny_vae, *more[:3], "--training.steps", "9", "--seed", "3", "--optimizer.lr", "0.5"])
-    expected = "going on with other options: optimizer.lr 0.0001 → 0.5, seed 0 → 3"
+    expected = "resuming with other options: optimizer.lr 0.0001 → 0.5, seed 0 → 3"
     assert expected in capsys.readouterr().out
     linear = [*tiny_vae, "--seed", "3", "--optimizer.schedule", "linear", "--resume"]
     train([*linear, "--training.steps", "10"])
@@ -345,7 +348,7 @@ def test_a_torn_checkpoint_is_reported(tiny_vae, capsys):
     run = train(tiny_vae)
     (run / "checkpoints" / "step-6" / "manifest.json").unlink()
     assert main([*tiny_vae, "--resume"]) == 0
-    assert "going on from step-3; not written whole: step-6" in capsys.readouterr().out
+    assert "resuming from step-3; incomplete checkpoints: step-6" in capsys.readouterr().out
     assert json.loads((run / "checkpoints" / "step-6" / "manifest.json").read_text())["step"] == 6
 
 

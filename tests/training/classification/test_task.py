@@ -245,7 +245,7 @@ def test_bad_options(tiny, options, message):
 def test_a_run_goes_on_with_the_same_images_only(tiny, change):
     train(tiny, "--training.steps", "1", "--objective.test_split", "none")
     run, _ = parse_run([*tiny, "--objective.test_split", "none", *change])
-    with pytest.raises(ValueError, match=f"cannot go on from: {change[0][2:]} is"):
+    with pytest.raises(ValueError, match=f"has another architecture: {change[0][2:]} is"):
         Trainer(run, resume="latest")
 
 
@@ -284,4 +284,4 @@ def test_images_that_others_are_held_out_of(tiny, tmp_path, complaint):
     facts = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(facts | {"images": facts["images"] + 1}))
     message = complaint(train_command.main, [*tiny, "--resume", "--training.steps", "7"])
-    assert "the data set had 1438 images and has 1437 now, so others would be held out" in message
+    assert "the data set had 1438 images and has 1437 now, so others are held out" in message
