@@ -18,17 +18,17 @@ from disentangle.models.resnet import ResNet
 from disentangle.models.simple_gan import SimpleGAN, SimpleGANDiscriminator
 from disentangle.models.subspace_vae import SubspaceVAE
 
-MODEL_CLASSES = {
+# By the name that a run's configuration gives them.
+GENERATORS = {"eigengan": EigenGAN, "simple_gan": SimpleGAN}
+DISCRIMINATORS = {"eigengan": EigenGANDiscriminator, "simple_gan": SimpleGANDiscriminator}
+VAES = {"subspace_vae": SubspaceVAE, "latent_vae": LatentVAE}
+CLASSIFIERS = {"resnet": ResNet}
+
+# By the name that `save_pretrained` writes.
+MODEL_CLASSES: dict[str, type[ModelMixin]] = {
     cls.__name__: cls
-    for cls in (
-        EigenGAN,
-        EigenGANDiscriminator,
-        LatentVAE,
-        ResNet,
-        SimpleGAN,
-        SimpleGANDiscriminator,
-        SubspaceVAE,
-    )
+    for kind in (GENERATORS, DISCRIMINATORS, VAES, CLASSIFIERS)
+    for cls in kind.values()
 }
 
 
@@ -65,7 +65,7 @@ def load_model(folder: str | Path) -> ModelMixin:
         raise ValueError(f"{config_file} is not JSON: {error}") from error
     name = config.get("_class_name") if isinstance(config, dict) else None
     if not isinstance(name, str) or name not in MODEL_CLASSES:
-        known = ", ".join(MODEL_CLASSES)
+        known = ", ".join(sorted(MODEL_CLASSES))
         raise ValueError(f"{config_file} names the class {name!r}, expected one of {known}")
     arguments = {key: value for key, value in config.items() if not key.startswith("_")}
     try:

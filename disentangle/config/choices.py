@@ -29,15 +29,7 @@ from disentangle.data import (
     SmallNORB,
     StanfordCars,
 )
-from disentangle.models import (
-    EigenGAN,
-    EigenGANDiscriminator,
-    LatentVAE,
-    ResNet,
-    SimpleGAN,
-    SimpleGANDiscriminator,
-    SubspaceVAE,
-)
+from disentangle.models.loading import CLASSIFIERS, DISCRIMINATORS, GENERATORS, VAES
 
 FORMER_NAMES = {"recognition": "classification"}  # of tasks and of groups of metrics
 
@@ -52,13 +44,9 @@ class Task:
 
 
 TASKS = {
-    "gan": Task(
-        GANObjective,
-        {"eigengan": EigenGAN, "simple_gan": SimpleGAN},
-        {"eigengan": EigenGANDiscriminator, "simple_gan": SimpleGANDiscriminator},
-    ),
-    "vae": Task(VAEObjective, {"subspace_vae": SubspaceVAE, "latent_vae": LatentVAE}),
-    "classification": Task(ClassificationObjective, {"resnet": ResNet}),
+    "gan": Task(GANObjective, GENERATORS, DISCRIMINATORS),
+    "vae": Task(VAEObjective, VAES),
+    "classification": Task(ClassificationObjective, CLASSIFIERS),
 }
 DATA_SETS = {
     "sprites": RenderedSprites,
