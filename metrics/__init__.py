@@ -1,5 +1,9 @@
 """How disentanglement is judged: one metric per file."""
 
+# The checkout's root is on the path of who starts there, which gives this folder a second name.
+if __name__ != "disentangle.metrics":
+    raise ImportError(f"import disentangle.metrics, not {__name__}: it would be a second copy")
+
 from disentangle.metrics.accuracy import AccuracyResult, accuracy
 from disentangle.metrics.activeness import ActivenessResult, activeness
 from disentangle.metrics.beta_vae import BetaVaeResult, beta_vae_score

@@ -1,5 +1,9 @@
 """What is trained: networks with SVD layers, generators and their adversaries, classifiers."""
 
+# The checkout's root is on the path of who starts there, which gives this folder a second name.
+if __name__ != "disentangle.models":
+    raise ImportError(f"import disentangle.models, not {__name__}: it would be a second copy")
+
 from disentangle.models.eigengan import EigenGAN, EigenGANDiscriminator
 from disentangle.models.latent_vae import LatentVAE, LatentVAEOutput
 from disentangle.models.loading import load_model
