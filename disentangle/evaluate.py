@@ -131,7 +131,7 @@ def choose_along_axes(names: Sequence[str], *, named: bool) -> list[str]:
     Raises:
         ValueError: If there is none, or another that must be computed.
     """
-    known = [name for name, metric in METRICS.items() if "axes" in metric.inputs.needs]
+    known = [name for name, metric in METRICS.items() if set(metric.inputs.needs) == {"axes"}]
     others = [name for name in names if name not in known]
     if len(others) == len(names) or (named and others):
         raise ValueError(f"--sefa goes with {' and '.join(known)}, not with {', '.join(others)}")

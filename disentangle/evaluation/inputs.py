@@ -1,7 +1,7 @@
-"""What metrics are computed from."""
+"""Arguments that a target provides to metrics, by name."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Any
 
@@ -27,122 +27,113 @@ MERGED = 4096  # features whose moments are taken at once
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What a kind of metric is computed from.
+class Argument:
+    """An argument that a target provides to a metric, in place of an option.
 
     Attributes:
-        needs: Of the keys of `NEEDS`.
-        arguments: Gives the metric's argument of that name, of a target.
-        protocol: Gives what the arguments say of the protocol, of a target.
-        usual: Gives the metric's options that a target decides where they are None.
-        shared: Whether the metric itself encodes or decodes, which all processes do together.
+        get: Returns the argument, given a target.
+        needs: Keys of `NEEDS` that the target must offer.
+        protocol: Returns what the argument adds to the protocol, given a target.
+        shared: Whether the metric encodes or decodes with it, which all processes do together.
     """
 
-    needs: tuple[str, ...]
-    arguments: Mapping[str, Callable[[Any], Any]]
+    get: Callable[[Any], Any]
+    needs: tuple[str, ...] = ()
     protocol: Callable[[Any], dict[str, Any]] = lambda target: {}
-    usual: Callable[[Any], dict[str, Any]] = lambda target: {}
     shared: bool = False
 
 
-CODES = Inputs(
-    ("codes",),
-    {"codes": lambda s: s.points.codes},
-    lambda s: describe_points(s.points),
-)
-FACTORS = Inputs(
-    ("codes", "factors"),
-    {**CODES.arguments, "factors": lambda s: s.points.factors},
-    CODES.protocol,
-)
-SPLIT = Inputs(
-    ("codes", "factors", "test split"),
-    {
-        **FACTORS.arguments,
-        "test_codes": lambda s: s.points.test_codes,
-        "test_factors": lambda s: s.points.test_factors,
-    },
-    lambda s: describe_points(s.points) | {"test_points": len(s.points.test_codes)},
-)
-RENDERED = Inputs(
-    ("codes", "factors", "rendering"),
-    {"represent": lambda s: s.represent, "factor_sizes": lambda s: s.factor_sizes},
-    shared=True,
-)
-GROWN = Inputs(
-    SPLIT.needs,
-    {**SPLIT.arguments, "progress": lambda s: partial(s.progress.follow, unit="tree")},
-    SPLIT.protocol,
-)
-PEERS = Inputs(
-    ("codes", "peers"),
-    {
-        "codes": lambda s: [peer.points.codes for peer in s.peers],
-        "kl": lambda s: gather_divergences(s),
-    },
-    lambda s: {
-        "points": len(s.points.codes),
-        "kl": "unknown" if gather_divergences(s) is None else "of the posterior",
-        "across_settings": s.across_settings,
-        "runs": [peer.name for peer in s.peers],
-    },
-)
-AXES = Inputs(
-    ("axes",),
-    {
-        "decode": lambda s: s.decode,
-        "latents": lambda s: s.latents,
-        "directions": lambda s: s.directions,
-        "std": lambda s: s.stds,
-        "batch_size": lambda s: BATCH,
-    },
-    lambda s: {"latents": s.draws.latents} | s.origin_of_axes,
-    shared=True,
-)
-PAIRS = Inputs(
-    ("axes",),
-    {
-        "decode": lambda s: s.decode,
-        "sample": lambda s: s.sample,
-        "decode_batch_size": lambda s: BATCH,
-        "progress": lambda s: partial(s.progress.follow, unit="epoch"),
-    },
-    lambda s: s.origin_of_axes,
-    usual=lambda s: {"coordinates": s.coordinates},
-    shared=True,
-)
-PATHS = Inputs(
-    ("generator",),
-    {
-        "decode": lambda s: s.decode,
-        "sample": lambda s: s.sample,
-        "distance": lambda s: s.distance,
-        "batch_size": lambda s: BATCH,
-    },
-    shared=True,
-)
-FEATURES = Inputs(
-    ("generator", "images"),
-    {"features": lambda s: s.generated_features, "reference": lambda s: s.reference_features},
-    lambda s: {
-        "images": len(s.generated_features.values),
-        "reference_images": len(s.reference_features.values),
-    },
-)
-MOMENTS = Inputs(
-    FEATURES.needs,
-    {
-        "features": lambda s: gather_moments(s.generated_features),
-        "reference": lambda s: gather_moments(s.reference_features),
-    },
-    FEATURES.protocol,
-)
-CLASSIFIED = Inputs(
-    ("classifier",),
-    {"logits": lambda s: s.logits, "labels": lambda s: s.labels},
-    lambda s: {"images": len(s.data), "split": s.split},
-    shared=True,
-)
+@dataclass(frozen=True)
+class Inputs:
+    """The arguments of a metric that a target provides, by name."""
+
+    given: Mapping[str, Argument]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Keys of `NEEDS`, in the order of the arguments."""
+        return tuple(dict.fromkeys(need for each in self.given.values() for need in each.needs))
+
+    @property
+    def arguments(self) -> dict[str, Callable[[Any], Any]]:
+        """Functions that return each argument, given a target."""
+        return {name: argument.get for name, argument in self.given.items()}
+
+    @property
+    def shared(self) -> bool:
+        """Whether all processes must call the metric together."""
+        return any(argument.shared for argument in self.given.values())
+
+    def protocol(self, target: Any) -> dict[str, Any]:
+        """Return what the arguments add to the protocol."""
+        return {k: v for each in self.given.values() for k, v in each.protocol(target).items()}
+
+
+def follow(unit: str) -> Argument:
+    """Return the argument `progress` of a metric that counts trees or epochs."""
+    return Argument(lambda s: partial(s.progress.follow, unit=unit))
+
+
+# A metric's function takes what it is computed from under these names.
+ARGUMENTS = {
+    "codes": Argument(lambda s: s.points.codes, ("codes",), lambda s: describe_points(s.points)),
+    "factors": Argument(lambda s: s.points.factors, ("factors",)),
+    "test_codes": Argument(
+        lambda s: s.points.test_codes,
+        ("test split",),
+        lambda s: {"test_points": len(s.points.test_codes)},
+    ),
+    "test_factors": Argument(lambda s: s.points.test_factors, ("test split",)),
+    "represent": Argument(lambda s: s.represent, ("codes", "factors", "rendering"), shared=True),
+    "factor_sizes": Argument(lambda s: s.factor_sizes, ("factors",)),
+    "decode": Argument(lambda s: s.decode, ("axes",), lambda s: s.origin_of_axes, shared=True),
+    "decode_batch_size": Argument(lambda s: BATCH),
+    "sample": Argument(lambda s: s.sample, ("axes",)),
+    "latents": Argument(lambda s: s.latents, ("axes",), lambda s: {"latents": s.draws.latents}),
+    "directions": Argument(lambda s: s.directions, ("axes",)),
+    "std": Argument(lambda s: s.stds, ("axes",)),
+    "distance": Argument(lambda s: s.distance, ("generator",), shared=True),
+    "features": Argument(
+        lambda s: s.generated_features,
+        ("generator", "images"),
+        lambda s: {"images": len(s.generated_features.values)},
+    ),
+    "reference": Argument(
+        lambda s: s.reference_features,
+        ("generator", "images"),
+        lambda s: {"reference_images": len(s.reference_features.values)},
+    ),
+    "logits": Argument(
+        lambda s: s.logits,
+        ("classifier",),
+        lambda s: {"images": len(s.data), "split": s.split},
+        shared=True,
+    ),
+    "labels": Argument(lambda s: s.labels, ("classifier",)),
+}
+# A few metrics take something else under such a name, or have a name of their own.
+DECODED_AT_ONCE = {"batch_size": ARGUMENTS["decode_batch_size"]}
+MOMENTS = {
+    "features": replace(ARGUMENTS["features"], get=lambda s: gather_moments(s.generated_features)),
+    "reference": replace(
+        ARGUMENTS["reference"], get=lambda s: gather_moments(s.reference_features)
+    ),
+}
+PEERS = {
+    "codes": Argument(
+        lambda s: [peer.points.codes for peer in s.peers],
+        ("codes", "peers"),
+        lambda s: {"points": len(s.points.codes)},
+    ),
+    "kl": Argument(
+        lambda s: gather_divergences(s),
+        protocol=lambda s: {
+            "kl": "unknown" if gather_divergences(s) is None else "of the posterior",
+            "across_settings": s.across_settings,
+            "runs": [peer.name for peer in s.peers],
+        },
+    ),
+}
 
 
 def describe_points(points: Points) -> dict[str, Any]:

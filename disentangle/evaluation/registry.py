@@ -1,26 +1,21 @@
-"""Every metric by its name: what it is computed from, and whether it is quick enough by default."""
+"""Every metric by its name, with its group and whether it is computed by default."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from disentangle.config.choices import current_name
 from disentangle.evaluation.inputs import (
-    AXES,
-    CLASSIFIED,
-    CODES,
-    FACTORS,
-    FEATURES,
-    GROWN,
+    ARGUMENTS,
+    DECODED_AT_ONCE,
     MOMENTS,
     NEEDS,
-    PAIRS,
-    PATHS,
     PEERS,
-    RENDERED,
-    SPLIT,
+    Argument,
     Inputs,
+    follow,
 )
 from disentangle.evaluation.processes import BATCH
 from disentangle.metrics import (
@@ -57,20 +52,29 @@ class Metric:
     Attributes:
         function: Computes it.
         group: One of `GROUPS`.
-        inputs: What it is computed from.
-        quick: Whether it is computed unless others are named: without any file, in seconds.
+        quick: Whether it is computed by default: it takes seconds and no file of weights.
+        special: Arguments in place of those of `ARGUMENTS`, or beside them.
+        usual: Returns the options that a target decides where they are None.
         values: Further fields of its result that tables show.
-        images: How many images it has encoded or decoded, of a target and the protocol.
-        pick: The score of this target, of the result and the target; by default `result.score`.
+        images: Returns the number of images it encodes or decodes, given a target and the protocol.
+        pick: Returns the score, given the result and the target; by default `result.score`.
     """
 
     function: Callable[..., Any]
     group: str
-    inputs: Inputs
     quick: bool = True
+    special: Mapping[str, Argument] = field(default_factory=dict)
+    usual: Callable[[Any], Mapping[str, Any]] = field(default=lambda target: {})
     values: tuple[str, ...] = ()
     images: Callable[[Any, Mapping[str, Any]], int] | None = None
     pick: Callable[[Any, Any], float] = field(default=lambda result, target: result.score)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What it is computed from, which the names of the function's parameters say."""
+        known = {**ARGUMENTS, **self.special}
+        names = inspect.signature(self.function).parameters.keys()
+        return Inputs({name: known[name] for name in names if name in known})
 
     @property
     def not_options(self) -> set[str]:
@@ -85,7 +89,7 @@ class Metric:
 
     def settle(self, protocol: Mapping[str, Any], target: Any) -> dict[str, Any]:
         """The options, with what the target decides where they are None."""
-        usual = self.inputs.usual(target)
+        usual = self.usual(target)
         return {k: usual.get(k) if value is None else value for k, value in protocol.items()}
 
     def call(self, arguments: Mapping[str, Any], protocol: Mapping[str, Any], seed: int) -> Any:
@@ -100,22 +104,25 @@ def repeat_first(images: int) -> int:
 
 
 METRICS: dict[str, Metric] = {
-    "mig": Metric(mig, "supervised", FACTORS),
-    "sap": Metric(sap, "supervised", SPLIT),
-    "modularity": Metric(modularity, "supervised", FACTORS),
-    "explicitness": Metric(explicitness, "supervised", SPLIT),
-    "irs": Metric(irs, "supervised", FACTORS),
-    "infomec": Metric(infomec, "supervised", FACTORS, values=("infoe", "infoc")),
+    "mig": Metric(mig, "supervised"),
+    "sap": Metric(sap, "supervised"),
+    "modularity": Metric(modularity, "supervised"),
+    "explicitness": Metric(explicitness, "supervised"),
+    "irs": Metric(irs, "supervised"),
+    "infomec": Metric(infomec, "supervised", values=("infoe", "infoc")),
     "histogram_dci": Metric(
-        histogram_dci, "supervised", SPLIT, values=("completeness", "informativeness")
+        histogram_dci, "supervised", values=("completeness", "informativeness")
     ),
     "dci": Metric(
-        dci, "supervised", GROWN, quick=False, values=("completeness", "informativeness")
+        dci,
+        "supervised",
+        quick=False,
+        special={"progress": follow("tree")},
+        values=("completeness", "informativeness"),
     ),
     "factor_vae_score": Metric(
         factor_vae_score,
         "supervised",
-        RENDERED,
         images=lambda s, p: (
             (p["train_points"] + p["test_points"]) * p["batch_size"] + p["variance_points"]
         ),
@@ -123,58 +130,57 @@ METRICS: dict[str, Metric] = {
     "beta_vae_score": Metric(
         beta_vae_score,
         "supervised",
-        RENDERED,
         quick=False,
         images=lambda s, p: 2 * (p["train_points"] + p["test_points"]) * p["batch_size"],
     ),
-    "gaussian_total_correlation": Metric(gaussian_total_correlation, "unsupervised", CODES),
+    "gaussian_total_correlation": Metric(gaussian_total_correlation, "unsupervised"),
     "wasserstein_correlation": Metric(
-        wasserstein_correlation, "unsupervised", CODES, values=("normalised",)
+        wasserstein_correlation, "unsupervised", values=("normalised",)
     ),
-    "mutual_information_score": Metric(mutual_information_score, "unsupervised", CODES),
+    "mutual_information_score": Metric(mutual_information_score, "unsupervised"),
     "udr": Metric(
         udr,
         "unsupervised",
-        PEERS,
+        special=PEERS,
         pick=lambda result, s: result.per_run[s.peers.index(s)],
     ),
     "activeness": Metric(
         activeness,
         "generator",
-        AXES,
+        special=DECODED_AT_ONCE,
         images=lambda s, p: repeat_first(len(s.model.axes) * s.draws.latents * len(p["values"])),
     ),
     "variation_predictability": Metric(
         variation_predictability,
         "generator",
-        PAIRS,
         quick=False,
+        special={"progress": follow("epoch")},
+        usual=lambda s: {"coordinates": s.coordinates},
         values=("std",),
         images=lambda s, p: repeat_first(2 * p["pairs"] * len(p["seeds"])),
     ),
     "perceptual_path_length": Metric(
         perceptual_path_length,
         "generator",
-        PATHS,
         quick=False,
+        special=DECODED_AT_ONCE,
         images=lambda s, p: repeat_first(2 * p["samples"]),
     ),
     "frechet_inception_distance": Metric(
         frechet_inception_distance,
         "generator",
-        MOMENTS,
         quick=False,
+        special=MOMENTS,
         images=lambda s, p: s.draws.features.images + s.reference_count,
     ),
     "kernel_inception_distance": Metric(
         kernel_inception_distance,
         "generator",
-        FEATURES,
         quick=False,
         values=("std",),
         images=lambda s, p: s.draws.features.images + s.reference_count,
     ),
-    "accuracy": Metric(accuracy, "classification", CLASSIFIED, values=("top_5", "cross_entropy")),
+    "accuracy": Metric(accuracy, "classification", values=("top_5", "cross_entropy")),
 }
 
 
