@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from disentangle.adapters.foreign import called
-from disentangle.adapters.outputs import OutputFormat, check_range, check_same
-from disentangle.adapters.priors import normal_to_uniform
+from disentangle.adapters.outputs import OutputFormat, called, check_range, check_same
 from disentangle.models import Axis
 from disentangle.models.evaluation_mode import device_of
 from disentangle.models.protocol import StandardNormalPrior, coordinate_axes
@@ -262,6 +260,24 @@ def as_axes(axes: Sequence[Axis] | Tensor, latent_dim: int) -> tuple[Axis, ...]:
                 f"{axis.name!r} of shape {shape} and length {length:.4g}"
             )
     return tuple(axes)
+
+
+def normal_to_uniform(z: Tensor, low: float, high: float) -> Tensor:
+    """Map latents `z ~ N(0, I)` to `u ~ U(low, high)`, coordinate by coordinate: `u = F⁻¹(Φ(z))`.
+
+    A coordinate axis of `z` is one of `u`. Other straight lines in `z` are curves in `u`, which
+    have the same direction near the middle only.
+
+    Args:
+        z: Any shape.
+        low: Lowest value.
+        high: Highest value.
+
+    Examples:
+        >>> normal_to_uniform(torch.tensor([-9.0, 0.0, 9.0]), 0.0, 1.0).tolist()
+        [0.0, 0.5, 1.0]
+    """
+    return low + (high - low) * torch.special.ndtr(z)
 
 
 def _find_network(decode: Decode) -> nn.Module | None:

@@ -1,7 +1,8 @@
-"""What a foreign decoder returns, read as images in `[-1, 1]`."""
+"""Outputs and errors of foreign decoders: read outputs as images in `[-1, 1]`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +105,26 @@ class OutputFormat:
             raise ValueError(
                 f"decode gave {_describe(returned)}, which has no output {self.output!r}"
             ) from error
+
+
+@contextmanager
+def called(what: str) -> Iterator[None]:
+    """Turn whatever a foreign function raises into a `ValueError`, since that may be anything.
+
+    Args:
+        what: The function and what it must do, for the message.
+
+    Examples:
+        >>> with called("decode must take latents"):
+        ...     {}["z"]
+        Traceback (most recent call last):
+        ValueError: decode must take latents, but raised KeyError: 'z'
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{what}, but raised {type(error).__name__}: {reason}") from error
 
 
 def check_range(name: str, limits: Sequence[float]) -> None:

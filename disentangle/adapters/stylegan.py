@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from disentangle.adapters.components import principal_components
-from disentangle.adapters.foreign import called
 from disentangle.adapters.generator import AdaptedGenerator, adapt
+from disentangle.adapters.outputs import called
 from disentangle.models import Axis
 from disentangle.models.evaluation_mode import device_of
 from disentangle.models.sefa import factorize

@@ -1,5 +1,7 @@
 """The official SmallNORB files."""
 
+import math
+import struct
 import zlib
 from pathlib import Path
 
@@ -9,13 +11,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from disentangle.data.base import GroundTruthData, Integers, check_indices
-from disentangle.data.ground_truth.binary_matrix import map_matrix
 from disentangle.data.official import MappedArray, OfficialFile, refuse_broken
 from disentangle.data.pixels import shrink
 
 ALL_SIZES = (5, 10, 9, 18, 6)  # category, instance, elevation, azimuth, lighting
 VISIBLE = (0, 2, 3, 4)  # the instance is hidden
 FACTOR_NAMES = ("category", "elevation", "azimuth", "lighting")
+MAGIC = {"uint8": 0x1E3D4C55, "int32": 0x1E3D4C54}
 KINDS = ("dat", "cat", "info")
 SPLITS = ("5x46789x9x18x6x2x96x96-training", "5x01235x9x18x6x2x96x96-testing")
 SPLIT_SIZE = 24_300
@@ -122,6 +124,42 @@ def _map(folder: Path, name: str, dtype: str, shape: tuple[int, ...]) -> MappedA
     file = OfficialFile(name=name, project=PROJECT).locate(folder / name)
     with refuse_broken(file, "a SmallNORB file"):
         return map_matrix(file, dtype, shape)
+
+
+def map_matrix(file: Path, dtype: str, shape: tuple[int, ...]) -> MappedArray:
+    """Return the array in a file of NORB's binary matrix format, mapped into memory.
+
+    A file is a magic number that tells the type, the number of dimensions, the dimensions (at least
+    three, of which those beyond the number mean nothing), all little-endian int32, and the
+    elements, row-major.
+
+    Source: the page of THE small NORB DATASET, V1.0, by Huang and LeCun.
+
+    Args:
+        file: Path of the file.
+        dtype: Expected type, `uint8` or `int32`.
+        shape: The expected shape.
+
+    Raises:
+        ValueError: If the type, the shape or the length of the file is another.
+    """
+    fields = struct.Struct(f"<{2 + max(3, len(shape))}i")
+    with file.open("rb") as content:
+        start = content.read(fields.size)
+    if len(start) < fields.size:
+        raise ValueError(f"it must begin with {fields.size} bytes, got {len(start)}")
+    magic, dimensions, *sizes = fields.unpack(start)
+    if magic != MAGIC[dtype]:
+        raise ValueError(f"it must begin with {MAGIC[dtype]:#x} ({dtype}), got {magic:#x}")
+    if dimensions != len(shape) or tuple(sizes[: len(shape)]) != shape:
+        raise ValueError(f"it must have shape {shape}, got {dimensions} dimensions of {sizes}")
+    length, expected = (
+        file.stat().st_size,
+        fields.size + math.prod(shape) * np.dtype(dtype).itemsize,
+    )
+    if length != expected:
+        raise ValueError(f"it must have {expected} bytes, got {length}")
+    return MappedArray(file, fields.size, shape, np.dtype(dtype).newbyteorder("<").str)
 
 
 def _find_places(factors: Integers) -> Integers:

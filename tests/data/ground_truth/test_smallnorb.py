@@ -8,7 +8,7 @@ from PIL import Image
 
 from disentangle.data import GroundTruthData, SmallNORB
 from disentangle.data.ground_truth import smallnorb
-from disentangle.data.ground_truth.binary_matrix import map_matrix
+from disentangle.data.ground_truth.smallnorb import map_matrix
 
 TRAINING = "smallnorb-5x46789x9x18x6x2x96x96-training"
 TESTING = "smallnorb-5x01235x9x18x6x2x96x96-testing"
