@@ -1,4 +1,4 @@
-"""What is reported of the codes of a batch: which of them carry information."""
+"""Statistics of the codes of a batch: KL divergence of each, and active units."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ ACTIVE_VARIANCE = 0.01
 
 
 def find_active(mean: Tensor) -> Tensor:
-    """Return which codes are active: those whose posterior mean has a variance above 0.01.
+    """Find the active codes: those whose posterior mean has a variance above 0.01.
 
     Source: Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016,
     https://arxiv.org/abs/1509.00519, section 5.1.
@@ -17,7 +17,7 @@ def find_active(mean: Tensor) -> Tensor:
         mean: Means of the posteriors of images, `(N, K)`; their variance is divided by `N`.
 
     Returns:
-        Shape `(K,)`.
+        Boolean, `(K,)`.
 
     Examples:
         >>> import torch
@@ -28,7 +28,7 @@ def find_active(mean: Tensor) -> Tensor:
 
 
 def code_terms(mean: Tensor, log_variance: Tensor) -> dict[str, Tensor]:
-    """The divergence of each code from the prior, and how many codes are active.
+    """KL divergence of each code from the prior, and the number of active codes.
 
     `kl/0`, …, `kl/K−1` are in nats, averaged over the batch; their sum is the whole divergence.
     `active_units` counts the active codes, as `find_active`, over the images of the batch and not,

@@ -10,12 +10,12 @@ from torch.nn.functional import relu, softplus
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """A pair of losses: what a single logit adds, as a function of it.
+    """Terms of the two losses as functions of a single logit.
 
     Attributes:
-        real: To the discriminator's loss, of a real image.
-        fake: To the discriminator's loss, of a made image.
-        generator: To the generator's loss, of a made image.
+        real: Term of the discriminator's loss for a real image.
+        fake: Term of the discriminator's loss for a generated image.
+        generator: Term of the generator's loss for a generated image.
     """
 
     real: Callable[[Tensor], Tensor]
@@ -53,13 +53,13 @@ LOSSES = {
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
-    """What the discriminator minimises, from its logits `(N,)` on real and on made images.
+    """Loss of the discriminator, from its logits `(N,)` on real and on generated images.
 
     - `hinge`: Lim and Ye, https://arxiv.org/abs/1705.02894.
-    - `non_saturating`: cross-entropy, real plus made; Goodfellow et al.,
+    - `non_saturating`: cross-entropy, real plus generated; Goodfellow et al.,
       https://arxiv.org/abs/1406.2661.
-    - `bce`: the same with `½ (real + made)`, as the simple GANs of OroJaR and NOG are trained.
-      Under Adam the ½ alone is of no consequence, but it doubles the say of a penalty beside it.
+    - `bce`: the same with `½ (real + generated)`, as the simple GANs of OroJaR and NOG are trained.
+      With Adam the ½ alone has no effect, but it doubles the weight of a penalty beside it.
     - `lsgan`: least squares, `½ E(D(x) − 1)² + ½ E D(x̃)²`; Mao et al., ICCV 2017,
       https://arxiv.org/abs/1611.04076, eq. 9.
     - `wasserstein`: `E D(x̃) − E D(x)`; Arjovsky, Chintala and Bottou, ICML 2017,
@@ -68,8 +68,8 @@ def discriminator_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
 
     Args:
         real: Logits of real images.
-        fake: Logits of made images.
-        kind: One of the above.
+        fake: Logits of generated images.
+        kind: Kind of loss, one of the above.
 
     Raises:
         ValueError: If `kind` is unknown.
@@ -83,15 +83,16 @@ def discriminator_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
 
 
 def generator_loss(fake: Tensor, kind: str, *, hinged: bool = False) -> Tensor:
-    """What the generator minimises, from the discriminator's logits `(N,)` on made images.
+    """Loss of the generator, from the discriminator's logits `(N,)` on generated images.
 
     Args:
-        fake: Logits of made images.
-        kind: As for `discriminator_loss`. `non_saturating` and `bce` are the same here.
-        hinged: With `hinge`, `E relu(1 − D)` in place of `−E D`.
+        fake: Logits of generated images.
+        kind: Kind of loss, as in `discriminator_loss`; `non_saturating` and `bce` are the same
+            here.
+        hinged: With `hinge`, use `E relu(1 − D)` in place of `−E D`.
 
     Raises:
-        ValueError: If `kind` is unknown, or `hinged` goes with another kind than `hinge`.
+        ValueError: If `kind` is unknown, or `hinged` is set for another kind than `hinge`.
 
     Examples:
         >>> generator_loss(torch.tensor([3.0, -1.0]), "wasserstein")
@@ -101,7 +102,7 @@ def generator_loss(fake: Tensor, kind: str, *, hinged: bool = False) -> Tensor:
     if not hinged:
         return loss.generator(fake).mean()
     if kind != "hinge":
-        raise ValueError(f"hinged is a choice of the loss hinge only, got the loss {kind!r}")
+        raise ValueError(f"hinged requires the loss hinge, got {kind!r}")
     return relu(1 - fake).mean()
 
 
@@ -118,7 +119,7 @@ def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
 
 
 def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
-    """`E(‖∇D‖ − 1)²` over images between real and made ones: see `mix_images`.
+    """`E(‖∇D‖ − 1)²` over images between real and generated ones: see `mix_images`.
 
     It holds the slope of the discriminator at 1 there, whatever the loss beside it. Each image must
     have a logit of its own: with a BatchNorm in the discriminator the gradient is another.
@@ -140,18 +141,18 @@ def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
 
 
 def mix_images(real: Tensor, fake: Tensor, mixing: Tensor) -> Tensor:
-    """Images `ε x + (1 − ε) x̃` on the lines between real and made ones.
+    """Images `ε x + (1 − ε) x̃` on the lines between real and generated ones.
 
     Args:
         real: Real images `x`, `(N, C, H, W)`.
-        fake: Made images `x̃`, of the same shape.
+        fake: Generated images `x̃`, of the same shape.
         mixing: The share `ε` of the real image in each, `(N,)`, uniform in `[0, 1]`.
 
     Returns:
-        `(N, C, H, W)`, cut off from what made the images, with `requires_grad`.
+        `(N, C, H, W)`, detached from the generator, with `requires_grad`.
 
     Raises:
-        ValueError: If the shapes do not go together.
+        ValueError: If the shapes do not match.
 
     Examples:
         >>> real, fake = torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2)
@@ -170,7 +171,7 @@ def mix_images(real: Tensor, fake: Tensor, mixing: Tensor) -> Tensor:
 
 
 def _slopes(logits: Tensor, images: Tensor) -> Tensor:
-    """The gradient of each image's logit, flattened: `(N, C·H·W)`."""
+    """Gradient of each image's logit, flattened: `(N, C·H·W)`."""
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.flatten(1)
 

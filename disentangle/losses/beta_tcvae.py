@@ -53,7 +53,7 @@ def total_correlation(
 
 
 def stratified_weights(batch_size: int, data_size: int) -> Tensor:
-    """How much posterior `i` of a batch counts in the estimate of `q(z_j)`, `(N, N)` as `[j, i]`.
+    """Weight of posterior `i` of a batch in the estimate of `q(z_j)`, `(N, N)` as `[j, i]`.
 
     `1 / data_size` for a code's own posterior, `1 / (N − 1)` for the others except the next one,
     which gets what is missing to 1. The average over all batches that hold image `j` is the

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def code_covariance(mean: Tensor, log_variance: Tensor | None = None) -> Tensor:
-    """The covariance `(K, K)` of the posteriors' means, or of samples of the posteriors.
+    """Covariance `(K, K)` of the posteriors' means, or of samples of the posteriors.
 
     Divided by `N` and not by `N − 1`, as in disentanglement_lib.
 
@@ -31,7 +31,7 @@ def code_covariance(mean: Tensor, log_variance: Tensor | None = None) -> Tensor:
 def covariance_penalty(
     covariance: Tensor, *, off_diagonal_weight: float, diagonal_weight: float
 ) -> Tensor:
-    """`λ_od Σ_{i≠j} C_ij² + λ_d Σ_i (C_ii − 1)²`: how far a covariance `(K, K)` is from identity.
+    """`λ_od Σ_{i≠j} C_ij² + λ_d Σ_i (C_ii − 1)²`: a penalty on a covariance `(K, K)`.
 
     Examples:
         >>> covariance = torch.tensor([[3.0, 0.5], [0.5, 1.0]])

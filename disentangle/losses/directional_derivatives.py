@@ -1,7 +1,7 @@
 """First and second derivatives of a generator along random directions of its latent space.
 
-What the Hessian Penalty and OroJaR share: the directions, the differences or exact products along
-them, and how a variance becomes a loss.
+Shared by the Hessian Penalty and OroJaR: the directions, the finite differences or exact products
+along them, and the reduction of variances to a loss.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ PRECISE = (torch.float32, torch.float64)
 def rademacher_directions(numbers: Tensor, axes: Tensor) -> Tensor:
     """Random signs along some axes, from uniform random numbers.
 
-    Signs, and not normal numbers, are what both penalties rest on: the variance of a quadratic form
+    Signs, and not normal numbers, are what both penalties rely on: the variance of a quadratic form
     `xᵀ A x` is then `2 Σ_{i≠j} A_ij²`, without the diagonal. With normal `x` it is `2 Σ_ij A_ij²`,
     and the penalty would punish that an axis does something at all.
 
@@ -64,7 +64,7 @@ def first_derivatives(
     epsilon: float = EPSILON,
     difference: Difference = "finite",
 ) -> tuple[Tensor, ...]:
-    """`J x`, the derivative of each output along each direction.
+    """First derivative `J x` of each output along each direction.
 
     - `finite`: `(G(z + εx) − G(z)) / ε`, of all points in one call with `(k + 1) N` samples.
     - `exact`: forward-mode products, in one pass over `N` samples with `k` tangents beside them.
@@ -73,14 +73,14 @@ def first_derivatives(
     with 8 or 11 bits, divided by ε, is mostly rounding.
 
     Args:
-        decode: Gives one tensor or several, each `(n, …)`, of latents `(n, D)`, treating samples
+        decode: Maps latents `(n, D)` to one tensor or several, each `(n, …)`, treating samples
             alike and one by one: a BatchNorm in training mode would mix them.
         z: Latents `(N, D)`.
         directions: `x`, `(k, N, D)`, `k ≥ 2`.
-        epsilon: The step of finite differences.
-        difference: `finite` or `exact`. The latter wants operators with a forward-mode derivative:
-            `hold_weights` keeps those of constrained weights out of `decode`. Of the norms it takes
-            InstanceNorm alone, as `SoundNorms` says.
+        epsilon: Step of the finite differences.
+        difference: `finite` or `exact`. The latter requires operators with a forward-mode
+            derivative: `hold_weights` keeps those of constrained weights out of `decode`. Of the
+            norms it takes InstanceNorm alone, as `SoundNorms` says.
 
     Returns:
         For each output, `(k, N, …)`.
@@ -114,7 +114,7 @@ def second_derivatives(
     epsilon: float = EPSILON,
     difference: Difference = "finite",
 ) -> tuple[Tensor, ...]:
-    """`xᵀ H x`, the second derivative of each output along each direction.
+    """Second derivative `xᵀ H x` of each output along each direction.
 
     - `finite`: `(G(z + εx) − 2 G(z) + G(z − εx)) / ε²`, of all points in one call with
       `(2k + 1) N` samples.
@@ -144,7 +144,7 @@ def second_derivatives(
 
 
 def sum_of_layers(variances: Iterable[Tensor], reduction: Reduction) -> Tensor:
-    """The loss: the maximum or the mean over each layer's variances, summed over the layers.
+    """Reduce variances to a loss: their maximum or mean in each layer, summed over the layers.
 
     The maximum is over the samples of all processes, each of which must then take part. The mean is
     over those of this one: what a distributed wrapper averages.
@@ -161,7 +161,7 @@ def sum_of_layers(variances: Iterable[Tensor], reduction: Reduction) -> Tensor:
 
 
 def _second_difference(output: Tensor, k: int) -> Tensor:
-    """Of points `(1 + 2k, N, …)`: the centre, then `k` ahead, then `k` behind."""
+    """Second difference from outputs `(1 + 2k, N, …)`: the centre, `k` ahead, `k` behind."""
     centre, ahead, behind = output.split([1, k, k])
     return (ahead - centre) - (centre - behind)
 
@@ -174,7 +174,7 @@ def _decode_all(decode: Decode, points: Tensor) -> tuple[Tensor, ...]:
 
 
 def _products(decode: Decode, z: Tensor, directions: Tensor, order: int) -> tuple[Tensor, ...]:
-    """The derivatives `(k, N, …)` of an order, by forward-mode products."""
+    """Derivatives `(k, N, …)` of an order, by forward-mode products."""
     # Contiguous: torch writes into the tangents, which an expanded tensor does not allow.
     z, directions = z.contiguous(), directions.contiguous()
 

@@ -49,7 +49,7 @@ def error_loss(errors: Tensor, likelihood: str) -> Tensor:
     """Negative log likelihood of errors, summed over all but the batch, averaged over it, in nats.
 
     Args:
-        errors: What was made minus what should have been, `(N, …)`.
+        errors: Reconstruction minus target, `(N, …)`.
         likelihood: `gaussian`, of unit variance, or `laplace`, of unit scale.
 
     Raises:

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 
 def permute_codes(codes: Tensor, numbers: Tensor) -> Tensor:
-    """Each dimension of a batch of codes in an order of its own: independent, same marginals.
+    """Permute each dimension of a batch of codes on its own: independent, same marginals.
 
     Args:
         codes: `(N, K)`.
@@ -37,7 +37,7 @@ def permute_codes(codes: Tensor, numbers: Tensor) -> Tensor:
 
 
 def density_ratio(logits: Tensor) -> Tensor:
-    """`E log(D / (1 − D))`, the discriminator's word on the total correlation, in nats.
+    """`E log(D / (1 − D))`, the discriminator's estimate of the total correlation, in nats.
 
     It is the total correlation if the discriminator is optimal.
 
@@ -52,7 +52,7 @@ def density_ratio(logits: Tensor) -> Tensor:
 
 
 def tell_apart_loss(real: Tensor, permuted: Tensor) -> Tensor:
-    """What the discriminator minimises: cross-entropy, the mean of that of either kind, in nats.
+    """Loss of the discriminator: mean cross-entropy over the two kinds of codes, in nats.
 
     Args:
         real: Logits `(N, 2)` of codes as they come.

@@ -16,19 +16,19 @@ Function = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 def derive(function: Function, point: Tensor, direction: Tensor, *, order: int) -> tuple:
-    """The derivative of an order along a direction, of each output of a function.
+    """Compute the derivative of an order along a direction, for each output of a function.
 
     Works inside `torch.func.vmap`, and can be differentiated by whatever the function holds. That
     is more than `torch.func.jvp` can: see `SoundNorms`, in which it runs.
 
     Args:
-        function: Gives a tuple of tensors.
-        point: Where, a contiguous tensor.
-        direction: Of the same shape, contiguous.
-        order: From 1.
+        function: Function that returns a tuple of tensors.
+        point: Point at which to differentiate, a contiguous tensor.
+        direction: Direction, a contiguous tensor of the same shape.
+        order: Order of the derivative, at least 1.
 
     Returns:
-        As many tensors as the function gives, of their shapes.
+        As many tensors as the function returns, of their shapes.
 
     Examples:
         >>> point, direction = torch.tensor([2.0]), torch.tensor([3.0])
@@ -47,7 +47,7 @@ def derive(function: Function, point: Tensor, direction: Tensor, *, order: int) 
 
 
 class SoundNorms(TorchFunctionMode):
-    """In the block, an InstanceNorm is made of primitives, and other norms are refused.
+    """Context in which InstanceNorm is computed from primitives and other norms are refused.
 
     Torch's own forward-mode derivative of a norm is right, but its derivative is not: it holds the
     mean and the deviation constant. So the second derivative, and the gradient by the weights of a
@@ -84,7 +84,7 @@ def _instance_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> Tensor:
-    """As `torch.instance_norm`, of `(N, C, …)`; without running statistics."""
+    """Compute `torch.instance_norm` of `(N, C, …)`, without running statistics."""
     if running_mean is not None or not use_input_stats:
         raise ValueError("exact derivatives need an InstanceNorm without running statistics")
     variance, mean = torch.var_mean(h, tuple(range(2, h.ndim)), correction=0, keepdim=True)
@@ -97,7 +97,7 @@ def _instance_norm(
 
 @cache
 def _load_rules() -> None:
-    """Makes torch load its forward-mode rules, at which some versions warn of their own code."""
+    """Make torch load its forward-mode rules, at which some versions warn of their own code."""
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is (deprecated|not supported)")
         forward_ad.make_dual(torch.zeros(1), torch.zeros(1))

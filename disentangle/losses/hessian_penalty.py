@@ -1,4 +1,4 @@
-"""The Hessian Penalty: the latents shall not interact in what they do to the image.
+"""Hessian Penalty: discourage interactions between latents in their effect on the image.
 
 Peebles, Peebles, Zhu, Efros and Torralba, "The Hessian Penalty: A Weak Prior for Unsupervised
 Disentanglement", ECCV 2020, https://arxiv.org/abs/2008.10599.
@@ -25,7 +25,7 @@ def hessian_penalty(
     difference: Difference = "finite",
     reduction: Reduction = "max",
 ) -> Tensor:
-    """A loss on the off-diagonal of the Hessian of every output by the latent.
+    """Loss on the off-diagonal of the Hessian of every output with respect to the latent.
 
     `hessian_variances`, reduced over samples and elements of each output, summed over the outputs.
     As published: two Rademacher directions (`rademacher_directions`), ε = 0.1, the maximum.
@@ -41,16 +41,16 @@ def hessian_penalty(
 
     With (leaky) ReLUs, which have their second derivative at kinks alone, the finite differences
     measure how much slopes jump within ε of the latent. Their variance grows as 1/ε, so a change
-    of ε wants another weight. `exact` is blind to kinks: of an untrained simple GAN it was 6 to
+    of ε requires another weight. `exact` is blind to kinks: of an untrained simple GAN it was 6 to
     14 times less than `finite` at ε = 0.1, of an EigenGAN's features it is 0. That is why `finite`
     is the default, and exactness is no gain here as it is with OroJaR.
 
     Args:
-        decode: Gives one tensor or several, each `(n, …)`, of latents `(n, D)`, treating samples
+        decode: Maps latents `(n, D)` to one tensor or several, each `(n, …)`, treating samples
             one by one.
         z: Latents `(N, D)`.
         directions: Random signs, `(k, N, D)`, `k ≥ 2`; 0 for a latent that is left alone.
-        epsilon: The step of finite differences.
+        epsilon: Step of the finite differences.
         difference: `finite` as published, or `exact` forward-mode products.
         reduction: `max` as published, or `mean`.
 

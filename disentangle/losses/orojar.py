@@ -1,4 +1,4 @@
-"""OroJaR: the changes that different latents make shall be at right angles to each other.
+"""OroJaR: make the changes of the image by different latents orthogonal to each other.
 
 Wei, Shi, Liu, Ji, Gao, Wu and Zuo, "Orthogonal Jacobian Regularization for Unsupervised
 Disentanglement in Image Generation", ICCV 2021, https://arxiv.org/abs/2108.07668.
@@ -25,7 +25,7 @@ def orojar(
     difference: Difference = "finite",
     reduction: Reduction = "max",
 ) -> Tensor:
-    """A loss on the inner products of different columns of the Jacobian by the latent.
+    """Loss on the inner products of different columns of the Jacobian by the latent.
 
     `jacobian_variances`, reduced over the samples, summed over the outputs. As published: two
     Rademacher directions (`rademacher_directions`), ε = 0.1, the maximum.
@@ -41,11 +41,11 @@ def orojar(
     changes mean. It falls with the contrast of the outputs, to the fourth power.
 
     Args:
-        decode: Gives one tensor or several, each `(n, …)`, of latents `(n, D)`, treating samples
+        decode: Maps latents `(n, D)` to one tensor or several, each `(n, …)`, treating samples
             one by one.
         z: Latents `(N, D)`.
         directions: Random signs, `(k, N, D)`, `k ≥ 2`; 0 for a latent that is left alone.
-        epsilon: The step of finite differences.
+        epsilon: Step of the finite differences.
         difference: `finite` as published, or `exact` forward-mode products.
         reduction: `max` as published, or `mean`.
 

@@ -1,4 +1,4 @@
-"""The regulariser of variation predictability: it shall show in the image which latent moved.
+"""Regulariser of variation predictability: make the moved latent predictable from the images.
 
 Zhu, Xu and Tao, "Learning Disentangled Representations with Latent Variation Predictability",
 ECCV 2020, https://arxiv.org/abs/2007.12885.
@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 
 def choose_axes(numbers: Tensor, count: int) -> Tensor:
-    """One of `count` axes for each sample, `(N,)`, from uniform numbers in `[0, 1)`, `(N,)`.
+    """Choose one of `count` axes for each sample, `(N,)`, from uniform numbers `(N,)` in `[0, 1)`.
 
     Examples:
         >>> import torch
@@ -22,12 +22,12 @@ def choose_axes(numbers: Tensor, count: int) -> Tensor:
 
 
 def move_along(z: Tensor, axes: Tensor, chosen: Tensor, amounts: Tensor) -> Tensor:
-    """`z + δ e_d`: each latent moved along one axis.
+    """Move each latent along one axis: `z + δ e_d`.
 
     Args:
         z: Latents `(N, D)`.
         axes: Unit vectors `(A, D)`.
-        chosen: Which axis, `(N,)`, from 0 to `A − 1`: see `choose_axes`.
+        chosen: Index of the axis of each latent, `(N,)`, from 0 to `A − 1`: see `choose_axes`.
         amounts: `δ`, `(N,)`; standard normal numbers in the code of OroJaR's simple GANs.
 
     Returns:
@@ -59,7 +59,7 @@ def move_along(z: Tensor, axes: Tensor, chosen: Tensor, amounts: Tensor) -> Tens
 def variation_loss(
     recogniser: Callable[[Tensor], Tensor], images: Tensor, moved: Tensor, chosen: Tensor
 ) -> Tensor:
-    """Cross-entropy of which axis moved, read by a recogniser off the difference of two images.
+    """Cross-entropy of predicting the moved axis from the difference of two images.
 
     `−E log q(d | G(z) − G(z + δ e_d))`, in nats: a lower bound on the information between the axis
     and the change, up to the constant `log A`. The generator and the recogniser both minimise it.
@@ -75,7 +75,7 @@ def variation_loss(
     measures: a generator trained on it is at an advantage there.
 
     Args:
-        recogniser: Gives logits `(N, A)` of differences `(N, C, H, W)`.
+        recogniser: Maps differences `(N, C, H, W)` to logits `(N, A)`.
         images: `G(z)`, `(N, C, H, W)`.
         moved: `G(z + δ e_d)`, of the same shape.
         chosen: The axis `d` that moved, `(N,)`.

@@ -62,7 +62,7 @@ def test_other_losses_are_refused():
         discriminator_loss(logits, logits, "wgan")
     with pytest.raises(ValueError, match=known):
         generator_loss(logits, "wgan")
-    with pytest.raises(ValueError, match="hinge only, got the loss 'lsgan'"):
+    with pytest.raises(ValueError, match="hinged requires the loss hinge, got 'lsgan'"):
         generator_loss(logits, "lsgan", hinged=True)
 
 
