@@ -1,4 +1,4 @@
-"""What every data set offers: batches of images by index, and the factors behind them."""
+"""Base classes of data sets: batches of images by index, and the factors behind them."""
 
 import math
 import operator
@@ -28,7 +28,7 @@ class ImageData(Dataset[Tensor], ABC):
     Attributes:
         image_size: Height and width of an image, in pixels.
         image_channels: 1 (grey) or 3 (RGB).
-        paths: Files that the images are read from; none if they are rendered.
+        paths: Files that the images are read from; empty if they are rendered.
         skipped: Files, or names, of the images that were left out since they cannot be decoded.
         left_out: A phrase for each other kind of file or folder that was left out.
     """
@@ -43,14 +43,14 @@ class ImageData(Dataset[Tensor], ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """The number of images."""
+        """Number of images."""
 
     @abstractmethod
     def _images(self, indices: Integers) -> Tensor:
-        """The images uint8 `(N, C, H, W)` of indices `(N,)` that are known to be valid."""
+        """Return the images uint8 `(N, C, H, W)` of indices `(N,)` that are known to be valid."""
 
     def __getitems__(self, indices: ArrayLike) -> Tensor:
-        """The images uint8 `(N, C, H, W)` of integer indices `(N,)`.
+        """Return the images uint8 `(N, C, H, W)` of integer indices `(N,)`.
 
         Raises:
             ValueError: If an index is not an integer, or not between 0 and `len(self) - 1`.
@@ -58,11 +58,11 @@ class ImageData(Dataset[Tensor], ABC):
         return self._images(check_indices(indices, len(self)))
 
     def __getitem__(self, index: int) -> Tensor:
-        """The image uint8 `(C, H, W)` of an index; errors as in `__getitems__`."""
+        """Return the image uint8 `(C, H, W)` of an index; errors as in `__getitems__`."""
         return self.__getitems__([index])[0]
 
     def __iter__(self) -> Iterator[Tensor]:
-        """All images in order, one by one."""
+        """Iterate over all images in order."""
         return (self[index] for index in range(len(self)))
 
 
@@ -77,12 +77,12 @@ class GroundTruthData(ImageData):
     Args:
         image_size: Height and width of an image, in pixels.
         image_channels: 1 (grey) or 3 (RGB).
-        factor_names: The F names.
-        factor_sizes: How many values each factor has.
+        factor_names: Names of the F factors.
+        factor_sizes: Number of values of each factor.
 
     Attributes:
-        factor_names: The F names.
-        factor_sizes: How many values each factor has.
+        factor_names: Names of the F factors.
+        factor_sizes: Number of values of each factor.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class GroundTruthData(ImageData):
         self.factor_sizes = factor_sizes
 
     def __len__(self) -> int:
-        """The number of combinations."""
+        """Number of combinations."""
         return math.prod(self.factor_sizes)
 
     def sample_factors(self, n: int, generator: np.random.Generator) -> Integers:
-        """Draws factors int64 `(n, F)`, independent and uniform.
+        """Draw factors int64 `(n, F)`, independent and uniform.
 
         Raises:
             ValueError: If `n` is negative.
@@ -112,11 +112,11 @@ class GroundTruthData(ImageData):
         return generator.integers(0, self.factor_sizes, size=(n, len(self.factor_sizes)))
 
     def render(self, factors: ArrayLike) -> Tensor:
-        """The images uint8 `(N, C, H, W)` of factors `(N, F)`; errors as in `index`."""
+        """Return the images uint8 `(N, C, H, W)` of factors `(N, F)`; errors as in `index`."""
         return self._images(self.index(factors))
 
     def index(self, factors: ArrayLike) -> Integers:
-        """The index int64 `(N,)` of each row of factors `(N, F)`.
+        """Return the index int64 `(N,)` of each row of factors `(N, F)`.
 
         Raises:
             ValueError: If the shape is another, or a factor is no integer or out of its range.
@@ -125,7 +125,7 @@ class GroundTruthData(ImageData):
         return np.ravel_multi_index(tuple(columns), self.factor_sizes).astype(np.int64, copy=False)
 
     def factors(self, indices: ArrayLike) -> Integers:
-        """The factors int64 `(N, F)` of indices `(N,)`, the inverse of `index`.
+        """Return the factors int64 `(N, F)` of indices `(N,)`, the inverse of `index`.
 
         Raises:
             ValueError: If an index is not an integer, or not between 0 and `len(self) - 1`.
@@ -135,7 +135,7 @@ class GroundTruthData(ImageData):
 
 
 def checked_integer(name: str, value: int, minimum: int) -> int:
-    """The value, if it is an integer of at least `minimum`.
+    """Return the value if it is an integer of at least `minimum`.
 
     Raises:
         ValueError: If it is not.
@@ -150,7 +150,7 @@ def _is_integer(value: Any) -> bool:
 
 
 def check_indices(indices: ArrayLike, length: int) -> Integers:
-    """Places in a data set of some length, as an array `(N,)`.
+    """Check indices into a data set of some length, and return them as an array `(N,)`.
 
     Raises:
         ValueError: If they are not a list of integers, or one is out of range.

@@ -1,4 +1,4 @@
-"""Official files: where they are looked for, and what is said of a missing or broken one."""
+"""Official files: finding them, and errors for missing or broken ones."""
 
 import hashlib
 import math
@@ -17,8 +17,8 @@ class OfficialFile:
     """A file that its authors publish.
 
     Attributes:
-        name: Its name.
-        project: Where to get it, in words.
+        name: Name of the file.
+        project: Source of the file, in words.
         checksum: Its published checksum as `algorithm:digest`; `None` where there is none.
     """
 
@@ -27,7 +27,7 @@ class OfficialFile:
     checksum: str | None = None
 
     def locate(self, path: str | Path) -> Path:
-        """The file at a path, or in the folder at a path under its official name.
+        """Find the file at a path, or in the folder at a path under its official name.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -39,7 +39,7 @@ class OfficialFile:
         return file
 
     def verify(self, file: Path) -> None:
-        """Compares a file with the published checksum.
+        """Compare a file with the published checksum.
 
         Raises:
             ValueError: If they differ.
@@ -64,7 +64,7 @@ class MappedArray:
 
     Attributes:
         file: The file.
-        offset: Where in the file the array begins, in bytes.
+        offset: Offset of the array in the file, in bytes.
         shape: Its shape.
         dtype: Its type, as NumPy writes it.
 
@@ -84,18 +84,18 @@ class MappedArray:
             raise ValueError(f"it must have at least {expected} bytes, got {found}")
 
     def open(self) -> NDArray[Any]:
-        """The array, of which only what is indexed is read."""
+        """Map the array into memory: only what is indexed is read."""
         return np.memmap(self.file, self.dtype, "r", self.offset, self.shape)
 
 
 def official_folder(path: str | Path, name: str) -> Path:
-    """The folder of an official name that lies at a path; if there is none, the path itself."""
+    """Return the folder of an official name at a path; if there is none, the path itself."""
     inside = Path(path) / name
     return inside if inside.is_dir() else Path(path)
 
 
 def locate_folder(folder: Path, project: str) -> Path:
-    """The folder itself, if it is there.
+    """Return the folder if it exists.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -106,7 +106,7 @@ def locate_folder(folder: Path, project: str) -> Path:
 
 
 def read_lines(folder: Path, name: str, project: str) -> list[str]:
-    """The lines of an official text file that are not empty.
+    """Read the lines of an official text file that are not empty.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -118,7 +118,7 @@ def read_lines(folder: Path, name: str, project: str) -> list[str]:
 
 
 def check_inside(names: Iterable[str]) -> None:
-    """Looks whether the files that an official file names are below its own folder.
+    """Raise unless the files that an official file names are below its own folder.
 
     Raises:
         ValueError: If one is not.
@@ -131,11 +131,11 @@ def check_inside(names: Iterable[str]) -> None:
 
 @contextmanager
 def refuse_broken(file: Path, expected: str) -> Iterator[None]:
-    """Turns whatever a reader raises on a damaged file into a `ValueError` of one line.
+    """Turn whatever a reader raises on a damaged file into a `ValueError` of one line.
 
     Args:
-        file: The file, which the message names.
-        expected: What it should be, such as `the dSprites file`.
+        file: Path of the file, for the message.
+        expected: Kind of file it should be, such as `the dSprites file`.
 
     Raises:
         ValueError: If the block raises anything but an error of the operating system.

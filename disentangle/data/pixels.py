@@ -1,4 +1,4 @@
-"""Between the pixels of files and the images of models."""
+"""Conversions from the pixels of files to the images of models."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def scale_pixels(pixels: Tensor) -> Tensor:
-    """Pixels in uint8, 0 … 255, as images in float32, -1 … 1.
+    """Scale uint8 pixels, 0 … 255, to float32 images, -1 … 1.
 
     Args:
         pixels: uint8, of any shape.
@@ -26,10 +26,10 @@ def scale_pixels(pixels: Tensor) -> Tensor:
 
 
 def channels_first(images: NDArray[np.uint8]) -> Tensor:
-    """Images `(N, H, W, C)` as a tensor `(N, C, H, W)`, contiguous."""
+    """Return images `(N, H, W, C)` as a tensor `(N, C, H, W)`, contiguous."""
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
 def shrink(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """An image `(H, W)` or `(H, W, 3)` at another size, as disentanglement_lib resizes."""
+    """Resize an image `(H, W)` or `(H, W, 3)`, as disentanglement_lib does."""
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))

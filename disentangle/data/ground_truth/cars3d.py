@@ -63,7 +63,7 @@ class Cars3D(GroundTruthData):
 
 
 def _find_files(folder: Path) -> list[Path]:
-    """The files of the objects, in the official order."""
+    """List the files of the objects, in the official order."""
     listing = OfficialFile(name="list.txt", project=PROJECT).locate(folder / "list.txt")
     with refuse_broken(listing, "the list of Cars3D"):
         names = listing.read_text(encoding="utf-8").split()
@@ -77,7 +77,7 @@ def _find_files(folder: Path) -> list[Path]:
 
 
 def _read_objects(files: list[Path]) -> Tensor:
-    """All images uint8 `(N, 3, 64, 64)`, the object varying fastest."""
+    """Read all images, uint8 `(N, 3, 64, 64)`, the object varying fastest."""
     size = IMAGE_SIZE
     images = torch.empty((ELEVATIONS * AZIMUTHS, len(files), 3, size, size), dtype=torch.uint8)
     with ThreadPool(min(8, os.cpu_count() or 1)) as pool:
@@ -94,7 +94,7 @@ def _read_objects(files: list[Path]) -> Tensor:
 
 
 def _read_object(file: Path) -> Tensor:
-    """The images uint8 `(4·24, 3, 64, 64)` of an object, the azimuth varying fastest."""
+    """Read the images uint8 `(4·24, 3, 64, 64)` of an object, the azimuth varying fastest."""
     from scipy.io import loadmat, whosmat  # late, since it slows every command down
 
     with refuse_broken(file, "a Cars3D file"):

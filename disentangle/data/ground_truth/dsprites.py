@@ -93,7 +93,7 @@ def _read_factor_sizes(archive: zipfile.ZipFile) -> tuple[int, ...]:
 
 
 def _check_order(classes: Integers, sizes: tuple[int, ...]) -> None:
-    """Requires every combination once, in the official order, of one colour."""
+    """Raise unless every combination is there once, in the official order, of one colour."""
     if sizes[0] != 1:
         raise ValueError(f"latents_classes must have one colour, 0, got {sizes[0]}")
     if classes.min() < 0 or np.prod(sizes, dtype=np.float64) != len(classes):
@@ -112,7 +112,7 @@ def _check_order(classes: Integers, sizes: tuple[int, ...]) -> None:
 
 
 def _read_images(archive: zipfile.ZipFile, count: int) -> tuple[NDArray[np.uint8], int]:
-    """The images as bits `(N, ⌈H·W / 8⌉)`, and their height and width."""
+    """Read the images as bits `(N, ⌈H·W / 8⌉)`, and their height and width."""
     with open_member(archive, "imgs") as member:
         size = _read_image_size(member, count)
         packed = np.empty((count, -(-size * size // 8)), dtype=np.uint8)
@@ -139,7 +139,7 @@ def _read_image_size(member: IO[bytes], count: int) -> int:
 
 
 def _chunks(member: IO[bytes], count: int, pixels: int) -> Iterator[NDArray[np.uint8]]:
-    """The images in groups `(n, pixels)`, read one group at a time."""
+    """Yield the images in groups `(n, pixels)`, read one group at a time."""
     for start in range(0, count, CHUNK):
         expected = min(CHUNK, count - start) * pixels
         content = member.read(expected)

@@ -38,7 +38,7 @@ class ColorDSprites(_SeededDSprites):
     Args:
         path: The npz file of dSprites, or the folder where it lies under its official name.
         verify: Compare with the published checksum, as in `DSprites`.
-        seed: Of the colours, from 0 to 2**63 - 1.
+        seed: Seed for the colours, from 0 to 2**63 - 1.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -69,7 +69,7 @@ class NoisyDSprites(_SeededDSprites):
     Args:
         path: The npz file of dSprites, or the folder where it lies under its official name.
         verify: Compare with the published checksum, as in `DSprites`.
-        seed: Of the noise, from 0 to 2**63 - 1.
+        seed: Seed for the noise, from 0 to 2**63 - 1.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -104,7 +104,7 @@ class ScreamDSprites(_SeededDSprites):
         picture: The file of the picture, which is shrunk to 350 × 274 pixels at most; a PNG, JPEG
             or the like that is then larger than an image both ways.
         verify: Compare dSprites with its published checksum, as in `DSprites`.
-        seed: Of the crops and colours, from 0 to 2**63 - 1.
+        seed: Seed for the crops and colours, from 0 to 2**63 - 1.
 
     Raises:
         FileNotFoundError: If one of the files is missing.
@@ -137,7 +137,7 @@ class ScreamDSprites(_SeededDSprites):
         return torch.from_numpy(np.where(sprites > 0, 255 - images, images))
 
     def _background(self, draw: np.random.Generator) -> NDArray[np.float64]:
-        """A crop `(H, W, 3)` of the picture, mixed with a colour, between 0 and 1."""
+        """Random crop `(H, W, 3)` of the picture, mixed with a colour, between 0 and 1."""
         size = self.image_size
         top, left = draw.integers(0, np.subtract(self._picture.shape[:2], size))
         crop = self._picture[top : top + size, left : left + size] / 255
@@ -151,13 +151,13 @@ def _checked_seed(seed: int) -> int:
 
 
 def _generators(seed: int, indices: Integers) -> Iterator[np.random.Generator]:
-    """A generator of its own for each image, so that no draw depends on the batch."""
+    """Yield a generator for each image, so that no draw depends on the batch."""
     for index in indices.tolist():
         yield np.random.Generator(np.random.Philox(key=seed << 64 | index))
 
 
 def _read_picture(path: Path) -> NDArray[np.uint8]:
-    """The picture uint8 `(H, W, 3)`, within the published size."""
+    """Read the picture, uint8 `(H, W, 3)`, within the published size."""
     if not path.is_file():
         raise FileNotFoundError(f"no picture at {path}")
     with refuse_broken(path, "a picture"), open_image(path) as image:

@@ -41,7 +41,7 @@ class MPI3D(GroundTruthData):
 
     Args:
         path: The npz file, or the folder where it lies under its official name.
-        variant: Which official name to look for in a folder.
+        variant: Official name of the variant to find in a folder.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -15,7 +15,7 @@ LOCAL_HEADER = struct.Struct("<26xHH")  # of a member; the lengths of its name a
 
 
 def open_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    """The npy file of an array, at its start.
+    """Open the npy file of an array, at its start.
 
     Raises:
         ValueError: If the archive has no such array, or packs it as NumPy does not.
@@ -27,15 +27,15 @@ def open_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
 
 
 def read_plain_array(archive: zipfile.ZipFile, name: str, limit: int) -> NDArray[Any]:
-    """An array of an archive, of which no element is a Python object.
+    """Read an array of an archive, which must hold no Python objects.
 
-    Its size is looked at first: a small file can unpack to any amount, and a header can say
+    Its size is checked first: a small file can unpack to any amount, and a header can say
     anything.
 
     Args:
         archive: The npz file.
         name: The array's.
-        limit: How many bytes it may have.
+        limit: Largest size in bytes.
 
     Raises:
         ValueError: If there is no such array, or if it is larger than that or not as long as its
@@ -57,7 +57,7 @@ def read_plain_array(archive: zipfile.ZipFile, name: str, limit: int) -> NDArray
 
 
 def read_header(file: IO[bytes], name: str) -> tuple[int, ...]:
-    """The shape of the uint8 array in an npy file, which is then at the first element.
+    """Read the shape of the uint8 array in an npy file, up to its first element.
 
     Raises:
         ValueError: If the array is not uint8 and row-major, or the npy version not 1.0 or 2.0.
@@ -70,7 +70,7 @@ def read_header(file: IO[bytes], name: str) -> tuple[int, ...]:
 
 
 def _read_any_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """The shape of the array in an npy file, whether it is column-major, and its type."""
+    """Read the shape of the array in an npy file, whether it is column-major, and its type."""
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -85,7 +85,7 @@ def _read_any_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool,
 
 
 def map_member(file: Path, name: str) -> MappedArray:
-    """The uint8 array of an npz archive, where it lies in the file.
+    """Locate the uint8 array of an npz archive in the file.
 
     Raises:
         ValueError: If there is no such array, if it is compressed or encrypted, or if it is not as

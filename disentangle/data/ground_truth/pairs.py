@@ -14,7 +14,7 @@ class FactorPairs(NamedTuple):
     Attributes:
         first: Factors of the first images, int64 `(N, F)`.
         second: Factors of the second ones, int64 `(N, F)`.
-        shared: Which factors are equal in a pair, bool `(N, F)`.
+        shared: True for the factors that are equal in a pair, bool `(N, F)`.
     """
 
     first: Integers
@@ -25,7 +25,7 @@ class FactorPairs(NamedTuple):
 def sample_pairs(
     data: GroundTruthData, n: int, generator: np.random.Generator, *, shared: int | tuple[int, int]
 ) -> FactorPairs:
-    """Draws pairs of factors that are equal in some factors and differ in all others.
+    """Draw pairs of factors that are equal in some factors and differ in all others.
 
     The first of a pair is uniform. Which factors are shared is uniform, too, and the second is
     uniform over the combinations that fit. `data.render` draws the images. A factor of a single
@@ -36,10 +36,10 @@ def sample_pairs(
 
     Args:
         data: The data set.
-        n: How many pairs.
-        generator: Of all draws.
-        shared: How many factors a pair shares; or the least and the most, all numbers between
-            which are equally likely.
+        n: Number of pairs.
+        generator: Random generator of all draws.
+        shared: Number of factors that a pair shares; or the smallest and the largest number,
+            with all numbers between them equally likely.
 
     Raises:
         ValueError: If `n` is negative, or if `shared` is not from the number of factors of a single

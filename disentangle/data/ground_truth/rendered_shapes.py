@@ -81,7 +81,7 @@ class RenderedShapes(GroundTruthData):
 
 
 def _tabulate_palettes() -> NDArray[np.float32]:
-    """Red, green and blue, 0 to 255, of what is mixed `(1000, 3, 4)` for each choice of hues."""
+    """Tabulate the colours to mix for each choice of hues, RGB 0 to 255, `(1000, 3, 4)`."""
     hues = [colorsys.hsv_to_rgb(k / 10, 1, 1) for k in range(10)]
     white = (1, 1, 1)
     palettes = [[*chosen, white] for chosen in itertools.product(hues, repeat=3)]
@@ -89,7 +89,7 @@ def _tabulate_palettes() -> NDArray[np.float32]:
 
 
 def _tabulate_mixtures(image_size: int) -> NDArray[np.uint8]:
-    """How many 255ths of each colour each pixel has, `(480, 4, H·W)`."""
+    """Tabulate the share of each colour in each pixel, in 255ths, `(480, 4, H·W)`."""
     shape = (*FACTOR_SIZES[3:], len(COLOURS), image_size**2)
     mixtures = np.empty(shape, dtype=np.uint8)
     for k, angle in enumerate(np.radians(ANGLES)):

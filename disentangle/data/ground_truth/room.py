@@ -27,7 +27,7 @@ class RoomView:
 
     Args:
         image_size: Height and width of the picture, in pixels.
-        angle: Of the camera, in radians; at 0 it looks straight into the corner.
+        angle: Angle of the camera, in radians; at 0 it faces the corner.
         reach: A ball that holds every solid to come, and its height above the floor.
     """
 
@@ -41,7 +41,7 @@ class RoomView:
         self._keep_pixels_near(*reach)
 
     def _keep_pixels_near(self, ball: Capsule, height: float) -> None:
-        """Keeps the rays of those pixels only that the solid or its shadow can be in."""
+        """Keep only the rays of those pixels that the solid or its shadow can be in."""
         centre = np.array([0.0, 0.0, height])[:, None, None]
         seen = ball.first_hit(self.eye - centre, self.rays) < np.inf
         shaded = ball.first_hit(self.points - centre, self.to_light) < np.inf
@@ -52,7 +52,7 @@ class RoomView:
         self.light, self.is_floor = self.light[self.pixels], self.is_floor[self.pixels]
 
     def mix(self, solid: Solid, scale: float) -> Array:
-        """How much of each colour each pixel has, `(4, H·W)`, with a solid in the room.
+        """Share of each colour in each pixel, `(4, H·W)`, with a solid in the room.
 
         The parts of a pixel add up to 1 at most, to less where there is less light.
         """
@@ -61,7 +61,7 @@ class RoomView:
         return mixtures
 
     def _mix_samples(self, solid: Solid, scale: float) -> Array:
-        """How much of each colour the samples `(4, P, S)` of the pixels have."""
+        """Share of each colour in the samples of the pixels, `(4, P, S)`."""
         centre = np.array([0.0, 0.0, solid.half_height])[:, None, None]
 
         def first_hit(origins: Array, directions: Array) -> Array:
@@ -77,7 +77,7 @@ class RoomView:
         return samples
 
     def _mix_room(self, is_lit: np.ndarray) -> Array:
-        """How much of each colour the samples `(4, P, S)` of the empty room have."""
+        """Share of each colour in the samples of the empty room, `(4, P, S)`."""
         shade = AMBIENT + (1 - AMBIENT) * self.light * is_lit
         samples = np.zeros((len(COLOURS), *shade.shape))
         samples[FLOOR] = shade * self.is_floor
@@ -86,7 +86,7 @@ class RoomView:
 
 
 def _cast_camera(image_size: int, azimuth: float) -> tuple[Array, Array]:
-    """The eye `(3, 1, 1)` and the directions `(3, H·W, S)` of its S rays through each pixel."""
+    """Return the eye `(3, 1, 1)` and directions `(3, H·W, S)` of its S rays through each pixel."""
     x, y = math.cos(azimuth) * CAMERA_DISTANCE, math.sin(azimuth) * CAMERA_DISTANCE
     eye = np.array([x, y, CAMERA_HEIGHT])
     ahead = normalise(np.array([0.0, 0.0, TARGET_HEIGHT]) - eye)
@@ -100,7 +100,7 @@ def _cast_camera(image_size: int, azimuth: float) -> tuple[Array, Array]:
 
 
 def _end_in_room(eye: Array, rays: Array) -> tuple[Array, Array]:
-    """Where rays end on a wall or the floor, and the normals there, `(3, …)` each."""
+    """Points at which rays end on a wall or the floor, and the normals there, `(3, …)` each."""
     planes = np.array([-WALL, -WALL, 0.0])[:, None, None]  # of x, y and z
     with np.errstate(divide="ignore"):
         distances = np.where(rays < 0, (planes - eye) / rays, np.inf)
@@ -109,7 +109,7 @@ def _end_in_room(eye: Array, rays: Array) -> tuple[Array, Array]:
 
 
 def _mix_solid(points: Array, normals: Array, eye: Array) -> Array:
-    """How much of each colour points `(3, P)` of the solid's surface have, `(4, P)`.
+    """Share of each colour at points `(3, P)` of the solid's surface, `(4, P)`.
 
     Source: the highlight is Blinn's, 1977, https://doi.org/10.1145/563858.563893.
     """

@@ -93,7 +93,7 @@ class Shapes3D(GroundTruthData):
 
 
 def _import_h5py() -> ModuleType:
-    """Imported late, since it is needed for this data set only."""
+    """Import h5py late, since only this data set needs it."""
     try:
         import h5py
     except ModuleNotFoundError as error:
@@ -104,7 +104,7 @@ def _import_h5py() -> ModuleType:
 
 
 def _read_factor_sizes(content: Any) -> tuple[int, ...]:
-    """The number of values of each factor in an open h5 file, all combinations of which it has."""
+    """Read the number of values of each factor in an open h5 file, which has all combinations."""
     labels = _find(content, "labels")
     most, columns = math.prod(FACTOR_SIZES), len(FACTOR_NAMES)
     if labels.ndim != 2 or not 0 < labels.shape[0] <= most or labels.shape[1] != columns:
@@ -125,7 +125,7 @@ def _read_factor_sizes(content: Any) -> tuple[int, ...]:
 
 
 def _find_images(content: Any, count: int) -> Any:
-    """The images `(N, 64, 64, 3)` of an open h5 file, not yet read."""
+    """Find the images `(N, 64, 64, 3)` of an open h5 file, without reading them."""
     images = _find(content, "images")
     if images.shape != (count, *IMAGE_SHAPE) or images.dtype != np.uint8:
         raise ValueError(
@@ -157,7 +157,7 @@ def _check_chunks(images: Any) -> None:
 
 
 def _unpack(images: Any, target: Path) -> None:
-    """Writes the images as an npy file that is whole or not there."""
+    """Write the images atomically as an npy file."""
     together = images.chunks[0] if images.chunks else 1
     step = max(together, BLOCK_LIMIT // IMAGE_BYTES // together * together)
     header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}

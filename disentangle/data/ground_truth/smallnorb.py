@@ -71,11 +71,11 @@ class SmallNORB(GroundTruthData):
             self._places = _find_places(factors)
 
     def __len__(self) -> int:
-        """The number of images, of all instances."""
+        """Number of images, of all instances."""
         return len(self._places)
 
     def index(self, factors: ArrayLike) -> Integers:
-        """An index int64 `(N,)` of each row of factors `(N, F)`, of a random instance.
+        """Return an index int64 `(N,)` of each row of factors `(N, F)`, of a random instance.
 
         Raises:
             ValueError: If the shape is another, or a factor is no integer or out of its range.
@@ -87,7 +87,7 @@ class SmallNORB(GroundTruthData):
         return np.ravel_multi_index((category, instance, *others), ALL_SIZES).astype(np.int64)
 
     def factors(self, indices: ArrayLike) -> Integers:
-        """The factors int64 `(N, F)` of indices `(N,)`, without the instance.
+        """Return the factors int64 `(N, F)` of indices `(N,)`, without the instance.
 
         Raises:
             ValueError: If an index is not an integer, or not between 0 and `len(self) - 1`.
@@ -105,13 +105,13 @@ class SmallNORB(GroundTruthData):
 
 
 def _map_images(folder: Path, split: str) -> MappedArray:
-    """The image pairs uint8 `(N, 2, 96, 96)` of a split."""
+    """Map the image pairs uint8 `(N, 2, 96, 96)` of a split."""
     shape = (SPLIT_SIZE, CAMERAS, STORED_SIZE, STORED_SIZE)
     return _map(folder, f"smallnorb-{split}-dat.mat", "uint8", shape)
 
 
 def _read_factors(folder: Path, split: str) -> Integers:
-    """The factors `(N, 5)` of a split: category, instance, elevation, azimuth in 20°, lighting."""
+    """Read factors `(N, 5)` of a split: category, instance, elevation, azimuth / 20°, lighting."""
     category = _map(folder, f"smallnorb-{split}-cat.mat", "int32", (SPLIT_SIZE,)).open()
     others = _map(folder, f"smallnorb-{split}-info.mat", "int32", (SPLIT_SIZE, 4)).open()
     # Azimuths are stored as 0, 2, …, 34; an odd one becomes -1, which is none.
@@ -163,7 +163,7 @@ def map_matrix(file: Path, dtype: str, shape: tuple[int, ...]) -> MappedArray:
 
 
 def _find_places(factors: Integers) -> Integers:
-    """Where the image of each combination lies, counted through the splits."""
+    """Find the position of the image of each combination, counted through the splits."""
     wrong = ((factors < 0) | (factors >= ALL_SIZES)).any(axis=1)
     if wrong.any():
         row = factors[wrong][0].tolist()

@@ -1,4 +1,4 @@
-"""Convex solids about the origin, and where rays enter them.
+"""Convex solids about the origin, and their intersections with rays.
 
 Points, normals and rays are arrays `(3, …)` of x, y and z. A ray is an origin and a direction of
 any length, which is the unit of the distances along it.
@@ -19,7 +19,7 @@ class Solid(ABC):
     @property
     @abstractmethod
     def half_height(self) -> float:
-        """How far it reaches above and below its centre."""
+        """Distance from its centre to its top and bottom."""
 
     @abstractmethod
     def interval(self, origins: Array, directions: Array) -> tuple[Array, Array]:
@@ -58,12 +58,12 @@ class Cube(Solid):
         return self.half_side
 
     def interval(self, origins: Array, directions: Array) -> tuple[Array, Array]:
-        """Where lines are between all three pairs of faces."""
+        """Distances at which lines are between all three pairs of faces."""
         enter, leave = _between_planes(origins, directions, self.half_side)
         return enter.max(axis=0), leave.min(axis=0)
 
     def normals(self, points: Array) -> Array:
-        """Across the face that the point is on."""
+        """Normals of the face that each point is on."""
         face = np.abs(points).argmax(axis=0)
         return np.stack([np.where(face == axis, np.sign(points[axis]), 0.0) for axis in range(3)])
 
@@ -73,7 +73,7 @@ class Cylinder(Solid):
     """An upright cylinder with flat ends.
 
     Attributes:
-        radius: Of the ends.
+        radius: Radius of the ends.
         half_length: Half the distance of the ends.
     """
 
@@ -86,13 +86,13 @@ class Cylinder(Solid):
         return self.half_length
 
     def interval(self, origins: Array, directions: Array) -> tuple[Array, Array]:
-        """Where lines are within the round side and between the ends."""
+        """Distances at which lines are within the round side and between the ends."""
         side = _within_radius(origins[:2], directions[:2], self.radius)
         ends = _between_planes(origins[2], directions[2], self.half_length)
         return np.maximum(side[0], ends[0]), np.minimum(side[1], ends[1])
 
     def normals(self, points: Array) -> Array:
-        """Along the axis on the ends, away from it on the side."""
+        """Normals along the axis on the ends, away from it on the side."""
         x, y, z = points
         on_end = np.abs(z) / self.half_length > np.hypot(x, y) / self.radius
         return normalise(np.stack([np.where(on_end, 0, x), np.where(on_end, 0, y), z * on_end]))
@@ -103,7 +103,7 @@ class Capsule(Solid):
     """An upright cylinder with half a ball on each end; a ball if its length is 0.
 
     Attributes:
-        radius: Of the side and of the ends.
+        radius: Radius of the side and of the ends.
         half_length: Half the length of the straight part.
     """
 
@@ -116,7 +116,7 @@ class Capsule(Solid):
         return self.half_length + self.radius
 
     def interval(self, origins: Array, directions: Array) -> tuple[Array, Array]:
-        """Where lines are in the straight part or in the ball at either end."""
+        """Distances at which lines are in the straight part or in the ball at either end."""
         parts = [Cylinder(self.radius, self.half_length).interval(origins, directions)]
         for z in (-self.half_length, self.half_length):
             shifted = np.stack([origins[0], origins[1], origins[2] - z])
@@ -127,13 +127,13 @@ class Capsule(Solid):
         return np.minimum.reduce(enter), np.maximum.reduce(leave)
 
     def normals(self, points: Array) -> Array:
-        """Away from the nearest point of the axis between the centres of the two balls."""
+        """Normals away from the nearest point of the axis between the centres of the two balls."""
         x, y, z = points
         return normalise(np.stack([x, y, z - z.clip(-self.half_length, self.half_length)]))
 
 
 def normalise(vectors: Array) -> Array:
-    """Vectors `(3, …)` at length 1."""
+    """Scale vectors `(3, …)` to length 1."""
     return vectors / np.sqrt(dot(vectors, vectors))
 
 
@@ -143,7 +143,7 @@ def dot(a: Array, b: Array) -> Array:
 
 
 def _between_planes(o: Array, d: Array, half: float) -> tuple[Array, Array]:
-    """Where `o + t d`, each coordinate by itself, lies between `-half` and `half`."""
+    """Interval of `t` in which each coordinate of `o + t d` is between `-half` and `half`."""
     # A line along the planes never meets them: ±inf, or NaN within a plane, which counts as a miss.
     with np.errstate(divide="ignore", invalid="ignore"):
         first, second = (-half - o) / d, (half - o) / d
@@ -151,7 +151,7 @@ def _between_planes(o: Array, d: Array, half: float) -> tuple[Array, Array]:
 
 
 def _within_radius(o: Array, d: Array, radius: float) -> tuple[Array, Array]:
-    """Where the points `o + t d` are no farther than `radius` from the origin."""
+    """Interval of `t` in which `o + t d` is no farther than `radius` from the origin."""
     a, b, c = dot(d, d), dot(o, d), dot(o, o) - radius**2
     discriminant = b * b - a * c
     root = np.sqrt(np.maximum(discriminant, 0))

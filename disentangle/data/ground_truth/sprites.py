@@ -42,7 +42,7 @@ class RenderedSprites(GroundTruthData):
 
     Args:
         image_size: Height and width of an image, at least 16 pixels.
-        orientations: How many orientations there are; 1 leaves every sprite upright, which a
+        orientations: Number of orientations; 1 leaves every sprite upright, which a
             small model learns much sooner.
 
     Raises:
@@ -88,7 +88,7 @@ class RenderedSprites(GroundTruthData):
         return torch.from_numpy(images).view(len(indices), 1, size, size)
 
     def _pixels(self, indices: Integers) -> Integers:
-        """Where the pixels that are on lie in the flattened images `(N·H·W,)` of the indices."""
+        """Positions of the white pixels in the flattened images `(N·H·W,)` of the indices."""
         size, sprites = self.image_size, math.prod(self.factor_sizes[:3])
         sprite, x, y = np.unravel_index(indices, (sprites, POSITIONS, POSITIONS))
         origin = (np.arange(len(indices)) * size + self._whole[y]) * size + self._whole[x]
@@ -101,7 +101,7 @@ class RenderedSprites(GroundTruthData):
 
 
 def _positions(image_size: int) -> tuple[Integers, Integers, NDArray[np.float64]]:
-    """Where the 32 centres lie along an axis, in pixels.
+    """Positions of the 32 centres along an axis, in pixels.
 
     Returns:
         Whole pixels `(32,)`, the number of the remaining fraction `(32,)`, and the fractions.
@@ -118,7 +118,7 @@ def _positions(image_size: int) -> tuple[Integers, Integers, NDArray[np.float64]
 def _tabulate(
     image_size: int, orientations: int, fractions: NDArray[np.float64]
 ) -> tuple[Integers, Integers]:
-    """The pixels of every sprite, relative to the pixel of its centre.
+    """Tabulate the pixels of every sprite, relative to the pixel of its centre.
 
     Returns:
         Offsets in a flattened image, sprite after sprite, and the number of each sprite's pixels.
@@ -140,7 +140,7 @@ def _tabulate(
 def _masks(
     right: NDArray[np.float64], down: NDArray[np.float64], orientations: int
 ) -> list[NDArray[np.bool_]]:
-    """For every shape and scale, which points are inside it at each orientation."""
+    """Yield, for every shape and scale, the points that are inside it at each orientation."""
     # Modulo, so that the last orientation is the first to the bit: sin(2π) is not 0 in floats.
     turns = max(orientations - 1, 1)
     turn = 2 * np.pi * (np.arange(orientations) % turns) / turns

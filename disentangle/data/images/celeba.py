@@ -36,15 +36,15 @@ class CelebA(ImageData):
         image_channels: 1 (grey) or 3 (RGB).
         crop: Side of the central square that is kept, in pixels of the file; `None` is the largest,
             of 178.
-        split: Which images: `all`, or the official `train`, `valid` or `test`.
+        split: Split of the images: `all`, or the official `train`, `valid` or `test`.
         check: Decode every file now. If not, a corrupt one is an error when it is asked for.
-        on_corrupt: What a file that cannot be decoded does: `error` raises, `skip` leaves it out.
+        on_corrupt: Action for a file that cannot be decoded: `error` raises, `skip` leaves it out.
 
     Attributes:
         paths: The file of each image.
         skipped: The files that were left out.
-        attribute_names: The A names of the attributes; none without their file.
-        attributes: Which of them each image has, 0 or 1, int64 `(N, A)`.
+        attribute_names: Names of the A attributes; empty without their file.
+        attributes: 1 for the attributes that an image has, else 0, int64 `(N, A)`.
 
     Raises:
         FileNotFoundError: If a file or folder is missing.
@@ -88,7 +88,7 @@ class CelebA(ImageData):
         self.attributes = attributes[rows[self._files.kept]]
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Number of images."""
         return len(self.paths)
 
     def _images(self, indices: Integers) -> Tensor:
@@ -96,7 +96,7 @@ class CelebA(ImageData):
 
 
 def _read_partition(folder: Path) -> tuple[list[str], list[str]]:
-    """The name of each image and its split."""
+    """Read the name of each image and its split."""
     lines = read_lines(folder, PARTITION, PROJECT)
     with refuse_broken(folder / PARTITION, "CelebA's list of splits"):
         rows = [line.split() for line in lines]
@@ -109,7 +109,7 @@ def _read_partition(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _read_attributes(folder: Path, names: list[str]) -> tuple[tuple[str, ...], Integers]:
-    """The A names of the attributes, and which of them each image has `(N, A)`."""
+    """Read the A names of the attributes, and the attributes 0 or 1 of each image `(N, A)`."""
     if not (folder / ATTRIBUTES).is_file():
         return (), np.zeros((len(names), 0), dtype=np.int64)
     lines = read_lines(folder, ATTRIBUTES, PROJECT)

@@ -1,4 +1,4 @@
-"""Which images of a data set can be decoded."""
+"""Check of the images of a data set: find those that can be decoded."""
 
 import os
 from collections.abc import Callable
@@ -19,18 +19,19 @@ def find_decodable(
     check: bool,
     on_corrupt: str,
 ) -> Integers:
-    """The indices `(M,)` of the images that are kept, in increasing order.
+    """Find the indices `(M,)` of the images to keep, in increasing order.
 
     Args:
-        problem: What is wrong with the image of an index, or `None`; called from many threads.
-        count: How many images there are.
-        place: Where they are, which an error names.
-        check: Whether to look at every image now; if not, all are kept.
-        on_corrupt: What an image with a problem does: `error` raises, `skip` leaves it out.
+        problem: Describes the problem of the image at an index, or returns `None`; called from many
+            threads.
+        count: Number of images.
+        place: Folder of the images, for messages.
+        check: Whether to decode every image now; if not, all are kept.
+        on_corrupt: Action for an image with a problem: `error` raises, `skip` leaves it out.
 
     Raises:
         ValueError: If an image has a problem (or all have, with `skip`), if `on_corrupt` is
-            neither, or if images are to be skipped without being looked at.
+            neither, or if images are to be skipped without being checked.
 
     Examples:
         >>> problems = {1: "cannot decode b.png: no image"}
@@ -40,7 +41,7 @@ def find_decodable(
     if on_corrupt not in ("error", "skip"):
         raise ValueError(f"on_corrupt must be 'error' or 'skip', got {on_corrupt!r}")
     if not check and on_corrupt == "skip":
-        raise ValueError("check must be true for on_corrupt 'skip', which has to look at the files")
+        raise ValueError("check must be true for on_corrupt 'skip', which decodes every file")
     if not check:
         return np.arange(count)
     sound = np.ones(count, dtype=bool)

@@ -1,4 +1,4 @@
-"""From an encoded image to pixels of one size."""
+"""Decoding of image files to pixels of one size."""
 
 import re
 import threading
@@ -22,11 +22,11 @@ OPENING = threading.Lock()  # the warnings filter, which threads share, is chang
 
 
 class UndecodableImageError(OSError, ValueError):
-    """A file of an image is damaged, or no image."""
+    """Error of a file that is damaged or no image."""
 
 
 class Decoder:
-    """Decodes images, crops them to their central square and resizes it (Lanczos).
+    """Decoder of images, which crops them to their central square and resizes it (Lanczos).
 
     An image is turned as its EXIF tag says, laid on white where it is transparent and converted to
     RGB or grey of 8 bits; a square smaller than `image_size` is enlarged. The first image of an
@@ -67,11 +67,11 @@ class Decoder:
         self._banner = banner
 
     def decode(self, source: Path | BinaryIO, name: str | Path) -> Tensor:
-        """The image uint8 `(C, H, W)` of a file.
+        """Decode a file to an image uint8 `(C, H, W)`.
 
         Args:
             source: The file, or its content.
-            name: What an error calls it.
+            name: Name of the file, for messages.
 
         Raises:
             ValueError: If it cannot be decoded or is smaller than `crop`.
@@ -88,7 +88,7 @@ class Decoder:
     def decode_batch(
         self, sources: Sequence[Path | BinaryIO], names: Sequence[str | Path]
     ) -> Tensor:
-        """The images uint8 `(N, C, H, W)` of N files; arguments and errors as in `decode`."""
+        """Decode N files to images uint8 `(N, C, H, W)`; arguments and errors as in `decode`."""
         shape = (len(sources), self.image_channels, self.image_size, self.image_size)
         images = torch.empty(shape, dtype=torch.uint8)
         for image, source, name in zip(images, sources, names, strict=True):
@@ -114,9 +114,9 @@ class Decoder:
         return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
 
     def _cut(self, image: Image.Image) -> Image.Image:
-        """The image without the banner, and of that the square if a side is given.
+        """Cut off the banner, and crop to the central square if a side is given.
 
-        It is cut before it is resized, so that no pixel outside blends in.
+        An image is cropped before it is resized, so that no pixel outside blends in.
         """
         width, height = image.width, image.height - self._banner
         side = self._crop or 1

@@ -15,13 +15,13 @@ class ImageFiles:
 
     Args:
         paths: The files.
-        decoder: How to read them.
-        folder: Where they are, which an error names.
+        decoder: Decoder of the files.
+        folder: Their folder, for messages.
         check: Decode every file now, in full, since only that finds a truncated one.
-        on_corrupt: What a file that cannot be decoded does: `error` raises, `skip` leaves it out.
+        on_corrupt: Action for a file that cannot be decoded: `error` raises, `skip` leaves it out.
 
     Attributes:
-        kept: Which of `paths` are not left out, as indices int64 `(N,)`.
+        kept: Indices of the given `paths` that are not left out, int64 `(N,)`.
         paths: The files that are not left out.
         skipped: The files that are.
 
@@ -52,7 +52,7 @@ class ImageFiles:
         self.skipped = tuple(path for index, path in enumerate(paths) if index not in kept)
 
     def load(self, indices: Integers) -> Tensor:
-        """The images uint8 `(N, C, H, W)` of valid indices `(N,)` into `paths`.
+        """Decode the images uint8 `(N, C, H, W)` of valid indices `(N,)` into `paths`.
 
         Raises:
             ValueError: If a file cannot be decoded.

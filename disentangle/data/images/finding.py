@@ -98,7 +98,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _walk(folder: Path, left_out: LeftOut, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """The images below a folder, every real folder once, however many links lead to it."""
+    """Yield the images below a folder, every real folder once, however many links lead to it."""
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         if (identity := _identify(Path(parent))) in seen:
             folders.clear()

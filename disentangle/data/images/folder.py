@@ -44,10 +44,10 @@ class ImageFolder(ImageData):
         image_channels: 1 (grey) or 3 (RGB).
         crop: Side of the central square that is kept, in pixels of the file, which must not be
             smaller; by default the largest.
-        split: Which images: `all`, or those for `train` or `test`.
-        test_fraction: How many of the images are for the test, about.
+        split: Split of the images: `all`, or those for `train` or `test`.
+        test_fraction: Approximate fraction of the images for the test.
         check: Decode every file now. If not, a corrupt one is an error when it is asked for.
-        on_corrupt: What a file that cannot be decoded does: `error` raises, `skip` leaves it out.
+        on_corrupt: Action for a file that cannot be decoded: `error` raises, `skip` leaves it out.
 
     Attributes:
         paths: The file of each image.
@@ -91,7 +91,7 @@ class ImageFolder(ImageData):
         self.paths, self.skipped = self._files.paths, self._files.skipped
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Number of images."""
         return len(self.paths)
 
     def _images(self, indices: Integers) -> Tensor:

@@ -74,7 +74,7 @@ def _count(number: int, kind: str) -> str:
 
 
 def _list(counts: Counter[str]) -> str:
-    """The most frequent names, each with its number."""
+    """List the most frequent names, each with its number."""
     order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     names = [f"{number} {cut(name, 20) or 'without extension'}" for name, number in order[:MOST]]
     return ", ".join(names) + ", …" * (len(order) > MOST)

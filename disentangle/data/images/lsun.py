@@ -39,7 +39,8 @@ class LSUN(ImageData):
         crop: Side of the central square that is kept, in pixels of the file, which must not be
             smaller; by default the largest.
         check: Decode every image now. If not, a corrupt one is an error when it is asked for.
-        on_corrupt: What an image that cannot be decoded does: `error` raises, `skip` leaves it out.
+        on_corrupt: Action for an image that cannot be decoded: `error` raises, `skip` leaves it
+            out.
 
     Attributes:
         keys: The key of each image.
@@ -88,7 +89,7 @@ class LSUN(ImageData):
         self.skipped = tuple(self._name(key) for key in np.delete(keys, kept))
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Number of images."""
         return len(self.keys)
 
     def _images(self, indices: Integers) -> Tensor:
@@ -118,7 +119,7 @@ def _open(folder: Path) -> Any:
 
 
 def _check_length(file: Path) -> None:
-    """Looks whether the file has all its pages: lmdb would end the process for want of one.
+    """Raise unless the file has all its pages: lmdb would end the process at a missing one.
 
     Two pages tell: at bytes 40, 136 and 144 of each stand the size of a page, the last page that is
     used and the number of the transaction that wrote this. The later one counts.
@@ -140,7 +141,7 @@ def _check_length(file: Path) -> None:
 
 
 def _import_lmdb() -> ModuleType:
-    """Imported late, since it is needed for this data set only."""
+    """Import lmdb late, since only this data set needs it."""
     try:
         import lmdb
     except ModuleNotFoundError as error:
@@ -151,7 +152,7 @@ def _import_lmdb() -> ModuleType:
 
 
 def _read_keys(content: Any) -> np.ndarray:
-    """All keys `(N,)`, in one array: as Python objects, they would be copied into each worker."""
+    """Read all keys `(N,)` into one array: Python objects would be copied into each worker."""
     with content.begin() as reader:
         keys = np.array(list(reader.cursor().iternext(keys=True, values=False)), dtype=np.bytes_)
     if not len(keys):

@@ -1,4 +1,4 @@
-"""A split of the images in a folder that their names decide."""
+"""Splits of the images in a folder by their names."""
 
 import hashlib
 import os
@@ -11,13 +11,13 @@ SPLITS = ("all", "train", "test")
 def choose_split(
     paths: Sequence[Path], folder: Path, split: str, test_fraction: float
 ) -> list[Path]:
-    """The images of a folder that belong to a split, in the same order.
+    """Select the images of a folder that belong to a split, in the same order.
 
     Args:
         paths: Images in the folder.
         folder: The folder.
         split: `all`, `train` or `test`.
-        test_fraction: How many of the images are for the test, about.
+        test_fraction: Approximate fraction of the images for the test.
 
     Raises:
         ValueError: If there is no such split, if it has no images, or if the fraction is not
@@ -40,14 +40,14 @@ def choose_split(
 
 
 def is_for_test(path: PurePath, test_fraction: float) -> bool:
-    """Whether a file is for the test, as a pure function of its name.
+    """Return True if a file is for the test, as a pure function of its name.
 
     So a file stays where it is when others are added, and on every machine. Where the fraction
     grows, files move from training to test only.
 
     Args:
         path: The file, relative to the folder of the data set.
-        test_fraction: How many of the files are for the test, about.
+        test_fraction: Approximate fraction of the files for the test.
 
     Examples:
         >>> [is_for_test(PurePath("cats", f"{number}.png"), 0.3) for number in range(5)]

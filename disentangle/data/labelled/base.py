@@ -1,4 +1,4 @@
-"""What every data set with classes offers: the class of each image."""
+"""Base class of data sets with classes: the class of each image."""
 
 from collections.abc import Sequence
 
@@ -44,5 +44,5 @@ class LabelledImages(ImageData):
         self.class_names = tuple(class_names)
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Number of images."""
         return len(self.labels)

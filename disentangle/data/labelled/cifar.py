@@ -18,11 +18,11 @@ PROJECT = "The CIFAR datasets on Alex Krizhevsky's page (version for Python), an
 
 
 class _CIFAR(LabelledArray):
-    """What CIFAR-10 and CIFAR-100 share.
+    """Base of CIFAR-10 and CIFAR-100.
 
     Attributes:
         official: The class of torchvision that knows the names and checksums of the files.
-        label_key: What the files call the labels.
+        label_key: Key of the labels in the files.
     """
 
     official: ClassVar[str]
@@ -77,7 +77,7 @@ class CIFAR10(_CIFAR):
 
     Args:
         path: The official folder `cifar-10-batches-py`, or the one in which it lies.
-        split: Which images: `train` or `test`.
+        split: Split of the images: `train` or `test`.
         image_size: Height and width to bring the images to, in pixels.
         verify: Whether the files must have the checksums of the official ones.
 
@@ -107,7 +107,7 @@ class CIFAR100(_CIFAR):
 
     Args:
         path: The official folder `cifar-100-python`, or the one in which it lies.
-        split: Which images: `train` or `test`.
+        split: Split of the images: `train` or `test`.
         image_size: Height and width to bring the images to, in pixels.
         verify: Whether the files must have the checksums of the official ones.
 
@@ -127,7 +127,7 @@ class CIFAR100(_CIFAR):
 
 
 def _load(folder: Path, name: str, md5: str, verify: bool, unpack: Callable[[Any], Any]) -> Any:
-    """What `unpack` takes from the content of an official file."""
+    """Load an official file and apply `unpack` to its content."""
     official = OfficialFile(name=name, project=PROJECT, checksum=f"md5:{md5}")
     file = official.locate(folder / name)
     with refuse_broken(file, "a CIFAR file"):
@@ -137,7 +137,7 @@ def _load(folder: Path, name: str, md5: str, verify: bool, unpack: Callable[[Any
 
 
 def _unpack(batch: Any, label_key: str) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """The images `(N, 3, 32, 32)` and labels `(N,)` of a file."""
+    """Return the images `(N, 3, 32, 32)` and labels `(N,)` of a file."""
     pixels, labels = np.asarray(_get(batch, "data")), np.asarray(_get(batch, label_key))
     expected = (len(labels), np.prod(SHAPE))
     if pixels.dtype != np.uint8 or pixels.shape != expected:
@@ -146,7 +146,7 @@ def _unpack(batch: Any, label_key: str) -> tuple[NDArray[np.uint8], NDArray[Any]
 
 
 def _unpack_names(content: Any, key: str) -> list[str]:
-    """The names of the classes in a file."""
+    """Return the names of the classes in a file."""
     names = _get(content, key)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{key} must be a list of names, got {type(names).__name__}")

@@ -38,10 +38,10 @@ class ClassFolder(LabelledFiles):
         image_channels: 1 (grey) or 3 (RGB).
         crop: Side of the central square that is kept, in pixels of the file, which must not be
             smaller; by default the largest.
-        split: Which images: `train`, `val` or `test`.
-        test_fraction: How many of the images are for the test, about, where no folders say so.
+        split: Split of the images: `train`, `val` or `test`.
+        test_fraction: Approximate fraction of the images for the test, where folders do not decide.
         check: Decode every file now. If not, a corrupt one is an error when it is asked for.
-        on_corrupt: What a file that cannot be decoded does: `error` raises, `skip` leaves it out.
+        on_corrupt: Action for a file that cannot be decoded: `error` raises, `skip` leaves it out.
 
     Attributes:
         paths: The file of each image.
@@ -149,7 +149,7 @@ def _find_classes(root: Path, others: list[Path], known: set[str]) -> tuple[list
 
 
 def _split_folder(folder: Path, split: str, splits: list[str]) -> Path:
-    """The folder with those of the classes, given the splits that have one."""
+    """Return the folder with those of the classes, given the splits that have one."""
     if not splits and split == "val":
         raise ValueError(
             f"split must be 'train' or 'test' where {folder} has no folders of splits, got 'val'"

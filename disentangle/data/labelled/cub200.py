@@ -30,9 +30,9 @@ class CUB200(LabelledFiles):
         path: The official folder `CUB_200_2011`, or the one in which it lies.
         image_size: Height and width to bring the images to, in pixels.
         image_channels: 1 (grey) or 3 (RGB).
-        split: Which images: the official `train` or `test`.
+        split: Split of the images: the official `train` or `test`.
         check: Decode every file now. If not, a corrupt one is an error when it is asked for.
-        on_corrupt: What a file that cannot be decoded does: `error` raises, `skip` leaves it out.
+        on_corrupt: Action for a file that cannot be decoded: `error` raises, `skip` leaves it out.
 
     Raises:
         FileNotFoundError: If a file or folder is missing.
@@ -82,7 +82,7 @@ class CUB200(LabelledFiles):
 
 
 def _read_column(folder: Path, name: str) -> dict[str, str]:
-    """What a list says of each number."""
+    """Read a list of numbers, each with a word."""
     lines = read_lines(folder, name, PROJECT)
     with refuse_broken(folder / name, f"a list of {FOLDER}"):
         if wrong := [line for line in lines if len(line.split()) != 2]:

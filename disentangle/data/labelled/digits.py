@@ -22,7 +22,7 @@ class Digits(LabelledArray):
     https://doi.org/10.24432/C50P49.
 
     Args:
-        split: Which images: `train` or `test`.
+        split: Split of the images: `train` or `test`.
         image_size: Height and width to bring the images to, in pixels.
 
     Raises:

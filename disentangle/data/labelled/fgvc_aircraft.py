@@ -32,9 +32,9 @@ class FGVCAircraft(LabelledFiles):
         path: The official folder `fgvc-aircraft-2013b`, or the one in which it lies.
         image_size: Height and width to bring the images to, in pixels.
         image_channels: 1 (grey) or 3 (RGB).
-        split: Which images: the official `train`, `val`, `trainval` (both) or `test`.
+        split: Split of the images: the official `train`, `val`, `trainval` (both) or `test`.
         check: Decode every file now. If not, a corrupt one is an error when it is asked for.
-        on_corrupt: What a file that cannot be decoded does: `error` raises, `skip` leaves it out.
+        on_corrupt: Action for a file that cannot be decoded: `error` raises, `skip` leaves it out.
 
     Raises:
         FileNotFoundError: If a file or folder is missing.

@@ -20,10 +20,10 @@ class LabelledFiles(LabelledImages):
         paths: The files.
         labels: The class of each file, integers `(N,)`.
         class_names: The name of each class.
-        decoder: How to read the files.
-        folder: Where they are, which an error names.
+        decoder: Decoder of the files.
+        folder: Their folder, for messages.
         check: Decode every file now. If not, a corrupt one is an error when it is asked for.
-        on_corrupt: What a file that cannot be decoded does: `error` raises, `skip` leaves it out.
+        on_corrupt: Action for a file that cannot be decoded: `error` raises, `skip` leaves it out.
 
     Attributes:
         paths: The file of each image.

@@ -11,7 +11,7 @@ DTYPES = ("u1", "i1", "i2", "i4", "i8", "f4", "f8")
 
 
 def load_plain(file: Path) -> Any:
-    """What a pickle holds, if that is made of dicts, lists, tuples, text, numbers and arrays.
+    """Load a pickle of dicts, lists, tuples, text, numbers and arrays only.
 
     A pickle may name any function and have it called; here it is an error to name one that arrays
     do not need, and what stands in the place of those makes an array of numbers or nothing: that of
@@ -27,7 +27,7 @@ def load_plain(file: Path) -> Any:
 
 
 class _DType:
-    """In the place of `numpy.dtype`: a type of numbers."""
+    """Stand-in for `numpy.dtype`: a type of numbers."""
 
     def __init__(self, name: Any, *_: Any) -> None:
         if name not in DTYPES:
@@ -39,7 +39,7 @@ class _DType:
 
 
 class _Array:
-    """In the place of NumPy's `_reconstruct`: an array that is empty until its state is known."""
+    """Stand-in for NumPy's `_reconstruct`: an array that is empty until its state is known."""
 
     def __init__(self, *_: Any) -> None:
         self.values = np.empty(0)

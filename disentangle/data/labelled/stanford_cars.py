@@ -33,9 +33,9 @@ class StanfordCars(LabelledFiles):
             published apart from the others.
         image_size: Height and width to bring the images to, in pixels.
         image_channels: 1 (grey) or 3 (RGB).
-        split: Which images: the official `train` or `test`.
+        split: Split of the images: the official `train` or `test`.
         check: Decode every file now. If not, a corrupt one is an error when it is asked for.
-        on_corrupt: What a file that cannot be decoded does: `error` raises, `skip` leaves it out.
+        on_corrupt: Action for a file that cannot be decoded: `error` raises, `skip` leaves it out.
 
     Raises:
         FileNotFoundError: If a file or folder is missing.
@@ -81,7 +81,7 @@ class StanfordCars(LabelledFiles):
 
 
 def _read(devkit: Path, name: str, key: str) -> np.ndarray:
-    """An array `(N,)` of a mat file."""
+    """Read an array `(N,)` of a mat file."""
     from scipy.io import loadmat, whosmat  # late, since it slows every command down
 
     file = OfficialFile(name=name, project=PROJECT).locate(devkit / name)

@@ -12,7 +12,7 @@ class LabelledSubset(LabelledImages):
 
     Args:
         data: The whole.
-        indices: Which images, `(N,)`.
+        indices: Indices of the images, `(N,)`.
 
     Raises:
         ValueError: If an index is not an integer, or not between 0 and `len(data) - 1`.
@@ -39,11 +39,11 @@ class LabelledSubset(LabelledImages):
 
 
 def hold_out(data: LabelledImages, fraction: float) -> tuple[LabelledSubset, LabelledSubset]:
-    """The data set divided in two, with about the same share of each class; always in the same way.
+    """Split a data set in two, each class in about the same ratio; always in the same way.
 
     Args:
         data: The whole.
-        fraction: How much of it the second part gets, between 0 and 1.
+        fraction: Fraction for the second part, between 0 and 1.
 
     Raises:
         ValueError: If a part would have fewer images than there are classes, or a class has a
