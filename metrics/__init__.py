@@ -1,4 +1,4 @@
-"""How disentanglement is judged: one metric per file."""
+"""Metrics of disentanglement, one per file."""
 
 # The checkout's root is on the path of who starts there, which gives this folder a second name.
 if __name__ != "disentangle.metrics":

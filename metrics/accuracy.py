@@ -1,4 +1,4 @@
-"""How often a classifier is right."""
+"""Accuracy of a classifier."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from disentangle.metrics.results import Result
 
 @dataclass(frozen=True)
 class AccuracyResult(Result):
-    """What `accuracy` finds.
+    """Result of `accuracy`.
 
     Attributes:
         score: Share of the images whose class has the largest logit, in `[0, 1]`.
@@ -29,7 +29,7 @@ class AccuracyResult(Result):
 
 
 def accuracy(logits: Array, labels: Array) -> AccuracyResult:
-    """How often a classifier is right.
+    """Accuracy of a classifier, with top-5 accuracy, cross-entropy and confusion matrix.
 
     Args:
         logits: Unnormalised logarithms of the probabilities of classes, `(N, K)`.

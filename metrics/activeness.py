@@ -18,12 +18,13 @@ from disentangle.metrics.results import Result
 
 @dataclass(frozen=True, eq=False)
 class ActivenessResult(Result):
-    """What `activeness` found.
+    """Result of `activeness`.
 
     Attributes:
         score: Mean over the axes.
         per_axis: Activeness of each axis, shape `(A,)`, in squared units of the images.
-        standard_errors: Of `per_axis`, over the base latents, shape `(A,)`; NaN with one latent.
+        standard_errors: Standard errors of `per_axis`, over the base latents, shape `(A,)`; NaN
+            with one latent.
         caveat: Says so if the images look like `[0, 1]`, which quarters the activeness; else empty.
     """
 

@@ -24,7 +24,7 @@ from disentangle.metrics.results import Result
 
 @dataclass(frozen=True, eq=False)
 class BetaVaeResult(Result):
-    """What `beta_vae_score` found.
+    """Result of `beta_vae_score`.
 
     Attributes:
         score: Accuracy of the classifier on the test points.
@@ -59,7 +59,7 @@ def beta_vae_score(
     max_iterations: int = 1_000,
     seed: int = 0,
 ) -> BetaVaeResult:
-    """How well the codes that differ least between pairs tell which factor the pairs share.
+    """BetaVAE score: accuracy of predicting which factor pairs share from their code differences.
 
     Higgins et al. 2017, https://openreview.net/forum?id=Sy2fzU9gl: a point is the mean of
     `|code − code'|` over a batch of pairs that share the value of one random factor and are
@@ -86,8 +86,8 @@ def beta_vae_score(
         batch_size: Pairs whose differences are averaged.
         train_points: Points that the classifier is fitted to.
         test_points: Points that it is scored on.
-        max_iterations: Of the solver; scikit-learn warns where they do not suffice.
-        seed: Of the factors that are drawn.
+        max_iterations: Most iterations of the solver; scikit-learn warns where they do not suffice.
+        seed: Seed for drawing the factors.
 
     Raises:
         ValueError: If an argument is out of its range, fewer than two factors have two values,

@@ -39,15 +39,15 @@ Fit = tuple[np.ndarray, float, float]
 
 @dataclass(frozen=True, eq=False)
 class DciResult(Result):
-    """What `dci` and `histogram_dci` found.
+    """Result of `dci` and `histogram_dci`.
 
     Attributes:
         score: Disentanglement: mean over codes, weighted by their importance.
         completeness: Mean over factors, weighted by their importance.
         informativeness: Mean test accuracy over the factors.
         train_informativeness: Mean training accuracy over the factors.
-        importance: Of each code for each factor, shape `(K, F)`, columns add up to 1 (0 where the
-            trees did not split); NaN for a factor with one value.
+        importance: Importance of each code for each factor, shape `(K, F)`, columns add up to 1 (0
+            where the trees did not split); NaN for a factor with one value.
         disentanglement_per_code: Shape `(K,)`.
         completeness_per_factor: Shape `(F,)`; NaN for a factor with one value.
         accuracies: On the test points, shape `(F,)`; NaN for a factor with one value.
@@ -119,7 +119,7 @@ def dci(
         factors: Training factors of shape `(N, F)`, integers.
         test_codes: Shape `(M, K)`.
         test_factors: Shape `(M, F)`.
-        seed: Of the choice among equally good splits.
+        seed: Seed for choosing among equally good splits.
         workers: Factors fitted at once; one per core by default.
         progress: Called, one call at a time, with how many trees have been grown, of how many.
 
@@ -186,7 +186,7 @@ def histogram_dci(
         test_factors: Shape `(M, F)`.
         bins: Per code, from 2 to 256; by default one per 80 training points, at least 16 and as
             many as a factor has values, at most 256.
-        seed: Of the choice among equally good splits.
+        seed: Seed for choosing among equally good splits.
         workers: Factors fitted at once; one per core by default.
 
     Raises:

@@ -30,7 +30,7 @@ Regress = Callable[[np.ndarray, np.ndarray, np.ndarray, int], tuple[np.ndarray, 
 
 @dataclass(frozen=True, eq=False)
 class ExplicitnessResult(Result):
-    """What `explicitness` found.
+    """Result of `explicitness`.
 
     Attributes:
         score: Mean over the factors that are not excluded, on the test points.
@@ -63,7 +63,7 @@ def explicitness(
     max_iterations: int = 1_000,
     workers: int | None = None,
 ) -> ExplicitnessResult:
-    """How well a linear classifier reads each factor out of all codes together.
+    """Explicitness: ROC AUC of linear classifiers that predict each factor from all codes.
 
     Ridgeway and Mozer 2018, https://arxiv.org/abs/1802.05312: the area under the ROC curve of each
     value of a factor against its other values, averaged over values, then over factors. The
@@ -91,7 +91,7 @@ def explicitness(
         test_codes: Shape `(M, K)`.
         test_factors: Shape `(M, F)`.
         one_vs_rest: A binary classifier per value, in place of a multinomial one per factor.
-        max_iterations: Of the solver; scikit-learn warns where they do not suffice.
+        max_iterations: Most iterations of the solver; scikit-learn warns where they do not suffice.
         workers: Threads, of which each takes a factor; one per core by default.
 
     Raises:

@@ -24,7 +24,7 @@ CHUNK = 4096  # points that are represented at once: bounds the memory
 
 @dataclass(frozen=True, eq=False)
 class FactorVaeResult(Result):
-    """What `factor_vae_score` found.
+    """Result of `factor_vae_score`.
 
     Attributes:
         score: Accuracy of the majority vote on the test points.
@@ -60,7 +60,7 @@ def factor_vae_score(
     prune_below: float = 0.05,
     seed: int = 0,
 ) -> FactorVaeResult:
-    """How well the code that varies least tells which factor was held fixed.
+    """FactorVAE score: accuracy of predicting the fixed factor from the code that varies least.
 
     Kim and Mnih 2018, https://arxiv.org/abs/1802.05983: a vote holds one random factor fixed over
     a batch and names the code with the smallest variance, relative to its variance over all
@@ -88,7 +88,7 @@ def factor_vae_score(
         test_points: Votes that it is scored on.
         variance_points: Points that the global variances are computed from.
         prune_below: Standard deviation under which a code is ignored.
-        seed: Of the factors that are drawn.
+        seed: Seed for drawing the factors.
 
     Raises:
         ValueError: If an argument is out of its range, no factor has two values, or `represent`

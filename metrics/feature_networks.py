@@ -1,4 +1,4 @@
-"""Networks that metrics of generators look at images through.
+"""Feature networks and perceptual distances for metrics of generators.
 
 A metric takes a callable; what is here makes callables of published networks, whose weights are
 read from files on this machine, and of random ones, for tests and for work without any weights.
@@ -35,7 +35,7 @@ def random_features(seed: int = 0, *, dim: int = 64) -> FeatureNetwork:
     another, useless beside published values.
 
     Args:
-        seed: Of the weights.
+        seed: Seed for the weights.
         dim: Number of features.
 
     Raises:
@@ -123,7 +123,7 @@ def load_torchvision_features(
     version: str = "DEFAULT",
     size: int | None = None,
 ) -> FeatureNetwork:
-    """What enters the last layer of one of torchvision's classifiers.
+    """Features that enter the last layer of one of torchvision's classifiers.
 
     Images are resized bilinearly, with antialiasing, to the size that the classifier is evaluated
     at, without the cropping of its recipe, and normalised as it expects.

@@ -37,7 +37,7 @@ class NamedNetwork(nn.Module):
 
     @property
     def comparable(self) -> bool:
-        """Whether the values can be compared with published ones of the same network."""
+        """True if values are comparable with published ones of the same network."""
         return not self.caveat
 
     def prepare(self, images: Tensor, minimum_size: int) -> Tensor:
@@ -91,7 +91,7 @@ class PerceptualDistance(NamedNetwork):
 
 @dataclass(frozen=True)
 class FeatureOrigin:
-    """Where features come from: only those of one network and one size of image compare.
+    """Origin of features: only those of one network and one image size are comparable.
 
     Attributes:
         network: The name of the network.
@@ -156,7 +156,7 @@ class Features:
 
 
 def describe(network: object) -> FeatureOrigin:
-    """What a network says of itself by its `name`, `comparable` and `caveat`, if it has them.
+    """Describe a network by its `name`, `comparable` and `caveat`, if it has them.
 
     Examples:
         >>> from disentangle.metrics import random_features

@@ -25,17 +25,17 @@ CHUNK = 256  # images that are encoded at once
 
 @dataclass(frozen=True, eq=False)
 class FittedEncoder(Result):
-    """What `fit_encoder` fitted, and how well it reads each latent.
+    """Encoder that `fit_encoder` fitted, with its accuracy for each latent.
 
     Attributes:
         score: Mean of `r_squared` over the latents that vary.
-        r_squared: Of each of the `A` latents on held-out pairs, shape `(A,)`: 1 − squared error /
-            variance. 1 is a latent that can be read off the image, 0 one that cannot, below 0 one
+        r_squared: R² of each of the `A` latents on held-out pairs, shape `(A,)`: 1 − squared error
+            / variance. 1 is a latent that can be read off the image, 0 one that cannot, below 0 one
             that is read worse than by guessing its mean. NaN for a latent that does not vary.
         network: From images `(N, C, H, W)` to latents `(N, A)` in units of `std` from `mean`.
         image_shape: `(C, H, W)` of the images that it was fitted to.
-        mean: Of the latents, shape `(A,)`.
-        std: Of the latents, shape `(A,)`; 1 for one that does not vary.
+        mean: Mean of the latents, shape `(A,)`.
+        std: Standard deviation of the latents, shape `(A,)`; 1 for one that does not vary.
         caveat: Says so if the images that it was fitted to look like `[0, 1]`; else empty.
     """
 
@@ -112,12 +112,12 @@ def fit_encoder(
         sample_latents: Draws `n` latents `(n, D)` of the prior from a generator (on the CPU).
         directions: Read `z @ directions.T` with directions `(A, D)` in place of the `D` latents:
             an EigenGAN's axes without its noise, say.
-        steps: Of Adam.
+        steps: Number of steps of Adam.
         batch_size: Pairs per step.
         learning_rate: In the first step.
-        channels: Of the first convolution; later ones have twice and four times as many.
+        channels: Channels of the first convolution; later ones have twice and four times as many.
         held_out: Pairs that `r_squared` is measured on.
-        seed: Of the latents and of the network's initial weights.
+        seed: Seed for the latents and the network's initial weights.
         device: Where latents are sent and the network is fitted.
 
     Raises:
@@ -173,7 +173,7 @@ class ConvolutionalEncoder(nn.Module):
         image_shape: `(C, H, W)`; images with more than `LARGEST_SIZE` pixels a side are averaged
             down to that.
         outputs: Numbers per image.
-        channels: Of the first convolution; later ones have twice and four times as many.
+        channels: Channels of the first convolution; later ones have twice and four times as many.
 
     Examples:
         >>> ConvolutionalEncoder((3, 100, 50), 7, channels=4)(torch.zeros(2, 3, 100, 50)).shape

@@ -129,7 +129,7 @@ class FeatureMoments:
 
 @dataclass(frozen=True, eq=False)
 class FrechetResult(Result):
-    """What `frechet_inception_distance` found.
+    """Result of `frechet_inception_distance`.
 
     Attributes:
         score: `mean_term + covariance_term`.
@@ -174,8 +174,8 @@ def frechet_inception_distance(
     covariance is singular, and turn complex there.
 
     Args:
-        features: Of generated images, shape `(N, D)`, or their moments.
-        reference: Of real images, shape `(M, D)`, or their moments.
+        features: Features of generated images, shape `(N, D)`, or their moments.
+        reference: Features of real images, shape `(M, D)`, or their moments.
 
     Raises:
         ValueError: If features are not finite, if there are fewer than two points, or if both are

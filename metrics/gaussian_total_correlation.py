@@ -15,11 +15,12 @@ from disentangle.metrics.results import Result
 
 @dataclass(frozen=True, eq=False)
 class GaussianTotalCorrelationResult(Result):
-    """What `gaussian_total_correlation` found.
+    """Result of `gaussian_total_correlation`.
 
     Attributes:
         score: In nats.
-        correlations: Of the codes, shape `(K, K)`; 0 beside a constant code, 1 on the diagonal.
+        correlations: Correlations of the codes, shape `(K, K)`; 0 beside a constant code, 1 on the
+            diagonal.
         active_codes: Which codes are not constant, shape `(K,)`.
     """
 
@@ -29,7 +30,7 @@ class GaussianTotalCorrelationResult(Result):
 
 
 def gaussian_total_correlation(codes: Array) -> GaussianTotalCorrelationResult:
-    """How far codes are from uncorrelated: total correlation of the Gaussian with their covariance.
+    """Total correlation of the Gaussian that has the covariance of the codes.
 
     Watanabe 1960, https://doi.org/10.1147/rd.41.0066: the Kullback–Leibler divergence of a joint
     distribution from the product of its marginals. For a Gaussian with covariance `Σ` it is `½ (Σᵢ

@@ -25,7 +25,7 @@ FLAT = 1e-150  # curvature of the log-loss in a leaf, up to which scikit-learn t
 
 @dataclass(frozen=True, eq=False)
 class BoostingResult:
-    """What `fit_histogram_boosting` found.
+    """Result of `fit_histogram_boosting`.
 
     Attributes:
         importance: Share of each feature in the decrease of the squared error, shape `(K,)`; adds
@@ -114,12 +114,12 @@ def fit_histogram_boosting(
     depth: int = 3,
     seed: int = 0,
 ) -> BoostingResult:
-    """What `sklearn.ensemble.GradientBoostingClassifier` does, for features with few values.
+    """Fit a gradient-boosted classifier like scikit-learn's, for features with few values.
 
     Each stage fits one regression tree per class to the residuals `y − p` by least squares, and
     adds one Newton step of the log-loss per leaf. Splits, importances and leaves are those of
-    scikit-learn on the same features, up to rounding to single precision and to the random choice
-    among features whose best splits are equally good.
+    `sklearn.ensemble.GradientBoostingClassifier` on the same features, up to rounding to single
+    precision and to the random choice among features whose best splits are equally good.
 
     One product of a sparse indicator matrix with the residuals gives the sums per value of all
     features and classes: no sorting, and no loop over classes.
@@ -131,7 +131,7 @@ def fit_histogram_boosting(
         stages: Trees per class.
         rate: Share of each Newton step that is taken.
         depth: Splits between root and leaf, at most 8.
-        seed: Of the choice among features.
+        seed: Seed for choosing among features.
 
     Examples:
         >>> features = np.tile([[0, 0], [0, 1], [1, 0], [1, 1]], (10, 1))
@@ -219,7 +219,7 @@ class _Histogram:
         Args:
             parents: The sums of the level above; None at the roots.
             residuals: Shape `(N, C)`: a point's are added to its bins in one go.
-            nodes: Of the points in the trees, shape `(C, N)`.
+            nodes: Nodes of the points in the trees, shape `(C, N)`.
         """
         # of two children, the left one is summed and the right one is what is left of the parent
         summed = 1 if parents is None else parents.shape[3]

@@ -27,7 +27,7 @@ MAX_ITERATIONS = 100  # of L-BFGS: part of the protocol, as the regressions ofte
 
 @dataclass(frozen=True, eq=False)
 class InfoMecResult(Result):
-    """What `infomec` found.
+    """Result of `infomec`.
 
     Attributes:
         score: InfoM, modularity: how far each active code keeps to one factor.
@@ -35,7 +35,7 @@ class InfoMecResult(Result):
         infoc: Compactness: how far each factor keeps to one active code.
         normalised_information: Mutual information of code and factor over the factor's entropy,
             shape `(K, F)`; NaN for a factor with one value.
-        active_codes: Which codes InfoM and InfoC look at, shape `(K,)`.
+        active_codes: True for the codes that InfoM and InfoC count, shape `(K,)`.
         infoe_per_factor: Shape `(F,)`; NaN for a factor with one value.
         converged: Whether the factor's logistic regression converged, shape `(F,)`.
         excluded_factors: The indices of the factors with one value.
@@ -98,7 +98,7 @@ def infomec(
         discrete_codes: Every value of a code is a symbol of its own.
         neighbours: Neighbours of the estimate for continuous codes.
         prune_below: Share of the largest range, under which a continuous code is inactive.
-        seed: Of the noise of 1e-10 that parts equal codes.
+        seed: Seed for the noise of 1e-10 that separates equal codes.
         workers: Threads for the regressions; one per core by default.
 
     Raises:

@@ -101,13 +101,13 @@ def entropy(values: np.ndarray) -> np.ndarray:
 
 
 def count_values(values: np.ndarray) -> np.ndarray:
-    """How many different values each column of `(N, F)` takes, of shape `(F,)`."""
+    """Count the different values `(F,)` of each column of `(N, F)`."""
     return np.array([len(np.unique(column)) for column in values.T])
 
 
 @dataclass(frozen=True)
 class _Indicators:
-    """Which points have each value of each column.
+    """Indicators of the points that have each value of each column.
 
     Attributes:
         rows: One row per value, shape `(S, N)`.
@@ -141,7 +141,7 @@ class _Indicators:
 
 
 def _block_size(left: _Indicators, right: _Indicators) -> int:
-    """How many columns of `left` have up to `BLOCK` joint counts with all of `right`."""
+    """Number of columns of `left` that have up to `BLOCK` joint counts with all of `right`."""
     points = left.rows.shape[1]
     most = min(points * len(right.sizes), int(left.sizes.max()) * len(right.counts))
     return max(1, BLOCK // most)

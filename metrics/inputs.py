@@ -1,4 +1,4 @@
-"""What every metric asks of its arguments, checked in one place."""
+"""Checks of the arguments of metrics."""
 
 from collections.abc import Callable, Sequence
 
@@ -203,7 +203,7 @@ def as_test_split(
 
 
 def find_varying(distinct_values: Sequence[int] | np.ndarray, *, minimum: int = 1) -> np.ndarray:
-    """Which factors take two values or more: nothing can be said about the others.
+    """Find the factors that take two values or more: no metric is defined for the others.
 
     Args:
         distinct_values: How many values each of the `F` factors takes.

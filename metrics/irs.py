@@ -22,13 +22,13 @@ from disentangle.metrics.results import Result
 
 @dataclass(frozen=True, eq=False)
 class IrsResult(Result):
-    """What `irs` found.
+    """Result of `irs`.
 
     Attributes:
         score: Mean of `per_code`, weighted by `max_deviations`; 0 without an active code.
         per_code: The largest robustness of each code, shape `(K,)`; NaN for a constant code.
-        robustness: Of code and factor, shape `(K, F)`; NaN for a constant code and for a factor
-            with one value.
+        robustness: Robustness of code and factor, shape `(K, F)`; NaN for a constant code and for a
+            factor with one value.
         parents: The factor with the largest robustness of each code, shape `(K,)`; −1 for a
             constant code.
         max_deviations: Largest distance of each code from its mean, shape `(K,)`.
@@ -50,7 +50,7 @@ class IrsResult(Result):
 def irs(
     codes: Array, factors: Array, *, quantile: float = 0.99, bins: int | None = 20
 ) -> IrsResult:
-    """How little a code changes under interventions on all factors but one.
+    """Interventional robustness: how little a code changes when all factors but one change.
 
     Suter et al. 2019, https://arxiv.org/abs/1811.00007: the robustness of a code with respect to a
     factor is `1 − E[d] / d_max`. `d` is the largest distance of the code from its mean while the
@@ -75,7 +75,7 @@ def irs(
     Args:
         codes: Shape `(N, K)`, real.
         factors: Shape `(N, F)`, integers.
-        quantile: Of the distances with one value held fixed, in (0, 1].
+        quantile: Quantile of the distances with one value held fixed, in (0, 1].
         bins: Histogram bins per factor, at least 2, or None.
 
     Raises:

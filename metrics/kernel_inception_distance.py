@@ -15,13 +15,13 @@ from disentangle.metrics.results import Result
 
 @dataclass(frozen=True, eq=False)
 class KernelResult(Result):
-    """What `kernel_inception_distance` found.
+    """Result of `kernel_inception_distance`.
 
     Attributes:
         score: Mean of the estimates.
         std: Standard deviation of the estimates; NaN with one. That of their mean is smaller, but
             not by `√subsets`, as the subsets are of the same points.
-        estimates: Of each pair of subsets, shape `(subsets,)`.
+        estimates: Estimate of each pair of subsets, shape `(subsets,)`.
         points: How many points each set has.
         features: The name of the feature network.
         caveat: Why the score cannot be compared with published ones, and sets of images that look
@@ -65,12 +65,12 @@ def kernel_inception_distance(
     than that; here it is an error.
 
     Args:
-        features: Of generated images, shape `(N, D)`.
-        reference: Of real images, shape `(M, D)`.
+        features: Features of generated images, shape `(N, D)`.
+        reference: Features of real images, shape `(M, D)`.
         subsets: How many pairs of subsets are drawn.
         subset_size: Points of each, at least 2.
-        degree: Of the polynomial kernel.
-        seed: Of the subsets.
+        degree: Degree of the polynomial kernel.
+        seed: Seed for drawing the subsets.
 
     Raises:
         ValueError: If features are not finite, if there are fewer points than in a subset, if a

@@ -28,7 +28,7 @@ def knn_information(
         codes: Shape `(N, K)`, floating-point.
         labels: Integers of shape `(N, F)`; each column with a value that two points have.
         neighbours: The number `k`, or one less than a label has points.
-        seed: Of the noise that parts equal codes.
+        seed: Seed for the noise that separates equal codes.
 
     Returns:
         Shape `(K, F)`, float64; exactly 0 for a constant code.
@@ -92,7 +92,7 @@ def _neighbour_distances(
 
 
 def _count_within(code: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """How many points are at most the radius away from each point, itself included."""
+    """Count the points within the radius of each point, itself included."""
     ordered = np.sort(code)
     padded = np.concatenate([[-np.inf], ordered, [np.inf]])
     low = np.searchsorted(ordered, code - radii, side="left")

@@ -16,7 +16,7 @@ from disentangle.metrics.results import Result
 
 @dataclass(frozen=True, eq=False)
 class MigResult(Result):
-    """What `mig` found.
+    """Result of `mig`.
 
     Attributes:
         score: Mean of the gaps of the factors that vary.
@@ -36,7 +36,7 @@ class MigResult(Result):
 
 
 def mig(codes: Array, factors: Array, *, bins: int = 20) -> MigResult:
-    """How much more the best code tells about a factor than the second best.
+    """Mutual information gap between the best and the second-best code for each factor.
 
     Chen et al. 2018, https://arxiv.org/abs/1802.04942: the mean over factors of
     `(I₁ − I₂) / H`, with the largest and second largest mutual information of any code with the

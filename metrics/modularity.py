@@ -16,7 +16,7 @@ from disentangle.metrics.results import Result
 
 @dataclass(frozen=True, eq=False)
 class ModularityResult(Result):
-    """What `modularity` found.
+    """Result of `modularity`.
 
     Attributes:
         score: Mean over the codes.
@@ -32,7 +32,7 @@ class ModularityResult(Result):
 
 
 def modularity(codes: Array, factors: Array, *, bins: int = 20) -> ModularityResult:
-    """How far each code informs about one factor only.
+    """Modularity: the degree to which each code carries information about one factor only.
 
     Ridgeway and Mozer 2018, https://arxiv.org/abs/1802.05312: the mean over codes of
     `1 − Σ_f I_f² / (I_max² (F − 1))`, where the sum runs over the `F` factors but the one with the

@@ -15,12 +15,12 @@ from disentangle.metrics.results import Result
 
 @dataclass(frozen=True, eq=False)
 class MutualInformationScoreResult(Result):
-    """What `mutual_information_score` found.
+    """Result of `mutual_information_score`.
 
     Attributes:
         score: Mean over the pairs of different codes, in nats.
-        mutual_information: Of every pair of codes, in nats, shape `(K, K)`; a code's entropy on the
-            diagonal.
+        mutual_information: Mutual information of every pair of codes, in nats, shape `(K, K)`; a
+            code's entropy on the diagonal.
     """
 
     score: float
@@ -28,7 +28,7 @@ class MutualInformationScoreResult(Result):
 
 
 def mutual_information_score(codes: Array, *, bins: int = 20) -> MutualInformationScoreResult:
-    """How much codes tell about each other, pair by pair.
+    """Mean mutual information of pairs of codes.
 
     Locatello et al. 2019, https://arxiv.org/abs/1811.12359: the mean mutual information of two
     different codes.

@@ -66,13 +66,13 @@ class _Objective:
 
     Attributes:
         feature: In ascending order, shape `(N,)`.
-        sums: Of 1, x and x² over the first points of that order, shape `(N + 1, 3)`.
+        sums: Sums of 1, x and x² over the first points of that order, shape `(N + 1, 3)`.
         keys: One integer per point of each class, in ascending order: of all points with a smaller
             feature, their number, plus `N + 1` times the class.
-        own_sums: Of 1, x and x² over the points in the order of the keys, shape `(N·F + 1, 3)`.
+        own_sums: The same sums over the points in the order of the keys, shape `(N·F + 1, 3)`.
         starts: Where each class begins and the last one ends among the keys, shape `(C + 1,)`.
-        costs: Of the class's own points and of the rest, shape `(2, C)`.
-        penalty: Of `½ θᵀ P θ`, shape `(2, 2)`.
+        costs: Costs of the class's own points and of the rest, shape `(2, C)`.
+        penalty: `P` of the penalty `½ θᵀ P θ`, shape `(2, 2)`.
     """
 
     feature: np.ndarray

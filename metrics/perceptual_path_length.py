@@ -27,11 +27,11 @@ NOISE = 0.1  # of epsilon: what one image may differ by when it is decoded again
 
 @dataclass(frozen=True, eq=False)
 class PathLengthResult(Result):
-    """What `perceptual_path_length` found.
+    """Result of `perceptual_path_length`.
 
     Attributes:
         score: Mean of the lengths between the two percentiles.
-        standard_error: Of that mean; NaN with one length.
+        standard_error: Standard error of that mean; NaN with one length.
         lengths: Squared speed of the image at each point, in units of the distance per squared
             path parameter, shape `(N,)`.
         bounds: The lengths at the two percentiles; those outside are left out.
@@ -65,7 +65,7 @@ def perceptual_path_length(
     batch_size: int = 64,
     seed: int = 0,
 ) -> PathLengthResult:
-    """How fast the image changes along paths between random latents.
+    """Perceptual path length: rate of change of the image along paths between random latents.
 
     Karras et al. 2019, https://arxiv.org/abs/1812.04948: `E[d(G(z(t)), G(z(t + ε))) / ε²]`, where
     `z(t)` runs from one draw of the prior at `t = 0` to another at `t = 1`.
@@ -114,7 +114,7 @@ def perceptual_path_length(
         percentiles: Lengths outside are left out.
         maximum_size: Height and width above which images are averaged down; None for never.
         batch_size: Images decoded at once, at least 2.
-        seed: Of the paths and the points on them.
+        seed: Seed for the paths and the points on them.
 
     Raises:
         ValueError: If an argument is out of its range, shapes do not fit, one coordinate only is to

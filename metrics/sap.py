@@ -19,7 +19,7 @@ CONSTANT_BELOW = 1e-12  # variance of a code, under which the protocol calls it 
 
 @dataclass(frozen=True, eq=False)
 class SapResult(Result):
-    """What `sap` found.
+    """Result of `sap`.
 
     Attributes:
         score: Mean of the gaps of the factors that vary.
@@ -46,7 +46,7 @@ def sap(
     continuous_factors: bool = False,
     cost: float = 0.01,
 ) -> SapResult:
-    """How much better the best code predicts a factor than the second best.
+    """Gap in predictability of each factor between the best and the second-best code.
 
     Kumar et al. 2018, https://arxiv.org/abs/1711.00848: the mean over factors of the difference of
     the two largest entries of a matrix of scores. The score of a code and a factor is the test

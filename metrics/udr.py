@@ -21,15 +21,15 @@ MAX_STEPS = 50  # of the Lasso, per code; it takes about two
 
 @dataclass(frozen=True, eq=False)
 class UdrResult(Result):
-    """What `udr` found.
+    """Result of `udr`.
 
     Attributes:
         score: Mean of `per_run`.
         per_run: Score of each run, by which runs are ranked, shape `(R,)`.
         pairwise: Similarity of run i (row) and run j (column), the latter being predicted from the
             former with the Lasso, shape `(R, R)`; NaN on the diagonal.
-        similarity: Of every code of run i with every code of run j, shape `(R, R, K, K)`; 0 for
-            codes that are not informative, NaN where `i = j`.
+        similarity: Similarity of every code of run i to every code of run j, shape `(R, R, K, K)`;
+            0 for codes that are not informative, NaN where `i = j`.
         informative_codes: Shape `(R, K)`.
     """
 
@@ -50,7 +50,7 @@ def udr(
     alpha: float = 0.1,
     kl_threshold: float = 0.01,
 ) -> UdrResult:
-    """How far several runs find the same codes, up to permutation and sign.
+    """Agreement of the codes of several runs, up to permutation and sign.
 
     Duan et al. 2020, https://arxiv.org/abs/1905.12614: disentangled representations of the same
     data are alike, entangled ones differ from run to run. Let `S` be the matrix of similarities of
@@ -78,9 +78,9 @@ def udr(
     `R² K²` numbers.
 
     Args:
-        codes: Of each of `R ≥ 2` runs, the codes of the same points in the same order, shape
+        codes: For each of `R ≥ 2` runs, the codes of the same points in the same order, shape
             `(N, K)` with one `K`; means of the posterior as a rule.
-        kl: Of each run, the mean divergence of each code from the prior, shape `(R, K)`, in nats.
+        kl: For each run, the mean divergence of each code from the prior, shape `(R, K)`, in nats.
             Without it only constant codes are left out.
         method: What similarity is: `"lasso"` coefficients or `"spearman"` correlations.
         alpha: Weight of the Lasso's penalty, positive.
@@ -224,7 +224,7 @@ def _minimise_with_signs(
 
 
 def _compare(similarity: np.ndarray) -> float:
-    """How near a matrix `(K, K')` is to one large entry per row and column."""
+    """Closeness of a matrix `(K, K')` to one large entry per row and column."""
     if similarity.size == 0:
         return 0.0
     return (_peak(similarity) + _peak(similarity.T)) / 2

@@ -27,13 +27,13 @@ Epoch = Literal["last", "best"]
 
 @dataclass(frozen=True, eq=False)
 class VariationPredictabilityResult(Result):
-    """What `variation_predictability` found.
+    """Result of `variation_predictability`.
 
     Attributes:
         score: Mean of `scores`.
         std: Standard deviation of `scores`; NaN with one seed.
         scores: Top-1 accuracy on the test pairs for each seed, shape `(S,)`.
-        train_scores: Of the same classifiers on the training pairs, shape `(S,)`.
+        train_scores: Accuracies of the same classifiers on the training pairs, shape `(S,)`.
         confusion: Test pairs of each true and each predicted latent, over all seeds, `(K, K)`.
         chance: `1 / K`.
         test_ratio: Share of the pairs that the classifiers were tested on.
@@ -73,7 +73,7 @@ def variation_predictability(
     decode_batch_size: int = 64,
     progress: Callable[[int, int], object] | None = None,
 ) -> VariationPredictabilityResult:
-    """How well a small network sees in the difference of two images which latent was changed.
+    """Accuracy of a small network that predicts the changed latent from two images' difference.
 
     Zhu et al. 2020, https://arxiv.org/abs/2007.12885: the latents of a pair of images differ in one
     coordinate, drawn at random; a convolutional classifier is trained on some of the pairs and
@@ -112,7 +112,7 @@ def variation_predictability(
         pairs: Number of pairs; they take `2 · pairs · C · H · W` bytes.
         test_ratio: Share of the pairs for testing.
         epochs: How often the classifier sees the training pairs.
-        learning_rate: Of Adam.
+        learning_rate: Learning rate of Adam.
         batch_size: Training pairs per step.
         width: Channels of the classifier's first layers.
         epoch: Which epoch's accuracy counts: `"last"`, or the `"best"` on the test pairs.
@@ -213,7 +213,7 @@ class _Pairs:
 
 @dataclass(frozen=True)
 class _Fit:
-    """How a classifier is fitted, as in `variation_predictability`."""
+    """Options of fitting a classifier, as in `variation_predictability`."""
 
     epochs: int
     learning_rate: float

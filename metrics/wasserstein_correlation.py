@@ -16,12 +16,12 @@ from disentangle.metrics.results import Result
 
 @dataclass(frozen=True, eq=False)
 class WassersteinCorrelationResult(Result):
-    """What `wasserstein_correlation` found.
+    """Result of `wasserstein_correlation`.
 
     Attributes:
         score: The squared distance, in squared units of the codes.
         normalised: The score over the total variance of the codes; 0 without variance.
-        covariance: Of the codes, unbiased, shape `(K, K)`.
+        covariance: Covariance of the codes, unbiased, shape `(K, K)`.
     """
 
     score: float
@@ -30,7 +30,7 @@ class WassersteinCorrelationResult(Result):
 
 
 def wasserstein_correlation(codes: Array) -> WassersteinCorrelationResult:
-    """How far codes are from uncorrelated, as a distance of Gaussians.
+    """Wasserstein distance of the Gaussian of the codes from that of uncorrelated ones.
 
     Locatello et al. 2019, https://arxiv.org/abs/1811.12359: the *squared* 2-Wasserstein distance
     between the Gaussian with the codes' covariance `Σ` and the product of its marginals, whose

@@ -44,7 +44,7 @@ class PublishedWeights:
         return file
 
     def is_copied_at(self, file: Path) -> bool:
-        """Whether a file has the published contents, by the digest in the published name."""
+        """Return True if a file has the published contents, by the digest in its published name."""
         digits = re.search(r"-([0-9a-f]{8,})\.\w+$", self.file_name)
         if digits is None:
             return False

@@ -1,4 +1,4 @@
-"""What is trained: networks with SVD layers, generators and their adversaries, classifiers."""
+"""Networks to train: VAEs, generators and their discriminators, classifiers, with SVD layers."""
 
 # The checkout's root is on the path of who starts there, which gives this folder a second name.
 if __name__ != "disentangle.models":

@@ -34,7 +34,7 @@ def evaluation_mode(*networks: nn.Module) -> Iterator[None]:
 
 
 def device_of(network: object) -> torch.device:
-    """What the network says by its `device`, or where its first parameter or buffer is, or the CPU.
+    """Return the `device` of a network, else that of its first parameter or buffer, else the CPU.
 
     Examples:
         >>> device_of(nn.Linear(1, 1)), device_of(lambda z: z)

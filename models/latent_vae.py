@@ -19,10 +19,10 @@ from disentangle.orthogonality import WeightConstraint
 
 
 class LatentVAEOutput(NamedTuple):
-    """What a `LatentVAE` computes of a batch of images, all that an objective needs.
+    """Output of a `LatentVAE` for a batch of images: all that an objective needs.
 
     Attributes:
-        reconstruction: Of the target, as it is, no logits.
+        reconstruction: Reconstruction of the target, as it is, no logits.
         mean: Mean of the posterior, `(N, K)`.
         log_variance: Logarithm of the posterior's variance, `(N, K)`.
         target: What is reconstructed: the images `(N, C, H, W)` or, if the autoencoder is frozen,
@@ -60,7 +60,7 @@ class LatentVAE(VectorCodeVAE):
         train_autoencoder: Whether the autoencoder is trained or frozen.
         code_dim: Dimension `K` of the code.
         network: Between latents and code: `conv` or `residual`, see `SubspaceVAE`.
-        base_channels: Of that network, see `SubspaceVAE`.
+        base_channels: Base width of that network, see `SubspaceVAE`.
         hidden_dim: Width of the linear layers.
         subspace_count: Depths at which the code enters the decoder: the vector first, then the
             feature maps from 4 × 4 upwards.

@@ -1,4 +1,4 @@
-"""What a generator is to the rest of the toolkit: flat latents, images, and axes to move along."""
+"""Interface of generators and encoders: flat latents, images, and axes to move along."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -46,7 +46,7 @@ class Generator(Protocol):
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What a model with codes offers in addition to `Generator`."""
+    """Interface of a model with codes, in addition to `Generator`."""
 
     def encode(self, images: Tensor) -> Tensor:
         """The codes `(N, K)` of images `(N, C, H, W)` in `[-1, 1]`."""

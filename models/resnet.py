@@ -64,10 +64,10 @@ class ResNet(ModelMixin, ConfigMixin):
         classes: How many there are to tell apart.
         stem: `small` or `large`.
         meta_layer: The SVD meta-layer.
-        meta_method: Of its matrix root, see `matrix_sqrt`; with covariance pooling `isqrt_cov`,
-            too.
+        meta_method: Method of its matrix root, see `matrix_sqrt`; with covariance pooling
+            `isqrt_cov`, too.
         meta_eps: What it adds to the variance in every direction.
-        base_channels: Of the first stage.
+        base_channels: Channels of the first stage.
         normalisation: What is done to the pixels first: `imagenet` brings the colours to mean 0 and
             deviation 1 over ImageNet, as torchvision's weights expect.
         pre_svd_weight: What the Pre-SVD layer is kept to: `free`; `orthogonal`, a skew-orthogonal
@@ -200,7 +200,7 @@ def make_stage(block: Any, in_channels: int, width: int, count: int, stride: int
         in_channels: Channels that come in.
         width: Channels within a block; `width · expansion` come out.
         count: How many blocks.
-        stride: Of the first.
+        stride: Stride of the first block.
     """
     channels = width * block.expansion
     projection = None

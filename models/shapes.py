@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def count_halvings(image_size: int, smallest: int) -> int:
-    """How often an image is halved until it is `smallest` pixels wide.
+    """Count the halvings that bring an image to `smallest` pixels.
 
     Args:
         image_size: Height and width in pixels.

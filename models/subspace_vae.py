@@ -34,7 +34,7 @@ from disentangle.orthogonality import WeightConstraint
 
 
 class VAEOutput(NamedTuple):
-    """What a VAE computes of a batch of images, all that an objective needs.
+    """Output of a VAE for a batch of images: all that an objective needs.
 
     Attributes:
         logits: Reconstruction before the sigmoid, `(N, C, H, W)`.
@@ -107,7 +107,7 @@ def build_networks(
     """The encoder and the decoder of a vector code of square feature maps.
 
     Args:
-        channels: Of the maps.
+        channels: Channels of the maps.
         halvings: From their size down to 4 × 4, at least 1.
         network: This and all that follow: as in `SubspaceVAE`.
         base_channels: See there.

@@ -64,7 +64,7 @@ def _is_within(key: str, module: str) -> bool:
 
 
 def _misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    """What keeps one state dict from taking the place of another, in words."""
+    """List the differences that keep one state dict from taking the place of another."""
     missing = [key for key in wanted if key not in state]
     unexpected = [key for key in state if key not in wanted]
     shapes = [

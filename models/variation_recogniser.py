@@ -32,7 +32,7 @@ class VariationRecogniser(ModelMixin, ConfigMixin):
         axis_count: Axes `A` to tell apart, at least 2.
         image_size: Height and width of the images in pixels, a power of two from 32.
         image_channels: 1 for grey images, 3 for colour.
-        channels: Of every convolution.
+        channels: Channels of every convolution.
         hidden_dim: Width of the first linear layer.
 
     Raises:

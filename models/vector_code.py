@@ -1,4 +1,4 @@
-"""What the VAEs share whose code is a vector that a decoder takes in through SVD latent layers."""
+"""Base of VAEs whose code is a vector that enters the decoder through SVD latent layers."""
 
 from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor

@@ -95,7 +95,7 @@ class EigenRoot(NamedTuple):
 
         Args:
             gram: `(…, q, q)`, float64.
-            resolution: Of the trace: where an eigenvalue counts as zero.
+            resolution: Fraction of the trace below which an eigenvalue counts as zero.
         """
         # NumPy has done the small arithmetic before PyTorch has made the calls for it.
         trace = gram.numpy().trace(axis1=-2, axis2=-1)[..., None]
@@ -133,7 +133,8 @@ class IteratedRoot(NamedTuple):
             regularisation of singular values far above `√τ` and suppresses those below.
         bound: An upper bound on `H`, `(…, 1, 1)`.
         lowest: A lower bound on the eigenvalues of `H / bound`.
-        dtype: Of products with the inverse: whether float32 would do is a question to the host.
+        dtype: Type for products with the inverse; asking whether float32 suffices costs a host
+            synchronisation.
     """
 
     root: Tensor
@@ -184,14 +185,14 @@ class IteratedRoot(NamedTuple):
 
 
 def resolution_of(matrix: Tensor) -> float:
-    """Where an eigenvalue of the Gram matrix counts as zero, as a fraction of its trace."""
+    """Threshold of zero for eigenvalues of the Gram matrix, as a fraction of its trace."""
     # The Gram matrix errs by √n eps or less; 4 √n is at least 10 times the error measured on null
     # eigenvalues from 512 × 512 to 6 × 524288.
     return max(torch.finfo(matrix.dtype).eps ** 2, 4 * matrix.shape[-1] ** 0.5 * _EPS)
 
 
 def _well_conditioned(sigmas: NDArray[np.float64]) -> bool:
-    """Whether the singular values that are not zero are within a factor."""
+    """Return True if the nonzero singular values are within a factor of each other."""
     # A compiled graph has no branch on a value, and a matrix must not depend on its batch.
     if torch.compiler.is_compiling() or sigmas.ndim > 1:
         return False

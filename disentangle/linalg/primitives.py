@@ -15,7 +15,7 @@ def reciprocal(x: Tensor) -> Tensor:
 
 
 def are_finite(matrices: Tensor) -> Tensor:
-    """Whether every entry of each matrix of `(…, m, n)` is finite, `(…, 1, 1)`."""
+    """Test `(…, 1, 1)` whether every entry of each matrix of `(…, m, n)` is finite."""
     return matrices.isfinite().all(dim=-1, keepdim=True).all(dim=-2, keepdim=True)
 
 
@@ -34,7 +34,7 @@ def frobenius_norm(matrix: Tensor) -> Tensor:
 
 
 def zero_level(lambdas: Tensor, dtype: torch.dtype) -> Tensor:
-    """What an eigenvalue must exceed to be told from zero, `(…, 1)`.
+    """Threshold `(…, 1)` that an eigenvalue must exceed to be distinguished from zero.
 
     Rounding the entries of a symmetric matrix to their dtype moves an eigenvalue by at most half of
     `eps(dtype) ‖A‖_F`, finding the eigenvalues in float64 by about `n eps(float64) λmax`.

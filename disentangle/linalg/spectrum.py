@@ -1,4 +1,4 @@
-"""How well a covariance, or a matrix through its Gram matrix, is conditioned."""
+"""Conditioning of a covariance, or of a matrix through its Gram matrix."""
 
 from typing import NamedTuple
 

@@ -60,7 +60,8 @@ def matrix_sqrt(
         covariance: `(…, n, n)`, symmetric positive semi-definite, floating point. Half and bfloat16
             are computed in float32 at least, under autocast too.
         method: One of `SQUARE_ROOT_METHODS`.
-        iterations: Of `newton_schulz`, at least 1; by default as many as the dtype bears.
+        iterations: Iterations of `newton_schulz`, at least 1; by default as many as the dtype
+            bears.
 
     Returns:
         `(…, n, n)`, in the dtype of `covariance`. Not a number throughout, and so its gradient,
@@ -98,7 +99,8 @@ def matrix_inverse_sqrt(
         covariance: `(…, n, n)`, symmetric positive definite, floating point. Half and bfloat16
             are computed in float32 at least, under autocast too.
         method: One of `SQUARE_ROOT_METHODS`.
-        iterations: Of `newton_schulz`, at least 1; by default as many as the dtype bears.
+        iterations: Iterations of `newton_schulz`, at least 1; by default as many as the dtype
+            bears.
 
     Returns:
         `(…, n, n)`, in the dtype of `covariance`. Not a number throughout, and so its gradient,

@@ -59,7 +59,7 @@ class CovarianceRoot(nn.Module):
 
     Args:
         eps: What is added to the variance in every direction.
-        method: Of the square root: as `matrix_sqrt` has it, or `isqrt_cov`.
+        method: Method of the square root: one of `matrix_sqrt`, or `isqrt_cov`.
 
     Raises:
         ValueError: If `eps` is negative or `method` is unknown.
@@ -107,7 +107,7 @@ class CovarianceRoot(nn.Module):
             return matrix_sqrt(covariance, self.method)
 
     def extra_repr(self) -> str:
-        """What `print` shows of the layer."""
+        """Return the options that `print` shows."""
         return f"eps={self.eps}, method={self.method}"
 
 
@@ -125,10 +125,10 @@ class GlobalCovariancePooling(nn.Module):
     are those of Li et al., CVPR 2018, https://arxiv.org/abs/1712.01034.
 
     Args:
-        channels: Of the features that come in.
+        channels: Channels of the input.
         reduced_channels: `d`, after the convolution.
         eps: What is added to the variance in every direction.
-        method: Of the square root: as `matrix_sqrt` has it, or `isqrt_cov`.
+        method: Method of the square root: one of `matrix_sqrt`, or `isqrt_cov`.
         weight: What the convolution is kept to, as in `pre_svd_convolution`.
 
     Raises:

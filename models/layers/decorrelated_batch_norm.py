@@ -38,7 +38,7 @@ class DecorrelatedBatchNorm2d(BatchWhitening):
             statistics of its batch, too.
         groups: Parts of consecutive channels, each whitened by itself.
         axes: `zca` or `pca`, see `BatchWhitening`.
-        method: Of the inverse square root, see `matrix_inverse_sqrt`.
+        method: Method of the inverse square root, see `matrix_inverse_sqrt`.
         synchronise: Whether statistics are those of the samples of all processes.
 
     Raises:

@@ -17,8 +17,8 @@ class ImageConvTranspose2d(nn.ConvTranspose2d):
     gradient is PyTorch's. On other devices, and under autocast, all is PyTorch's.
 
     Args:
-        in_channels: Of the features.
-        out_channels: Of the images.
+        in_channels: Channels of the features.
+        out_channels: Channels of the images.
 
     Examples:
         >>> ImageConvTranspose2d(32, 1)(torch.randn(2, 32, 16, 16)).shape

@@ -57,7 +57,7 @@ def joint_variance(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and variance `(C,)` of each channel over all processes, and the count of numbers.
 
     Args:
-        x: Of this process, `(N, C, H, W)`; `N` may differ between processes.
+        x: Features of this process, `(N, C, H, W)`; `N` may differ between processes.
     """
     variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
     own = torch.full((1,), x.numel() // x.shape[1], dtype=x.dtype, device=x.device)

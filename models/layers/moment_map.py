@@ -28,7 +28,7 @@ def affine_map(samples: Tensor, W: Tensor, b: Tensor) -> Tensor:
 
 
 def _product(samples: Tensor, W: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
-    """What `affine_map` gives, before `_in_order` looks at it from the other side."""
+    """Return the product of `affine_map`, as `(N, C, M)` if that is the order in memory."""
     W = W.expand(samples.shape[0], -1, -1)
     # A product into a matrix that is transposed in memory takes ten times as long.
     if _channels_last(samples):

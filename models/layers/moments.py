@@ -52,8 +52,8 @@ def joint_moments(mean: Tensor, covariance: Tensor, count: int) -> tuple[Tensor,
     Source: Chan, Golub and LeVeque, The American Statistician 37 (1983).
 
     Args:
-        mean: Of this process, `(C,)`.
-        covariance: Of this process, `(C, C)`.
+        mean: Mean of the samples of this process, `(C,)`.
+        covariance: Covariance of the samples of this process, `(C, C)`.
         count: How many samples these are of; processes may have different numbers.
 
     Returns:

@@ -13,8 +13,8 @@ class ResidualBlock(nn.Module):
     Source: Mescheder, Geiger and Nowozin, ICML 2018, https://arxiv.org/abs/1801.04406, appendix D.
 
     Args:
-        in_channels: Of the input.
-        out_channels: Of the output; if they differ, the shortcut is a 1 × 1 convolution.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; if they differ, the shortcut is a 1 × 1 convolution.
 
     Examples:
         >>> import torch

@@ -15,7 +15,7 @@ WhiteningAxes = Literal["zca", "pca"]
 
 
 class BatchWhitening(nn.Module):
-    """What whitening layers share: mean and `Σ^-½` of a batch, and their running averages.
+    """Base of whitening layers: mean and `Σ^-½` of a batch, and their running averages.
 
     Source: Huang et al., "Decorrelated Batch Normalization", CVPR 2018,
     https://arxiv.org/abs/1804.08450, eqs. 1 to 4.
@@ -24,7 +24,7 @@ class BatchWhitening(nn.Module):
         channels: `C`, how many numbers a sample has.
         eps: What is added to the variance in every direction.
         momentum: Weight of the new batch in the running averages.
-        method: Of the inverse square root, see `matrix_inverse_sqrt`.
+        method: Method of the inverse square root, see `matrix_inverse_sqrt`.
         groups: Parts of consecutive channels, each whitened by itself.
         axes: `zca` for `Σ^-½`, which turns samples as little as whitening can; `pca` for
             `Λ^-½ Vᵀ`, which takes them to the principal axes, largest variance first. Those of the
@@ -67,7 +67,7 @@ class BatchWhitening(nn.Module):
 
     @property
     def uses_batch(self) -> bool:
-        """Whether statistics are now those of the batch, and not the running averages."""
+        """True if the layer now uses statistics of the batch, and not the running averages."""
         return self.training or not self.track_running_stats
 
     def running_statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,8 +82,8 @@ class BatchWhitening(nn.Module):
         In training mode the running averages take them in.
 
         Args:
-            mean: Of the samples of this process, `(C,)`.
-            covariance: Of them, `(C, C)`.
+            mean: Mean of the samples of this process, `(C,)`.
+            covariance: Their covariance, `(C, C)`.
             count: How many they are.
 
         Raises:
@@ -112,7 +112,7 @@ class BatchWhitening(nn.Module):
         return torch.block_diag(*(principal_axes(blocks).mT @ blocks))
 
     def extra_repr(self) -> str:
-        """What `print` shows of the layer."""
+        """Return the options that `print` shows."""
         return (
             f"{self.channels}, eps={self.eps}, momentum={self.momentum}, method={self.method}, "
             f"groups={self.groups}, axes={self.axes}"
@@ -136,7 +136,7 @@ class Whitening(BatchWhitening):
         dim: Dimension `C` of the codes.
         eps: What is added to the variance in every direction.
         momentum: Weight of the new batch in the running averages.
-        method: Of the inverse square root, see `matrix_inverse_sqrt`.
+        method: Method of the inverse square root, see `matrix_inverse_sqrt`.
         synchronise: Whether statistics are those of the codes of all processes. Every process must
             then take part in each pass, and the gradient is that of the sum of all losses.
 
