@@ -61,7 +61,7 @@ class AdaptedGenerator(StandardNormalPrior, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where latents and images are."""
+        """Device of latents and images."""
         return self.place.device
 
     @property
@@ -70,7 +70,7 @@ class AdaptedGenerator(StandardNormalPrior, nn.Module):
         return self._axes
 
     def with_axes(self, axes: Sequence[Axis] | Tensor) -> "AdaptedGenerator":
-        """The same generator, with the same parameters, and other axes.
+        """Return the same generator, with the same parameters, and other axes.
 
         Args:
             axes: At least one; or directions `(A, D)` of length 1.
@@ -98,23 +98,23 @@ class AdaptedGenerator(StandardNormalPrior, nn.Module):
         return z.cpu()
 
     def decode(self, z: Tensor) -> Tensor:
-        """The images `(N, C, H, W)` in `[-1, 1]` of latents `(N, D)`."""
+        """Return the images `(N, C, H, W)` in `[-1, 1]` of latents `(N, D)`."""
         check_latents(z, self.latent_dim)
         return self._images.read(self._call(z), len(z)).to(z.dtype)  # from half precision too
 
     def forward(self, z: Tensor) -> Tensor:
-        """As `decode`, for wrappers that call the module."""
+        """Call `decode`, for wrappers that call the module."""
         return self.decode(z)
 
     def _call(self, z: Tensor) -> Any:
-        """What the function returns for latents `(N, D)` of the toolkit's prior."""
+        """Call the function on latents `(N, D)` of the toolkit's prior."""
         # A copy: a function may change what it is given, as `z /= z.norm()` does.
         u = z.clone() if self._uniform is None else normal_to_uniform(z, *self._uniform)
         return self._functions[0](u.unflatten(1, self.latent_shape))  # (N, D) -> (N, …)
 
     @torch.no_grad()
     def _try(self) -> tuple[int, ...]:
-        """The shape of the images, after a look at the first ones."""
+        """Decode the first images, check them and return their shape."""
         z = self._try_prior().to(self.device)
         shape = (TRIED, *self.latent_shape)
         with called(f"decode must take latents of shape {shape} on {self.device}"):
@@ -125,7 +125,7 @@ class AdaptedGenerator(StandardNormalPrior, nn.Module):
         return tuple(images.shape[1:])
 
     def _try_prior(self) -> Tensor:
-        """The latents to look at the first images of."""
+        """Draw the latents of the first images."""
         try:
             return self.sample_latents(TRIED, torch.Generator().manual_seed(0))
         except TypeError as error:  # a function of other arguments
@@ -142,7 +142,7 @@ class AdaptedAutoencoder(AdaptedGenerator):
         self._encode = (encode,)  # not a submodule
 
     def encode(self, images: Tensor) -> Tensor:
-        """The codes `(N, D)` of images `(N, C, H, W)` in `[-1, 1]`."""
+        """Return the codes `(N, D)` of images `(N, C, H, W)` in `[-1, 1]`."""
         codes = self._encode[0](images.clone())  # which it may change
         if not isinstance(codes, Tensor) or codes.shape != (len(images), self.latent_dim):
             got = tuple(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
@@ -167,7 +167,7 @@ def adapt(
     clamp: bool = False,
     device: torch.device | str | None = None,
 ) -> AdaptedGenerator:
-    """A generator of the toolkit out of a module or function that makes images of latents.
+    """Build a generator from a module or function that maps latents to images.
 
     A module is put into evaluation mode. Two latents are decoded at once, so that what does not fit
     is said here and not after an hour. Values of which the range makes black images only, as
@@ -190,14 +190,14 @@ def adapt(
         network: The module behind `decode`, if that is not the module itself nor its method.
         axes: To move along, or their directions `(A, D)`; by default the coordinates.
         uniform: Lowest and highest value of a uniform prior.
-        sample_latents: Gives `n` draws `(n, D)` of another prior, of `n` and a torch generator.
-        encode: Gives codes `(N, D)` of images `(N, C, H, W)` in `[-1, 1]`, if there is an encoder:
-            the latents that the adapted generator would make the images of.
-        output: Which part of what `decode` returns is the images: the index of a tuple, the key of
-            a dictionary or the name of an attribute.
+        sample_latents: Draws `(n, D)` of another prior, given `n` and a torch generator.
+        encode: Encoder, if there is one: maps images `(N, C, H, W)` in `[-1, 1]` to codes `(N, D)`,
+            the latents from which the adapted generator would make the images.
+        output: Part of what `decode` returns that holds the images: the index of a tuple, the key
+            of a dictionary or the name of an attribute.
         image_range: The values of black and white in what `decode` returns.
         clamp: Whether values beyond these are cut off, as those of a decoder without a final tanh.
-        device: Where `decode` takes latents; by default where the parameters of the module are.
+        device: Device on which `decode` takes latents; by default that of the parameters.
 
     Raises:
         ValueError: If an argument is out of its range, or the first images have not the shape
@@ -235,7 +235,7 @@ def adapt(
 
 
 def as_axes(axes: Sequence[Axis] | Tensor, latent_dim: int) -> tuple[Axis, ...]:
-    """Axes, or the rows of a tensor of directions as axes, checked.
+    """Check axes, or make axes of the rows of a tensor of directions.
 
     Examples:
         >>> [axis.name for axis in as_axes(torch.eye(2), 2)]
@@ -281,13 +281,13 @@ def normal_to_uniform(z: Tensor, low: float, high: float) -> Tensor:
 
 
 def _find_network(decode: Decode) -> nn.Module | None:
-    """The module that a function is, or is a method of."""
+    """Return the module that a function is, or is a method of."""
     owner = decode if isinstance(decode, nn.Module) else getattr(decode, "__self__", None)
     return owner if isinstance(owner, nn.Module) else None
 
 
 def _default_axes(generator: AdaptedGenerator, sample: Sample | None) -> tuple[Axis, ...]:
-    """The coordinates, in units of the prior."""
+    """Return the coordinate axes, in units of the prior."""
     D = generator.latent_dim
     axes = coordinate_axes([f"dimension {j}" for j in range(D)], "latent", 0, D)
     if sample is None:

@@ -18,10 +18,11 @@ SAMENESS = 0.1  # of 2: kernels for other batch sizes differ by less, even in ha
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """How images are found in what a decoder returns.
+    """Location and range of the images in what a decoder returns.
 
     Attributes:
-        output: Which part of it: an index, a key or the name of an attribute; None for all of it.
+        output: Part of it that holds the images: an index, a key or the name of an attribute; None
+            for all of it.
         image_range: The values of black and white.
         clamp: Whether values beyond them are cut off.
     """
@@ -34,7 +35,7 @@ class OutputFormat:
         check_range("image_range", self.image_range)
 
     def read(self, returned: Any, count: int) -> Tensor:
-        """The images `(N, C, H, W)` with black at −1 and white at 1, not looked into.
+        """Return the images `(N, C, H, W)`, with black at −1 and white at 1.
 
         Args:
             returned: What the decoder gave for `count` latents.
@@ -128,7 +129,7 @@ def called(what: str) -> Iterator[None]:
 
 
 def check_range(name: str, limits: Sequence[float]) -> None:
-    """Raises `ValueError` unless these are two finite numbers, the lower one first."""
+    """Raise `ValueError` unless these are two finite numbers, the lower one first."""
     if len(limits) != 2 or not -math.inf < limits[0] < limits[1] < math.inf:
         raise ValueError(f"{name} must go from low to high, both finite, got {limits}")
 
@@ -150,7 +151,7 @@ def check_shape(images: Tensor, count: int) -> None:
 
 
 def check_same(images: Tensor, others: Tensor) -> None:
-    """Raises `ValueError` unless images of the same latents, made in two batches, are the same."""
+    """Raise `ValueError` unless images of the same latents, made in two batches, are the same."""
     difference = float((images - others).abs().max())
     if difference > SAMENESS:
         raise ValueError(

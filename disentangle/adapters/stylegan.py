@@ -25,14 +25,14 @@ COMPONENTS = "principal axes of w"
 
 
 class StyleNetwork(nn.Module):
-    """The two parts, and what is known of `w`.
+    """The two networks, with the mean and covariance of `w`.
 
     Attributes:
-        mapping: Gives `w` of `z`.
-        synthesis: Gives images of `w`.
+        mapping: Maps `z` to `w`.
+        synthesis: Maps `w` to images.
         whole: The module that the two are parts of, if they are functions.
-        mean: Of `w`, shape `(W,)`.
-        covariance: Of `w`, shape `(W, W)`.
+        mean: Mean of `w`, shape `(W,)`.
+        covariance: Covariance of `w`, shape `(W, W)`.
         width: `W`.
     """
 
@@ -55,7 +55,7 @@ class StyleNetwork(nn.Module):
         self.num_ws = self._try_mapping(num_ws)
 
     def measure(self, draws: int, seed: int) -> Tensor:
-        """Draws of `w`, `(draws, W)` on the CPU, whose mean and covariance are kept."""
+        """Draw samples of `w`, `(draws, W)` on the CPU, and keep their mean and covariance."""
         w = self.sample(draws, torch.Generator().manual_seed(seed))
         self.register_buffer("mean", w.double().mean(dim=0).to(w).to(device_of(self)))
         self.register_buffer("covariance", w.double().T.cov().float())
@@ -63,37 +63,37 @@ class StyleNetwork(nn.Module):
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """`n` draws of `w`, `(n, W)` on the CPU."""
+        """Draw `n` samples of `w`, `(n, W)` on the CPU."""
         z = torch.randn(n, self.latent_dim, generator=generator)
         return torch.cat([self.map(part.to(device_of(self))).cpu() for part in z.split(CHUNK)])
 
     def sample_about_mean(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """`n` draws of `w − mean`, `(n, W)` on the CPU."""
+        """Draw `n` samples of `w − mean`, `(n, W)` on the CPU."""
         return self.sample(n, generator) - self.mean.cpu()
 
     def map(self, z: Tensor) -> Tensor:
-        """`w (N, W)` of `z (N, D)`."""
+        """Map `z (N, D)` to `w (N, W)`."""
         w = self.mapping(z)
         return w[:, 0] if w.ndim == 3 else w  # one for all layers, as was checked
 
     def draw_z(self, z: Tensor) -> Any:
-        """What the synthesis makes of `z (N, D)`."""
+        """Return the output of the synthesis for `z (N, D)`."""
         w = self.map(z)
         if self.truncation != 1:
             w = self.mean + self.truncation * (w - self.mean)
         return self.synthesis(self._repeat(w))
 
     def draw_w(self, offset: Tensor) -> Any:
-        """What the synthesis makes of `w − mean`, `(N, W)`."""
+        """Return the output of the synthesis for `w − mean`, `(N, W)`."""
         return self.synthesis(self._repeat(self.mean + self.truncation * offset))
 
     def _repeat(self, w: Tensor) -> Tensor:
-        """`w (N, W)` as the synthesis takes it, `(N, num_ws, W)` for several layers."""
+        """Repeat `w (N, W)` as the synthesis takes it, `(N, num_ws, W)` for several layers."""
         return w if self.num_ws is None else w[:, None].expand(-1, self.num_ws, -1)
 
     @torch.no_grad()
     def _try_mapping(self, num_ws: int | None) -> int | None:
-        """How many times the synthesis takes `w`, after a look at what the mapping gives."""
+        """Check the mapping, and return the number of copies of `w` that the synthesis takes."""
         z = torch.randn(2, self.latent_dim, generator=torch.Generator().manual_seed(0))
         with called(f"mapping must take latents of shape {tuple(z.shape)}"):
             w = self.mapping(z.to(device_of(self)))
@@ -124,7 +124,7 @@ def adapt_stylegan(
     image_range: tuple[float, float] = (-1.0, 1.0),
     clamp: bool = True,
 ) -> AdaptedGenerator:
-    """A generator out of a StyleGAN-like pair, in its space `z` or `w`.
+    """Build a generator from a StyleGAN-like pair, in its space `z` or `w`.
 
     In `z` the prior is `N(0, I)` and the axes are coordinates. In `w` the flat latent is `w` less
     its mean, so that 0 is the average image; latents are drawn by the mapping, and the axes are the
@@ -141,15 +141,15 @@ def adapt_stylegan(
             its noise: of NVIDIA's code `lambda w: G.synthesis(w, noise_mode="const")`.
         latent_dim: Dimension `D` of `z`.
         space: `z` or `w`.
-        num_ws: How many times the synthesis takes `w`, if the mapping gives it only once.
+        num_ws: Number of copies of `w` that the synthesis takes, if the mapping gives it only once.
         truncation: `ψ`, between 0 and 1.
         draws: That the mean and the axes of `w` are measured on.
-        seed: Of these draws.
+        seed: Seed for these draws.
         network: The module that both are parts of, if they are functions; it goes into evaluation
             mode, and its layers are found as `network.whole.NAME`.
-        output: As in `adapt`.
-        image_range: As in `adapt`.
-        clamp: As in `adapt`; these networks have no last tanh.
+        output: See `adapt`.
+        image_range: See `adapt`.
+        clamp: See `adapt`; these networks have no last tanh.
 
     Raises:
         ValueError: If an argument is out of its range, the mapping does not give `w`, or as
@@ -193,7 +193,7 @@ def adapt_stylegan(
 def style_axes(
     generator: AdaptedGenerator, layers: str, *, count: int | None = None
 ) -> tuple[Axis, ...]:
-    """The axes in `w` that SeFa finds in the layers that take it in.
+    """Find axes in `w` by SeFa from the layers that take it in.
 
     Of several layers together: their weights are one matrix, `(Σ out, W)`, as they stand. Gains
     that a layer applies to all of its weight, the same for each of them, do not matter.
@@ -205,7 +205,7 @@ def style_axes(
         generator: From `adapt_stylegan` in space `w`.
         layers: A name from `generator.named_modules()`, or a pattern such as `*.affine`; of what it
             fits, layers whose weight has the shape `(out, W)` count.
-        count: How many axes; by default all `W`.
+        count: Number of axes; by default all `W`.
 
     Returns:
         Axes on the CPU, each with the standard deviation of `w` along it.
@@ -240,7 +240,7 @@ def style_axes(
 
 
 def _read_weights(generator: AdaptedGenerator, layers: str) -> Tensor:
-    """The weights `(Σ out, W)` of the layers that take in `w`."""
+    """Stack the weights `(Σ out, W)` of the layers that take in `w`."""
     W = generator.latent_dim
     known = {
         name: module.weight.detach().float().cpu()

@@ -1,4 +1,4 @@
-"""What can be chosen by name: tasks with their models, and data sets."""
+"""Choices by name: tasks with their models, and data sets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ FORMER_NAMES = {"recognition": "classification"}  # of tasks and of groups of me
 
 @dataclass(frozen=True)
 class Task:
-    """What can be chosen for a task: its objective, its models and their discriminators."""
+    """Choices for a task: its objective, its models and their discriminators."""
 
     objective: type
     models: Mapping[str, type]

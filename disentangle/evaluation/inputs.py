@@ -61,7 +61,7 @@ class Inputs:
 
     @property
     def shared(self) -> bool:
-        """Whether all processes must call the metric together."""
+        """True if all processes must call the metric together."""
         return any(argument.shared for argument in self.given.values())
 
     def protocol(self, target: Any) -> dict[str, Any]:
@@ -137,20 +137,20 @@ PEERS = {
 
 
 def describe_points(points: Points) -> dict[str, Any]:
-    """Number of training points, and of those that they were drawn from."""
+    """Return the number of training points, and of those that they were drawn from."""
     source = {} if points.drawn_from is None else {"drawn_from": points.drawn_from}
     return {"points": len(points.codes)} | source
 
 
 def gather_divergences(target: Any) -> list[np.ndarray] | None:
-    """Mean divergence `(K,)` of each code of each peer from its prior; None if one has none."""
+    """Return the mean KL divergence `(K,)` of each code of each peer; None if one has none."""
     found = [peer.points.divergences for peer in target.peers]
     known = [divergences for divergences in found if divergences is not None]
     return known if len(known) == len(found) else None
 
 
 def gather_moments(features: Features) -> FeatureMoments:
-    """The moments of features, a part at a time: double precision of all would take gigabytes."""
+    """Compute moments of features, a part at a time: float64 of all would take gigabytes."""
     parts: Sequence[Any] = [
         features.values[start : start + MERGED] for start in range(0, len(features.values), MERGED)
     ]

@@ -47,10 +47,10 @@ NOT_PROTOCOL = {"seed", "workers"}  # arguments that no protocol names
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as the command knows it.
+    """Entry of the registry of metrics.
 
     Attributes:
-        function: Computes it.
+        function: Function that computes it.
         group: One of `GROUPS`.
         quick: Whether it is computed by default: it takes seconds and no file of weights.
         special: Arguments in place of those of `ARGUMENTS`, or beside them.
@@ -71,7 +71,7 @@ class Metric:
 
     @cached_property
     def inputs(self) -> Inputs:
-        """What it is computed from, which the names of the function's parameters say."""
+        """Those of the function's arguments that a target provides."""
         known = {**ARGUMENTS, **self.special}
         names = inspect.signature(self.function).parameters.keys()
         return Inputs({name: known[name] for name in names if name in known})
@@ -83,17 +83,17 @@ class Metric:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The protocol unless something else is said."""
+        """Default values of the options."""
         parameters = inspect.signature(self.function).parameters
         return {k: p.default for k, p in parameters.items() if k not in self.not_options}
 
     def settle(self, protocol: Mapping[str, Any], target: Any) -> dict[str, Any]:
-        """The options, with what the target decides where they are None."""
+        """Return the options, with the target's choice in place of None."""
         usual = self.usual(target)
         return {k: usual.get(k) if value is None else value for k, value in protocol.items()}
 
     def call(self, arguments: Mapping[str, Any], protocol: Mapping[str, Any], seed: int) -> Any:
-        """The metric's result."""
+        """Compute the metric."""
         random = "seed" in inspect.signature(self.function).parameters
         return self.function(**arguments, **protocol, **({"seed": seed} if random else {}))
 
@@ -185,7 +185,7 @@ METRICS: dict[str, Metric] = {
 
 
 def choose_metrics(words: str | None) -> tuple[list[str], bool]:
-    """The names of metrics, in the order of the registry, and whether each was named itself.
+    """Return the names of metrics in the registry's order, and whether each was named itself.
 
     Args:
         words: Names of metrics and groups with commas between them; `all`; None for the quick ones.
@@ -207,13 +207,13 @@ def choose_metrics(words: str | None) -> tuple[list[str], bool]:
         members = {n for n, m in METRICS.items() if word in ("all", n, m.group)}
         if not members:
             known = ", ".join(("all", *GROUPS, *METRICS))
-            raise ValueError(f"--metrics has no choice {word!r}; choose of: {known}")
+            raise ValueError(f"--metrics has no choice {word!r}; choose from: {known}")
         chosen |= members
     return [name for name in METRICS if name in chosen], set(given) <= METRICS.keys()
 
 
 def lacking(name: str, offers: Iterable[str]) -> str | None:
-    """What a metric needs and a target does not offer, in words; None if it can be computed.
+    """Name what a metric needs and a target does not offer; None if it can be computed.
 
     Examples:
         >>> lacking("mig", {"codes"})

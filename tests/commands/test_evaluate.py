@@ -400,7 +400,7 @@ def test_what_was_computed_before_an_interruption_is_kept(run, monkeypatch):
         (["--points", "0"], "points must be positive, got 0"),
         (["--activeness.latents", "0"], "activeness.latents must be positive, got 0"),
         (["--device", "abacus"], "--device 'abacus' cannot be used here"),
-        (["--metrics", "mug"], "--metrics has no choice 'mug'; choose of: all, supervised,"),
+        (["--metrics", "mug"], "--metrics has no choice 'mug'; choose from: all, supervised,"),
         (["--metrics", "udr"], "udr of RUN needs two or more runs that differ in their seed only"),
         (["--metrics", "mig", "--mig.bins", "1"], "mig: bins must be at least 2, got 1"),
         (["--metrics", "irs", "--irs.quantile", "2"], "irs: quantile must be in (0, 1], got 2.0"),
