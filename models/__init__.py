@@ -1,6 +1,6 @@
 """Networks to train: VAEs, generators and their discriminators, classifiers, with SVD layers."""
 
-# The checkout's root is on the path of who starts there, which gives this folder a second name.
+# Python started in the root of a checkout could import this folder under a second name.
 if __name__ != "disentangle.models":
     raise ImportError(f"import disentangle.models, not {__name__}: it would be a second copy")
 
