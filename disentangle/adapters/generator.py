@@ -190,7 +190,7 @@ def adapt(
         network: The module behind `decode`, if that is not the module itself nor its method.
         axes: To move along, or their directions `(A, D)`; by default the coordinates.
         uniform: Lowest and highest value of a uniform prior.
-        sample_latents: Draws `(n, D)` of another prior, given `n` and a torch generator.
+        sample_latents: Function of `n` and a torch generator that draws `(n, D)` of another prior.
         encode: Encoder, if there is one: maps images `(N, C, H, W)` in `[-1, 1]` to codes `(N, D)`,
             the latents from which the adapted generator would make the images.
         output: Part of what `decode` returns that holds the images: the index of a tuple, the key
