@@ -1,1 +1,1 @@
-"""Work with several processes: reductions, gathering, divided parameters."""
+"""Reductions, gathering and sharded parameters over several processes."""

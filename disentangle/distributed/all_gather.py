@@ -1,4 +1,4 @@
-"""Losses of the joint batch of all processes, where they are no means over samples."""
+"""Losses of the joint batch of all processes that are not means over samples."""
 
 import torch
 from accelerate import Accelerator
@@ -6,11 +6,13 @@ from torch import Tensor
 
 
 def join_processes(accelerator: Accelerator, values: Tensor) -> Tensor:
-    """The values of all processes in order, `(P·N, …)`; gradients flow into this process's only.
+    """Concatenate the values of all processes in order, `(P·N, …)`.
+
+    Gradients flow into the values of this process only.
 
     Args:
-        accelerator: Knows the processes.
-        values: Of this process, `(N, …)`; as many in every process.
+        accelerator: Accelerator of the run.
+        values: Values of this process, `(N, …)`, with the same `N` in every process.
     """
     if accelerator.num_processes == 1:
         return values
@@ -20,11 +22,10 @@ def join_processes(accelerator: Accelerator, values: Tensor) -> Tensor:
 
 
 def share_loss(accelerator: Accelerator, loss: Tensor) -> Tensor:
-    """A loss that every process has of the joint batch, ready for gradients to be averaged.
+    """Multiply the gradient of a loss of the joint batch by the number of processes.
 
-    Each process has the part of the gradient that flows through its own values. The whole is their
-    sum, but a distributed wrapper takes their mean: so the gradient is multiplied by the number of
-    processes, and the value stays.
+    Each process has the part of the gradient that flows through its own values. The full gradient
+    is their sum, but a distributed wrapper takes their mean. The value of the loss stays the same.
     """
     processes = accelerator.num_processes
     return loss if processes == 1 else processes * loss - (processes - 1) * loss.detach()

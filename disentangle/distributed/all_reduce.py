@@ -1,24 +1,24 @@
-"""Sums and maxima over all processes of a distributed run, with their gradient."""
+"""Differentiable sums and maxima over all processes of a distributed run."""
 
 import torch
 from torch import Tensor, distributed
 
 
 def count_processes() -> int:
-    """How many processes train together: 1 where none were asked for."""
+    """Return the number of processes that train together, 1 without `torch.distributed`."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return 1
     return distributed.get_world_size()
 
 
 def sum_over_processes(x: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, the same in each of them.
+    """Return the sum of a tensor over all processes.
 
-    The gradient is that of the sum of the losses of all processes: what a distributed wrapper
-    averages. Every process must call it, and go backward through it, in the same order.
+    The gradient is that of the sum of the losses of all processes, which a distributed wrapper
+    averages. Every process must call it, and run its backward pass, in the same order.
 
     Args:
-        x: Of this process; in all of one shape, dtype and kind of device.
+        x: Tensor of this process; shape, dtype and device type must be the same in all processes.
 
     Examples:
         >>> sum_over_processes(torch.ones(2))
@@ -28,12 +28,12 @@ def sum_over_processes(x: Tensor) -> Tensor:
 
 
 def max_over_processes(x: Tensor) -> Tensor:
-    """The maximum of each element of a tensor over all processes, the same in each of them.
+    """Return the elementwise maximum of a tensor over all processes.
 
-    The gradient is as that of `sum_over_processes`; it goes to the process that has the maximum.
+    The gradient is that of `sum_over_processes`; it flows to the process that has the maximum.
 
     Args:
-        x: Of this process; in all of one shape, dtype and kind of device.
+        x: Tensor of this process; shape, dtype and device type must be the same in all processes.
 
     Examples:
         >>> max_over_processes(torch.ones(2))

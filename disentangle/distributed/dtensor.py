@@ -1,6 +1,6 @@
-"""Parameters that are divided over processes as DTensors: FSDP2 (`fully_shard`), tensor parallel.
+"""Parameters sharded over processes as DTensors: FSDP2 (`fully_shard`) and tensor parallelism.
 
-`torch.distributed.tensor` takes most of a second to import: only who has a DTensor needs it.
+`torch.distributed.tensor` takes most of a second to import, so it is imported for DTensors only.
 """
 
 from typing import Any, TypeGuard
@@ -9,24 +9,24 @@ from torch import Tensor
 
 
 def is_sharded(tensor: Tensor) -> TypeGuard[Any]:
-    """Whether a tensor is a DTensor."""
+    """Return True if a tensor is a DTensor."""
     return hasattr(tensor, "full_tensor")
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """The whole of a tensor; one that is not divided itself.
+    """Return the full tensor of a DTensor, and any other tensor as it is.
 
-    Every process must take part. The gradient goes back to the parts.
+    Every process must take part. Gradients flow back to the shards.
     """
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 def shard_like(full: Tensor, like: Any) -> Tensor:
-    """A tensor that every process has in full, divided as another; without communication.
+    """Shard a tensor that every process holds in full like a DTensor, without communication.
 
     Args:
-        full: The same on every process.
-        like: A DTensor of its shape.
+        full: Tensor, the same on every process.
+        like: DTensor of the same shape.
     """
     from torch.distributed.tensor import distribute_tensor
 
@@ -34,17 +34,17 @@ def shard_like(full: Tensor, like: Any) -> Tensor:
 
 
 def local_parts(tensor: Any, other: Any) -> tuple[Tensor, Tensor]:
-    """What this process holds of a DTensor, and of another as if that were divided alike."""
+    """Return the local shards of a DTensor and of another one, redistributed to match it."""
     alike = other.redistribute(tensor.device_mesh, tensor.placements)
     return tensor.to_local(), alike.to_local()
 
 
 def sum_over_shards(partial: Tensor, like: Any) -> Tensor:
-    """The sum, the same on every process, of what each computed from its part of a DTensor.
+    """Return the sum of what each process computed from its shard of a DTensor.
 
     Args:
-        partial: Of one shape on every process.
-        like: The DTensor; processes that hold the same part of it are counted once.
+        partial: Result of this process, of the same shape on every process.
+        like: The DTensor; processes that hold the same shard are counted once.
     """
     from torch.distributed.tensor import DTensor, Partial
 

@@ -1,4 +1,4 @@
-"""Networks whose parameters FSDP2 divides over the processes, and how to have them whole."""
+"""Gathering of the parameters that FSDP2 shards over the processes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,17 +11,17 @@ from torch import nn
 from disentangle.distributed.dtensor import gather
 
 
-def _is_divided(network: nn.Module) -> TypeGuard[Any]:
-    # `torch.distributed.fsdp` takes long to import: only who divides a network needs it.
+def _is_sharded(network: nn.Module) -> TypeGuard[Any]:
+    # `torch.distributed.fsdp`, which could test the type, takes long to import.
     return hasattr(network, "set_reshard_after_backward")
 
 
 def whole_model(network: nn.Module) -> nn.Module:
-    """A whole copy of a network that is divided; one that is not divided itself.
+    """Return a full copy of a sharded network, and any other network as it is.
 
-    Every process must take part, and has the copy.
+    Every process must take part, and gets a copy.
     """
-    if not _is_divided(network):
+    if not _is_sharded(network):
         return network
     # FSDP2 puts a class of its own before that of the network.
     kind = cast(type[ModelMixin], type(network).__mro__[2])
@@ -33,21 +33,21 @@ def whole_model(network: nn.Module) -> nn.Module:
 
 
 def gather_parameters(network: nn.Module) -> None:
-    """Makes the parameters of a network that is divided whole, until the next backward pass.
+    """Gather the parameters of a sharded network until the next backward pass.
 
-    For what runs parts of it: FSDP2 does so where `forward` is called, and only there.
+    Needed to run parts of the network: FSDP2 itself gathers them in `forward` only.
     """
-    if _is_divided(network):
+    if _is_sharded(network):
         network.unshard()
 
 
 @contextmanager
 def keep_gathered(network: nn.Module) -> Iterator[None]:
-    """Keeps the parameters of a network that is divided whole after a backward pass in the block.
+    """Keep the parameters of a sharded network gathered after a backward pass in the block.
 
-    For a derivative that is differentiated again: FSDP2 would free them after the first.
+    Needed for second derivatives: FSDP2 would free the parameters after the first pass.
     """
-    if not _is_divided(network):
+    if not _is_sharded(network):
         yield
         return
     network.set_reshard_after_backward(False)

@@ -1,4 +1,4 @@
-"""How `accelerate launch` started the processes, and whether they still work together."""
+"""Checks of the processes that `accelerate launch` has started."""
 
 import os
 
@@ -9,15 +9,18 @@ from torch import distributed
 
 
 def divides_networks() -> bool:
-    """Whether FSDP is to divide the parameters over the processes."""
+    """Return True if the launch asks FSDP to shard the parameters over the processes."""
     return parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
 def check_joined(joined: int) -> None:
-    """Whether as many processes work together as were started.
+    """Raise unless all processes that were started have joined.
+
+    Args:
+        joined: Number of processes that Accelerate joined.
 
     Raises:
-        ValueError: If they do not: each would take itself for the first, and write.
+        ValueError: If some have not: each would act as the main process, and write.
     """
     started = int(os.environ.get("WORLD_SIZE", 1))
     if joined != started:
@@ -28,7 +31,7 @@ def check_joined(joined: int) -> None:
 
 
 def has_lost_process(error: RuntimeError) -> bool:
-    """Tell whether an error is that of a collective operation whose other processes have ended.
+    """Return True if a collective operation failed because another process has ended.
 
     Gloo's errors have no type of their own.
     """
