@@ -1,7 +1,7 @@
-"""Every knob of every task, typed and documented once.
+"""Options of every task, typed and documented once.
 
 The sections `model`, `discriminator` and `data` are the constructor arguments of the class that
-their `name` chooses: each knob and its default stand where the class is, and nowhere else.
+their `name` chooses: each option and its default are defined in that class, and nowhere else.
 """
 
 from disentangle.config.choices import DATA_SETS, TASKS, Task

@@ -13,7 +13,7 @@ from disentangle.config.options import flatten
 from disentangle.config.yaml_files import load_value, read_yaml
 
 SECTIONS = {"data", "model", "discriminator", "objective", "optimizer", "training"}
-COMMAND_LINE_ONLY = {"config", "overwrite", "resume"}  # no part of a run
+COMMAND_LINE_ONLY = {"config", "overwrite", "resume"}  # not part of a run
 PLAIN_YAML = "plain_yaml"  # how the parser reads values and files of options
 set_loader(PLAIN_YAML, load_value, exceptions=(ValueError,))
 # Text that jsonargparse reads as a number in base 60 (1:30 as 90) or base 8 (+017 as 15).
@@ -23,7 +23,7 @@ OTHER_BASE = re.compile(
 
 
 def new_parser(command: str, description: str | None = None) -> ArgumentParser:
-    """The empty parser of a command: it raises instead of exiting, and guesses nothing."""
+    """Return an empty parser that raises instead of exiting and accepts no abbreviations."""
     return ArgumentParser(
         prog=f"disentangle {command}",
         description=description,
@@ -37,7 +37,7 @@ def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespa
     """Return the options of a command.
 
     Raises:
-        ValueError: One line that names what is wrong, with the nearest option to an unknown one.
+        ValueError: If an option is wrong, in one line; for an unknown one, it names the nearest.
 
     Examples:
         >>> parser = new_parser("evaluate")
@@ -57,7 +57,7 @@ def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespa
 
 
 def _list_given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each option with its text, from the command line and the files that it names."""
+    """Yield each option with its text, from the command line and the `--config` files."""
     for word, following in pairwise([*arguments, ""]):
         key, equals, value = word.removeprefix("--").partition("=")
         if key == word:
@@ -67,22 +67,22 @@ def _list_given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _is_numeric(value: Any) -> bool:
-    """Return True for a number or a list with a number in it."""
+    """Return True for a number or a list that contains one."""
     values = value if isinstance(value, list | tuple) else [value]
     return any(type(x) in (int, float) for x in values)
 
 
 def read_config_file(path: str) -> dict[str, Any]:
-    """Return the options that a YAML file of `--config` holds.
+    """Return the options in a YAML file of `--config`.
 
     Raises:
-        ValueError: If it cannot be read, or holds what only the command line may hold.
+        ValueError: If it cannot be read, or sets an option of the command line only.
     """
     try:
         content = read_yaml(path)
     except OSError as error:
         raise ValueError(f"cannot read the configuration {path}: {error.strerror}") from error
-    # What replaces a run or reads other files is for the user to say, not for a file of others.
+    # Only the user may replace a run or read other files, not a file that someone else wrote.
     for name in sorted(COMMAND_LINE_ONLY & content.keys()):
         raise ValueError(f"{path} must not hold {name}, which goes on the command line: --{name}")
     for name in sorted(SECTIONS & content.keys()):  # the parser would take text for a file to read
@@ -92,7 +92,7 @@ def read_config_file(path: str) -> dict[str, Any]:
 
 
 def _one_line(message: str, parser: ArgumentParser) -> str:
-    """The parser's complaint without line breaks and type names, and what was perhaps meant."""
+    """Return the parser's message on one line, without type names, and with a suggestion."""
     message = " ".join(message.split())
     message = re.sub(r'Parser key "(.*?)": ', r"\1: ", message)
     message = message.replace("<class 'tuple'>", "a list such as [a, b]")
@@ -113,11 +113,11 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known key most like a word as a whole or in its last part, if any is much like it."""
+    """Return the key most similar to a word, as a whole or in its last part; None if none is."""
 
-    def likeness(key: str) -> float:
+    def similarity(key: str) -> float:
         pairs = (word, key), (word.rpartition(".")[2], key.rpartition(".")[2])
         return max(difflib.SequenceMatcher(None, a, b).ratio() for a, b in pairs)
 
-    best = max(known, key=likeness, default=None)
-    return best if best is not None and likeness(best) > 0.75 else None
+    best = max(known, key=similarity, default=None)
+    return best if best is not None and similarity(best) > 0.75 else None

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def check_positive(config: Any, *names: str) -> None:
-    """Whether the options of a section are positive numbers, not infinite.
+    """Raise unless the options of a section are positive and finite.
 
     Raises:
         ValueError: If one is not.
@@ -21,7 +21,7 @@ def check_positive(config: Any, *names: str) -> None:
 
 
 def check_not_negative(config: Any, *names: str) -> None:
-    """Whether the options of a section are 0, positive numbers that are not infinite, or None.
+    """Raise unless the options of a section are non-negative and finite, or None.
 
     Raises:
         ValueError: If one is not.
@@ -35,23 +35,22 @@ def check_not_negative(config: Any, *names: str) -> None:
 
 
 def check_fit(config: Any, choice: str, choices_of: Mapping[str, tuple[str, ...]]) -> None:
-    """Whether each option that has a meaning with some choices only is used with one of them.
+    """Raise if an option that requires another choice is not at its default.
 
     Args:
-        config: A section of a run, a dataclass.
-        choice: The option that is chosen by name.
-        choices_of: The choices with which each other option has a meaning.
+        config: Section of a run, a dataclass.
+        choice: Name of the option that makes the choice, such as `kind`.
+        choices_of: Choices that use each of the other options.
 
     Raises:
-        ValueError: If one is not at its default and has no meaning.
+        ValueError: If the choice does not use an option that is not at its default.
     """
     chosen, defaults = getattr(config, choice), {f.name: f.default for f in fields(config)}
     for name, choices in choices_of.items():
         if chosen not in choices and getattr(config, name) != defaults[name]:
             section = _section(config)
             raise ValueError(
-                f"{section}.{name} goes with {section}.{choice} {' or '.join(choices)}, "
-                f"got {chosen}"
+                f"{section}.{name} requires {section}.{choice} {' or '.join(choices)}, got {chosen}"
             )
 
 
@@ -60,10 +59,10 @@ def _check_finite(config: Any, name: str) -> None:
     if isinstance(value, int) and not -(2**63) < value < 2**63:
         raise ValueError(f"{_section(config)}.{name} must have 64 bits, got a larger number")
     if not isfinite(value):
-        raise ValueError(f"{_section(config)}.{name} must be a number, got {value}")
+        raise ValueError(f"{_section(config)}.{name} must be finite, got {value}")
 
 
 def _section(config: Any) -> str:
-    """The section of a run that a configuration is."""
+    """Return the name of the section of a run that a dataclass configures."""
     name = type(config).__name__
     return "objective" if name.endswith("Objective") else name.removesuffix("Config").lower()

@@ -9,19 +9,18 @@ from disentangle.config.checks import check_not_negative, check_positive
 
 @dataclass(frozen=True)
 class ClassificationObjective:
-    """Cross-entropy between the classes of images and what the network says.
+    """Cross-entropy of the network's logits.
 
     Attributes:
         label_smoothing: Share of the target that is spread over all classes.
-        mixup: Parameter `α` of the Beta distribution of how two images are mixed; 0 mixes none.
+        mixup: Parameter `α` of the Beta distribution of mixup; 0 turns mixup off.
         validation: Fraction of the training images, about the same of each class and the same
-            in every run, that are not trained on but choose the model; 0 keeps the last one.
+            in every run, that are held out to select the best model; 0 keeps the last model.
         validate_every: Steps between two validations; the last step always has one.
-        test_split: Which images of the data set `disentangle evaluate` scores; `none` where there
-            are none.
-        pretrained: A file of weights of torchvision's network of the same depth to start from.
-        pretrained_except: Modules that these weights are not for, such as `fc` where the classes
-            are others; they start afresh.
+        test_split: Split of the data set that `disentangle evaluate` scores; `none` if it has none.
+        pretrained: File of weights of torchvision's network of the same depth to start from.
+        pretrained_except: Modules to initialise at random instead, such as `fc` if the classes
+            differ.
     """
 
     label_smoothing: float = 0.0

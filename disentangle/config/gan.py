@@ -11,29 +11,29 @@ class GANObjective:
     """Adversarial training.
 
     Attributes:
-        loss: The pair of losses, by its usual name; `bce` is `non_saturating` with half the
-            discriminator's loss.
-        hinged_generator: With `hinge`, the generator's loss is `E relu(1 − D)` as in the official
-            code of the paper, in place of the usual `−E D`.
-        gradient_penalty_weight: Weight of `E(‖∇D‖ − 1)²` between real and made images, at every
-            step; with `wasserstein` and 10, this is WGAN-GP.
-        r1_weight: Weight of `E‖∇D‖²` on real images (no ½); 0 leaves it out.
-        r1_every: Steps between two R1 steps, each a step of the discriminator of its own.
+        loss: Losses of the discriminator and the generator; `bce` is `non_saturating` with half
+            the discriminator's loss.
+        hinged_generator: With `hinge`, use the generator's loss `E relu(1 − D)`, as in the official
+            code of the paper, instead of the usual `−E D`.
+        gradient_penalty_weight: Weight of `E(‖∇D‖ − 1)²` between real and generated images, at
+            every step; with `wasserstein` and 10, this is WGAN-GP.
+        r1_weight: Weight of `E‖∇D‖²` on real images (no ½); 0 turns it off.
+        r1_every: Steps between two R1 penalties, each a separate step of the discriminator.
         r1_lazy_scaling: Multiply the weight by `r1_every`, as StyleGAN2 does.
         augment_probability: Probability of each DiffAugment transform (colour, translation,
             cutout) for an image; 0 turns them off.
-        fresh_latents: Make the images of the generator's step from latents of their own, not from
-            those of the discriminator's step, which need be made once only.
-        regulariser: Of disentanglement, beside the generator's loss; what the orthogonality
-            techniques are compared with.
-        regulariser_weight: Its weight.
-        regulariser_layers: Modules of the generator whose outputs `hessian_penalty` and `orojar`
-            look at; by default the images.
-        regulariser_directions: Random directions of these two, for each image and step.
+        fresh_latents: Draw new latents for the generator's step; otherwise it reuses those of the
+            discriminator's step, whose images are then generated only once.
+        regulariser: Disentanglement regulariser, added to the generator's loss: a baseline for
+            the orthogonality techniques.
+        regulariser_weight: Weight of the regulariser.
+        regulariser_layers: Modules of the generator to whose outputs `hessian_penalty` and
+            `orojar` apply; by default they apply to the images.
+        regulariser_directions: Number of random directions of these two, for each image and step.
         regulariser_epsilon: Step of their finite differences.
-        regulariser_difference: Their derivatives by finite differences, as published, or exact.
-        regulariser_reduction: The largest over the images, as published, which is that of each
-            process's part of a batch; the mean is the same however a batch is divided.
+        regulariser_difference: Derivatives by finite differences, as published, or exact.
+        regulariser_reduction: Reduction over the images: `max`, as published, is taken over each
+            process's part of a batch; `mean` does not depend on how a batch is divided.
     """
 
     loss: Literal["hinge", "non_saturating", "bce", "lsgan", "wasserstein"] = "hinge"
@@ -56,7 +56,7 @@ class GANObjective:
         check_positive(self, "r1_every", "regulariser_epsilon")
         if self.regulariser_directions < 2:
             raise ValueError(
-                "objective.regulariser_directions must be at least 2, whose variance is taken, "
+                "objective.regulariser_directions must be at least 2, to take a variance, "
                 f"got {self.regulariser_directions}"
             )
         if self.loss == "wasserstein" and not (self.gradient_penalty_weight or self.r1_weight):
@@ -66,7 +66,9 @@ class GANObjective:
             )
         check_not_negative(self, "gradient_penalty_weight", "r1_weight", "regulariser_weight")
         if self.hinged_generator and self.loss != "hinge":
-            raise ValueError(f"objective.hinged_generator goes with hinge, got {self.loss!r}")
+            raise ValueError(
+                f"objective.hinged_generator requires objective.loss hinge, got {self.loss!r}"
+            )
         if not 0 <= self.augment_probability <= 1:
             raise ValueError(
                 f"objective.augment_probability must lie in [0, 1], got {self.augment_probability}"

@@ -27,7 +27,7 @@ class OptimizerConfig:
         betas: With `adam` and `adamw`, decay of the running averages of the gradient and of its
             square.
         momentum: With `sgd`, decay of the running sum of gradients.
-        weight_decay: Of every parameter, in units of the learning rate.
+        weight_decay: Weight decay of every parameter, in units of the learning rate.
         warmup: Steps in which the rate grows linearly from 0.
         schedule: `linear` and `cosine` let the rate fall to 0; `step` and `multi_step` multiply it
             by `decay_factor`, again and again or at certain times.
@@ -77,7 +77,7 @@ class OptimizerConfig:
         return self.lr * growth * self._share(step, steps)
 
     def _share(self, step: int, steps: int) -> float:
-        """What the schedule leaves of the learning rate."""
+        """Return the factor by which the schedule multiplies the learning rate."""
         if self.schedule in ("linear", "cosine"):
             kept = round(self.decay_from * steps)
             fallen = max(0, step - 1 - kept) / max(1, steps - kept)

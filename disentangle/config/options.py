@@ -1,17 +1,17 @@
-"""A configuration as it stands in a file, option by option."""
+"""Options of a saved configuration by dotted name."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 SETS = {"orthogonality"}  # options whose values are lists, but have no order
-WHOLE = 2**63  # below, a number without a fraction is written as an integer, with all its digits
+WHOLE = 2**63  # below this, a float without a fraction is written as an integer, with all digits
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """The options by their dotted names, with their values as text.
+    """Return the options by their dotted names, with their values as text.
 
-    What means the same is the same text: 1 and 1.0, and techniques in any order.
+    Equal values give the same text: 1 and 1.0, and techniques in any order.
 
     Examples:
         >>> flatten({"seed": 0, "optimizer": {"kind": "adam", "betas": [0.0, 0.99]}})
@@ -37,7 +37,7 @@ def _as_text(value: Any) -> str:
 
 
 def _unify(value: Any) -> Any:
-    """The value with one number in place of all that are equal."""
+    """Return a value with every float that equals an integer replaced by it."""
     if isinstance(value, float) and value.is_integer() and abs(value) < WHOLE:
         return int(value)
     if isinstance(value, Mapping):
@@ -46,7 +46,7 @@ def _unify(value: Any) -> Any:
 
 
 def find_differing(configs: Sequence[Mapping[str, str]]) -> list[str]:
-    """The options that do not have the same value in all of some flattened configurations.
+    """Return the options whose values differ between flattened configurations.
 
     Examples:
         >>> find_differing([{"seed": "0", "task": "vae"}, {"seed": "1", "task": "vae"}])

@@ -1,4 +1,4 @@
-"""From the command line and YAML files to a `RunConfig`."""
+"""Parsing of the command line and YAML files into a `RunConfig`."""
 
 import argparse
 import inspect
@@ -29,16 +29,16 @@ FILES = (
 
 
 def parse_run(arguments: Sequence[str]) -> tuple[RunConfig, Namespace]:
-    """Fills in a run from `--config FILE` and dotted overrides, in the order they are given.
+    """Parse a run from `--config FILE` and dotted overrides, in the order they are given.
 
     Args:
-        arguments: As on the command line, without the program's name.
+        arguments: Arguments of the command line, without the program's name.
 
     Returns:
         The run, and the options that are not part of it: `resume` and `overwrite`.
 
     Raises:
-        ValueError: One line that names what is wrong and what would be right.
+        ValueError: If an option is wrong; one line that says what was expected.
 
     Examples:
         >>> names = ["--task", "vae", "--model.name", "subspace_vae", "--data.name", "sprites"]
@@ -57,7 +57,7 @@ def parse_run(arguments: Sequence[str]) -> tuple[RunConfig, Namespace]:
             raise ValueError(f"{section} must be a mapping of options, got {given!r}")
     for section, key in FILES:
         if isinstance(file := values[section].get(key), str | Path):
-            if file == "":  # as of a variable of the shell that is not set: all that lies here
+            if file == "":  # such as an unset shell variable; it would mean the current folder
                 raise ValueError(f"{section}.{key} must name a file or folder, got ''")
             # A saved run may be read from another folder.
             values[section][key] = str(Path(file).absolute())
@@ -75,10 +75,10 @@ def parse_run(arguments: Sequence[str]) -> tuple[RunConfig, Namespace]:
 
 
 def _check_values(cls: Callable[..., Any], values: Mapping[str, Any], prefix: str = "") -> None:
-    """Looks for what the parser lets through: null for any option, and the name of a file.
+    """Raise for values that the parser accepts: null for any option, and a file for a section.
 
     Raises:
-        ValueError: If an option has no value and needs one, or options were given as a file.
+        ValueError: If an option that needs a value is null, or options were given as a file.
     """
     if "__path__" in values:
         name = prefix.removesuffix(".") or "a run"
@@ -90,13 +90,13 @@ def _check_values(cls: Callable[..., Any], values: Mapping[str, Any], prefix: st
 
 
 def _choose_classes(arguments: Sequence[str]) -> tuple[Task, dict[str, tuple[str, type]]]:
-    """The task, and for each section the name and class that its `name` chooses.
+    """Return the task, and for each section the name and class that its `name` chooses.
 
-    A parser of a union would name every alternative's complaints; choosing first lets the parser
-    know, and `--help` show, exactly the arguments of what was chosen.
+    A parser of a union would report the errors of every alternative; choosing first lets the
+    parser accept, and `--help` show, exactly the arguments of the chosen classes.
     """
     names = _peek_names(arguments)
-    if not {"-h", "--help"}.isdisjoint(arguments):  # shows some choice where none was made
+    if not {"-h", "--help"}.isdisjoint(arguments):  # shows some default where nothing was chosen
         names = {"task": "vae", "model.name": "subspace_vae", "data.name": "sprites"} | names
     task = TASKS[_choose("task", current_name(names.get("task")), TASKS)]
     choices: dict[str, Mapping[str, type]] = {"data": DATA_SETS, "model": task.models}
@@ -112,7 +112,7 @@ def _choose_classes(arguments: Sequence[str]) -> tuple[Task, dict[str, tuple[str
 
 
 def _peek_names(arguments: Sequence[str]) -> dict[str, Any]:
-    """The task and the names of the sections; what comes later overrides what came before."""
+    """Return the task and the names of the sections; later arguments override earlier ones."""
     keys = ["task", *(f"{section}.name" for section in ("data", "model", "discriminator"))]
     peeker = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for key in ["config", *keys]:
@@ -154,7 +154,7 @@ def _build_parser(task: Task, sections: Mapping[str, tuple[str, type]]) -> Argum
         "--resume",
         nargs="?",
         const="latest",
-        help="Go on from a checkpoint of the run folder: `latest` (default) or `step-N`.",
+        help="Resume from a checkpoint of the run folder: `latest` (default) or `step-N`.",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="Replace the run in the folder `output`."
@@ -164,7 +164,7 @@ def _build_parser(task: Task, sections: Mapping[str, tuple[str, type]]) -> Argum
     for section, (name, cls) in sections.items():
         chosen_elsewhere = FROM_RUN if section == "model" else FROM_MODEL
         parser.add_class_arguments(cls, section, skip=chosen_elsewhere)
-        parser.add_argument(f"--{section}.name", default=name, help=f"Which {section}.")
+        parser.add_argument(f"--{section}.name", default=name, help=f"Name of the {section}.")
     for action in parser._actions:
         if action.dest in SECTIONS:  # the parser would offer to read it from a file of its own
             action.help = SUPPRESS

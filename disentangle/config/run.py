@@ -26,15 +26,15 @@ class RunConfig:
     """One training run.
 
     Attributes:
-        task: What is trained: `gan`, `vae` or `classification`.
+        task: Training task: `gan`, `vae` or `classification`.
         output: The run folder to make.
         data: `name` of the data set and the arguments of its class.
         model: `name` of the model and the arguments of its class.
         objective: The task's own knobs.
         discriminator: `name` of the discriminator and the arguments of its class; only for GANs.
-        optimizer: Of every network of the run, with its schedule.
+        optimizer: Optimizer of every network of the run, with its schedule.
         training: Length, batches, precision and what is written when.
-        seed: Of the initial weights and of every random draw.
+        seed: Seed for the initial weights and every random draw.
         orthogonality: Techniques that act on the Pre-SVD parameters, in any combination.
         pre_svd_parameters: Names of these parameters, in place of those that the model names.
         orthogonal_loss_weight: Weight of the technique `ol`.

@@ -10,43 +10,45 @@ MOST_WORKERS = 1024
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Length, batches, precision and what is written when.
+    """Length, batches, precision and logging of the training.
 
     Attributes:
-        steps: Optimizer steps.
+        steps: Number of optimizer steps.
         batch_size: Images per step, over all processes and accumulation steps together.
-        accumulation: Parts into which the batch of a process is divided to save memory.
-        mixed_precision: Overrides what `accelerate launch` was told.
-        join_norms: Whether batch normalisation takes the images of all processes together, as
-            decorrelated batch normalisation and whitening always do. Without, each process has
-            statistics of its own, of which those of the first are kept, and is faster.
-        channels_last: Keep images and convolutions in the memory order that they are fast in.
+        accumulation: Gradient accumulation steps: parts into which the batch of a process is
+            divided to save memory.
+        mixed_precision: Precision of autocast; overrides the option of `accelerate launch`.
+        join_norms: Compute the statistics of batch normalisation over all processes, as
+            decorrelated batch normalisation and whitening always do. Otherwise each process uses
+            its own, which is faster, and those of the first process are kept.
+        channels_last: Use the channels-last memory format, in which convolutions are fast.
         compile: Compile the networks with `torch.compile`; penalties, which differentiate twice,
-            and decorrelated batch normalisation run without.
+            and decorrelated batch normalisation are not compiled.
         flip: Mirror each image horizontally with probability ½.
-        crop_padding: Move each image by up to so many pixels along either side; what comes in is
-            black. 4 is usual for 32 px.
-        crop_area: Cut a random part of at least this share of its area out of each image and
-            resize it; 1 cuts nothing. 0.08 is usual for ImageNet.
-        cpu_threads: Threads of each process for arithmetic on a CPU; 0 leaves them as they are,
-            which after `accelerate launch` can mean one.
-        workers: Processes that decode images, for each training process, at most 1024; 0 decodes in
-            it.
-        on_nonfinite: What is done when a loss or a gradient is NaN or infinite. That step is not
-            made in any case; `stop` ends the run when the next line of the log is due, `skip` goes
-            on.
-        max_skipped: With `skip`, how many steps in a row may be skipped; with more the run ends.
-        ema_half_life: Images after which the weights of a step count half in their running
-            average; 0 keeps none.
+        crop_padding: Largest random shift of each image along either axis, in pixels, with black
+            padding. 4 is usual for 32 px.
+        crop_area: Smallest share of the area of a random crop of each image, which is resized to
+            the whole; 1 crops nothing. 0.08 is usual for ImageNet.
+        cpu_threads: Number of threads of each process for arithmetic on a CPU; 0 keeps the
+            default, which can be one under `accelerate launch`.
+        workers: Number of processes that decode images for each training process, at most 1024;
+            0 decodes in the training process.
+        on_nonfinite: Action when a loss or a gradient is NaN or infinite. That optimizer step is
+            always skipped; `stop` ends the run when the next line of the log is due, `skip`
+            continues.
+        max_skipped: With `skip`, largest number of steps in a row that may be skipped before the
+            run ends.
+        ema_half_life: Half-life of the exponential moving average of the weights, in images; 0
+            keeps no average.
         log_every: Steps between two lines of `metrics.jsonl`.
-        conditioning_every: Steps between two measurements of how well the Pre-SVD parameters and
-            their gradients are conditioned; by default as `log_every`, 0 makes none.
-        activeness_every: Steps between two measurements of how much each subspace of the latents
-            changes the image, with a warning when one has stopped; by default as `sample_every`, 0
-            makes none.
-        sample_every: Steps between two sheets of samples.
+        conditioning_every: Steps between two measurements of the conditioning of the Pre-SVD
+            parameters and their gradients; by default as `log_every`, 0 makes none.
+        activeness_every: Steps between two measurements of the activeness of each subspace of the
+            latents, with a warning when one stops changing the image; by default as
+            `sample_every`, 0 makes none.
+        sample_every: Steps between two grids of samples.
         checkpoint_every: Steps between two checkpoints; the last step always has one.
-        keep_checkpoints: How many of the newest checkpoints are kept.
+        keep_checkpoints: Number of the newest checkpoints to keep.
     """
 
     steps: int = 100_000

@@ -24,31 +24,32 @@ KINDS_OF_OPTION = {
 
 @dataclass(frozen=True)
 class VAEObjective:
-    """The evidence lower bound, changed in a way that is to disentangle the code.
+    """Evidence lower bound with a penalty for disentanglement.
 
-    The losses of all kinds but `beta` and `factor` look at the batch as a whole, over all
-    processes: they need `training.accumulation` 1. The defaults are those of disentanglement_lib.
+    All kinds but `beta` and `factor` compute their loss on the whole batch over all processes, so
+    they need `training.accumulation` 1. The defaults are those of disentanglement_lib.
     An option of another kind than the chosen one must be left at its default.
 
     Attributes:
         kind: `beta`-VAE, `annealed` VAE, FactorVAE, β-TCVAE, or DIP-VAE I or II.
-        likelihood: Of a pixel given the code: Bernoulli, a Gaussian of unit variance, or a Laplace
-            distribution of unit scale; of latents, in a `latent_vae`, one of the last two.
-        beta: With `beta`, weight of the divergence from the prior; 1 is the plain VAE.
-        capacity_weight: With `annealed`, weight `γ` of how far the divergence is from the capacity.
-        capacity: With `annealed`, the capacity `C` in the end, in nats.
-        capacity_steps: With `annealed`, steps in which the capacity grows from 0.
+        likelihood: Likelihood of a pixel given the code: Bernoulli, Gaussian of unit variance, or
+            Laplace of unit scale. In a `latent_vae`, that of a latent: one of the last two.
+        beta: With `beta`, weight of the KL divergence from the prior; 1 is the plain VAE.
+        capacity_weight: With `annealed`, weight `γ` of `|KL − C|`.
+        capacity: With `annealed`, final value of the capacity `C`, in nats.
+        capacity_steps: With `annealed`, number of steps in which the capacity grows from 0.
         density_ratio_weight: With `factor`, weight `γ` of the total correlation.
         discriminator_dim: With `factor`, width of the discriminator's hidden layers.
-        discriminator_depth: With `factor`, how many there are.
+        discriminator_depth: With `factor`, number of the discriminator's hidden layers.
         discriminator_lr: With `factor`, learning rate of the discriminator's Adam.
-        discriminator_betas: With `factor`, decay of its running averages.
+        discriminator_betas: With `factor`, betas of the discriminator's Adam.
         total_correlation_weight: With `beta_tc`, weight `β` of the total correlation, which is a
-            part of the divergence; 1 is the plain VAE.
-        total_correlation_estimator: With `beta_tc`, from a minibatch `weighted` or `stratified`.
+            part of the KL divergence; 1 is the plain VAE.
+        total_correlation_estimator: With `beta_tc`, minibatch estimator, `weighted` or
+            `stratified`.
         off_diagonal_weight: With `dip_1` and `dip_2`, weight `λ_od` of the covariances of codes.
-        diagonal_factor: With `dip_1` and `dip_2`, how many times `λ_od` the weight `λ_d` of the
-            variances is; by default 10 for I and 1 for II.
+        diagonal_factor: With `dip_1` and `dip_2`, ratio `λ_d / λ_od`, where `λ_d` is the weight of
+            the variances; by default 10 for I and 1 for II.
     """
 
     kind: Literal["beta", "annealed", "factor", "beta_tc", "dip_1", "dip_2"] = "beta"
@@ -80,7 +81,7 @@ class VAEObjective:
 
     @property
     def diagonal_weight(self) -> float:
-        """`λ_d`, the weight of the codes' variances."""
+        """Weight `λ_d` of the variances of the codes."""
         factor = self.diagonal_factor
         if factor is None:
             factor = 10.0 if self.kind == "dip_1" else 1.0

@@ -1,4 +1,4 @@
-"""YAML of options, which may come from anyone: small, plain and unambiguous."""
+"""Strict reading and writing of YAML options, for files from untrusted sources."""
 
 import re
 from collections.abc import Hashable
@@ -28,16 +28,16 @@ AMBIGUOUS = re.compile("[-+]?0[0-9_]+$|.*:")  # after !!int or !!float: in base 
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+    """Return the mapping in a YAML file.
 
     Stricter than `yaml.safe_load`, which takes the last of several values of a key, lets aliases
-    multiply without limit, fails on some input with errors that are none of YAML's, and reads 1:30
-    as 90, 017 as 15 and no as false, which are text here.
+    multiply without limit, fails on some input with errors that are not YAML errors, and reads
+    1:30 as 90, 017 as 15 and no as false, which are text here.
 
     Raises:
         OSError: If the file cannot be read.
         ValueError: If it is too large, is not YAML of plain values, or holds no mapping; if a key
-            is there twice or is no text; if a tag asks for a Python object.
+            is repeated or is not text; if a tag asks for a Python object.
 
     Examples:
         >>> import tempfile
@@ -68,7 +68,7 @@ class _PlainLoader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """A node with all that is in it."""
+        """Return a node with its children."""
         self.depth += 1
         if self.depth > DEEPEST:
             raise ValueError(f"it must not be nested more than {DEEPEST} deep")
@@ -81,10 +81,10 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """The mapping of a node, merge keys (`<<`) included."""
+        """Return the mapping of a node, merge keys (`<<`) included."""
         own = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if twice := [key for key in own if own.count(key) > 1]:
-            raise ValueError(f"the key {twice[0]!r} is there twice")
+            raise ValueError(f"the key {twice[0]!r} is repeated")
         mapping = super().construct_mapping(node, deep=deep)
         if wrong := [key for key in mapping if not isinstance(key, str)]:
             raise ValueError(f"its keys must be text, got {wrong[0]!r}")
@@ -111,10 +111,10 @@ def dump_yaml(value: Any) -> str:
 
 
 def load_value(text: str) -> Any:
-    """Return the value of an option that is given as text, or the content of a file of options.
+    """Return the value of an option given as text, or the content of a file of options.
 
-    A lone yes, no, on or off is a Boolean; in a list or a mapping it is text. The parser reads it
-    once more by itself where an option takes a Boolean.
+    A lone yes, no, on or off is a Boolean; in a list or a mapping it is text, which the parser
+    converts itself where an option takes a Boolean.
 
     Raises:
         ValueError: If it is not YAML of plain values.
@@ -146,11 +146,11 @@ def _load(text: str, name: str) -> Any:
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """The values in a node, those behind an alias each time; `known` has those of other nodes."""
+    """Count the values in a node, those of an alias each time; `known` caches counts of nodes."""
     if not isinstance(node, yaml.CollectionNode):
         return 1
     if id(node) not in known:
-        known[id(node)] = MOST_VALUES  # if it holds itself, which has no end
+        known[id(node)] = MOST_VALUES  # in case it contains itself
         entries = node.value
         children = (
             [n for pair in entries for n in pair] if isinstance(node, yaml.MappingNode) else entries

@@ -64,14 +64,14 @@ def test_warm_up():
             {"kind": "sgd", "momentum": 1.5},
             r"optimizer.momentum must lie in \[0, 1\), got 1.5",
         ),
-        ({"momentum": 0.5}, "optimizer.momentum goes with optimizer.kind sgd, got adam"),
+        ({"momentum": 0.5}, "optimizer.momentum requires optimizer.kind sgd, got adam"),
         (
             {"kind": "sgd", "betas": (0.5, 0.9)},
-            "optimizer.betas goes with optimizer.kind adam or adamw, got sgd",
+            "optimizer.betas requires optimizer.kind adam or adamw, got sgd",
         ),
         (
             {"decay_from": 0.5},
-            "optimizer.decay_from goes with optimizer.schedule linear or cosine, got constant",
+            "optimizer.decay_from requires optimizer.schedule linear or cosine, got constant",
         ),
         (
             {"schedule": "multi_step", "decay_at": (0.5, 2)},

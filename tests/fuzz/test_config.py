@@ -103,8 +103,8 @@ REFUSED = {
     "deep lists": ("a: " + "[" * 100_000, "it must not be nested more than 20 deep"),
     "deep mappings": ("{a: " * 10_000, "it must not be nested more than 20 deep"),
     "too long": ("#" * (MOST_BYTES + 1), f"must have {MOST_BYTES} bytes at most"),
-    "a key twice": ("seed: 1\nseed: 2", "the key 'seed' is there twice"),
-    "a key twice within": ("training: {steps: 1, steps: 2}", "the key 'steps' is there twice"),
+    "a key twice": ("seed: 1\nseed: 2", "the key 'seed' is repeated"),
+    "a key twice within": ("training: {steps: 1, steps: 2}", "the key 'steps' is repeated"),
     "a key of another type": ("1: 2", "its keys must be text, got 1"),
     "a date that is none": ("a: !!timestamp x", "is not YAML"),
     "an integer of many digits": (f"seed: {'9' * 5000}", "is not YAML: Exceeds the limit"),
@@ -120,8 +120,8 @@ REFUSED = {
     "no steps": ("training: {steps: null}", "training.steps must have a value, got null"),
     "no size": ("model: {image_size: null}", "model.image_size must have a value, got null"),
     "no path": ('output: "a\\0b"', r"output must be the path of a folder, got 'a\x00b'"),
-    "no number": ("optimizer: {lr: .nan}", "optimizer.lr must be a number, got nan"),
-    "infinite": ("objective: {beta: .inf}", "objective.beta must be a number, got inf"),
+    "no number": ("optimizer: {lr: .nan}", "optimizer.lr must be finite, got nan"),
+    "infinite": ("objective: {beta: .inf}", "objective.beta must be finite, got inf"),
 }
 RUN = ["--task", "vae", "--model.name", "subspace_vae", "--data.name", "sprites", "--output", "x"]
 

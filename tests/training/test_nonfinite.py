@@ -336,7 +336,7 @@ def test_check_weights():
             {"on_nonfinite": "skip", "max_skipped": 0},
             "training.max_skipped must be positive, got 0",
         ),
-        ({"max_skipped": 3}, "training.max_skipped goes with training.on_nonfinite skip, got stop"),
+        ({"max_skipped": 3}, "training.max_skipped requires training.on_nonfinite skip, got stop"),
     ],
 )
 def test_options(options, message):

@@ -229,7 +229,7 @@ def test_what_has_no_meaning_for_a_classifier(tiny, capsys):
             ["--objective.test_split", "val"],
             "'digits' cannot be tested with objective.test_split val .*split must be one of",
         ),
-        (["--objective.mixup", ".inf"], "objective.mixup must be a number, got inf"),
+        (["--objective.mixup", ".inf"], "objective.mixup must be finite, got inf"),
         (["--objective.validation", "0.001"], "objective.validation 0.001: "),
         (["--objective.validation", "1"], r"objective.validation must lie in \[0, 1\), got 1"),
         (["--objective.mixup", "-1"], "objective.mixup must not be negative, got -1"),

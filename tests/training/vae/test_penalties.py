@@ -183,8 +183,8 @@ def test_parts_of_a_batch_are_refused(parse, kind):
     ("options", "message"),
     [
         ({"beta": -1.0}, "objective.beta must not be negative, got -1.0"),
-        ({"kind": "dip_1", "beta": 4.0}, "objective.beta goes with objective.kind beta, got dip_1"),
-        ({"diagonal_factor": 2.0}, "goes with objective.kind dip_1 or dip_2, got beta"),
+        ({"kind": "dip_1", "beta": 4.0}, "objective.beta requires objective.kind beta, got dip_1"),
+        ({"diagonal_factor": 2.0}, "requires objective.kind dip_1 or dip_2, got beta"),
         ({"kind": "annealed", "capacity_steps": 0}, "objective.capacity_steps must be positive"),
         ({"kind": "dip_2", "diagonal_factor": -1.0}, "diagonal_factor must not be negative"),
         ({"kind": "factor", "discriminator_lr": 0.0}, "discriminator_lr must be positive"),
