@@ -1,4 +1,4 @@
-"""Figures: panels of curves over training steps with one legend, bars, and heat maps."""
+"""Figures of curves over training steps, of bars and of heat maps."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +17,10 @@ from matplotlib.ticker import EngFormatter, LogFormatterSciNotation
 
 from disentangle.output.text import escape_control_characters
 
-# Okabe and Ito, Color universal design, 2008, https://jfly.uni-koeln.de/color/: told apart with any
-# colour vision. Yellow is left out, too faint for a line on white.
+# Okabe and Ito, Color universal design, 2008, https://jfly.uni-koeln.de/color/: distinguishable
+# with any colour vision. Yellow is left out: it is too faint for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# Dashes too: of two lines that coincide, one shows through the other.
+# Dashes keep both of two lines that coincide visible.
 DASHES: tuple[Any, ...] = (
     "-",
     (0, (5, 2)),
@@ -30,8 +30,9 @@ DASHES: tuple[Any, ...] = (
     (0, (9, 3)),
     (0, (4, 1, 1, 1, 1, 1)),
 )
-# The first of each are all different; then each colour comes with the other dashes.
-LOOKS: list[dict[str, Any]] = [
+# The first styles differ in both colour and dashes; the others combine each colour with the other
+# dashes.
+LINE_STYLES: list[dict[str, Any]] = [
     {"color": COLOURS[i], "linestyle": DASHES[(i + turn) % len(DASHES)]}
     for turn in range(len(DASHES))
     for i in range(len(COLOURS))
@@ -40,20 +41,20 @@ COLUMNS = 3  # panels side by side
 # Inches.
 PANEL = (3.6, 2.8)
 NARROWEST = 5.5
-HANDLE, LETTER = 0.7, 0.085  # of an entry of the legend, with room to spare
-LINE = 0.21  # of the legend, and of a title after its first
-FEW = 3  # entries of a legend that is a single column
+HANDLE, LETTER = 0.7, 0.085  # widths of the handle and of a character of a legend entry
+LINE = 0.21  # height of a line of the legend, and of a title after its first
+FEW = 3  # most entries of a legend with a single column
 MARGIN = 0.4
-TITLE = 36  # characters of a line above a panel
-ENTRY = 60  # and of the legend
+TITLE = 36  # characters per line of the title of a panel
+ENTRY = 60  # characters per line of a legend entry
 LONGEST, START = 240, 40  # characters of a name, and of its start when its middle is left out
-BAR = 0.26  # height, with the space to the next
-BARS = 5  # width, without their names
-CELL, LEAST = (0.3, 0.8), (1.0, 3.2)  # height and width of a cell and of a heat map
+BAR = 0.26  # height of a bar, with the space to the next
+BARS = 5  # width of the bars, without their labels
+CELL, LEAST = (0.3, 0.8), (1.0, 3.2)  # height and width of a cell, and least ones of a heat map
 DPI = 150
-LEAST_RATIO = 3  # of the ends of a logarithmic axis
-FULL_RATIO = 10  # below, a logarithmic axis has lines between the powers of ten
-BELOW = 0.98  # of the least value possible: where an axis that reaches it ends, not to cut a line
+LEAST_RATIO = 3  # of the limits of a logarithmic axis
+FULL_RATIO = 10  # below this ratio, a logarithmic axis has lines between the powers of ten
+BELOW = 0.98  # lower limit of an axis, as a share of the least possible value: no line is clipped
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
@@ -66,14 +67,14 @@ STYLE: dict[Any, Any] = {
 
 
 class Curve(NamedTuple):
-    """A line over steps, with the range that it stands for.
+    """Curve over training steps, with a band around it.
 
     Attributes:
-        label: For the legend; curves of the same label have the same colour in every panel.
-        steps: `(T,)`, ascending.
-        middle: `(T,)`, not a number where there is a gap.
-        lowest: `(T,)`, lower edge of the band; the line itself if it stands for one run.
-        highest: `(T,)`, upper edge.
+        label: Legend entry; curves with the same label have the same style in every panel.
+        steps: Steps `(T,)`, ascending.
+        middle: Values `(T,)`, NaN at gaps.
+        lowest: Lower edge of the band `(T,)`; equal to `middle` for a single run.
+        highest: Upper edge of the band `(T,)`.
     """
 
     label: str
@@ -94,20 +95,20 @@ def draw_curves(
     columns: int = COLUMNS,
     order: Sequence[str] = (),
 ) -> Figure:
-    """Draws a panel of curves for each title and a legend above.
+    """Draw a panel of curves for each title, and a legend above.
 
     Args:
         panels: Curves by the title of their panel, at least one.
-        x_label: Below the panels of the last row.
-        y_label: Beside the first panel of each row.
-        logarithmic: Whether the vertical axis is.
-        least: Below which there can be no value, and the vertical axis does not go.
-        shared: Whether all panels have the same scale, or each its own.
-        columns: At most as many panels side by side.
-        order: Labels that looks are given to first, for those of several figures to be the same.
+        x_label: Label of the horizontal axis, below the panels.
+        y_label: Label of the vertical axis, beside the panels.
+        logarithmic: Use a logarithmic vertical axis.
+        least: Least possible value, below which the vertical axis does not go.
+        shared: Give all panels the same vertical scale.
+        columns: Largest number of panels side by side.
+        order: Labels that are assigned line styles first, so that several figures share them.
 
     Returns:
-        A figure that no window and no global state of matplotlib knows.
+        Figure outside pyplot's global state, without a window.
 
     Examples:
         >>> line = np.array([1.0, 2.0])
@@ -117,13 +118,13 @@ def draw_curves(
         ['NOG']
     """
     with _own_style():
-        looks = _choose_looks(panels, order)
+        styles = _choose_styles(panels, order)
         titles = [_wrap(title, TITLE) for title in panels]
-        figure, grid, middle = _make_panels(titles, looks, columns, shared=shared)
+        figure, grid, middle = _make_panels(titles, styles, columns, shared=shared)
         for axes, title, curves in zip(grid, titles, panels.values(), strict=True):
             axes.set_title(_as_text(title))
             for curve in curves:
-                _draw_curve(axes, curve, looks[curve.label])
+                _draw_curve(axes, curve, styles[curve.label])
         grid[0].xaxis.set_major_formatter(EngFormatter(sep=""))  # 100k
         if logarithmic:
             for axes in grid[:1] if shared else grid:
@@ -144,14 +145,14 @@ def draw_bars(
     x_label: str,
     largest: float = 0.0,
 ) -> Figure:
-    """Draws a horizontal bar from zero for each value, with the value beside it.
+    """Draw a horizontal bar from zero for each value, with the value beside it.
 
     Args:
-        names: `N` names, from the top.
-        values: `(N,)`, not negative; what is not finite has no bar and says so.
-        errors: `(N,)`, half the length of the whiskers; none where it is not finite.
-        x_label: Below.
-        largest: Value that has room as well, for figures with the same scale.
+        names: Labels of the `N` bars, from the top.
+        values: Non-negative values `(N,)`; a non-finite one is written without a bar.
+        errors: Half-lengths of the error bars, `(N,)`; a non-finite one draws none.
+        x_label: Label of the horizontal axis.
+        largest: Value that the axis includes as well, to give several figures the same scale.
 
     Examples:
         >>> figure = draw_bars(["a", "b"], np.array([0.5, np.nan]), x_label="1")
@@ -177,7 +178,7 @@ def draw_bars(
         axes.set_yticks(heights, [_as_text(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         most = max((finite + whiskers).max(), largest) or 1.0
-        axes.set_xlim(0, 1.15 * most)  # there is a number beside the longest bar
+        axes.set_xlim(0, 1.15 * most)  # room for the number beside the longest bar
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(x_label)
     return figure
@@ -186,13 +187,13 @@ def draw_bars(
 def draw_heat_map(
     matrix: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title: str
 ) -> Figure:
-    """Draws a matrix of numbers from zero up as shades, with the numbers on them.
+    """Draw a heat map of a non-negative matrix, with the number in each cell.
 
     Args:
-        matrix: Shape `(K, F)`; what is not a number stays blank.
-        rows: The K names.
-        columns: The F names.
-        title: Above.
+        matrix: Shape `(K, F)`; cells with NaN stay blank.
+        rows: Labels of the `K` rows.
+        columns: Labels of the `F` columns.
+        title: Title of the figure.
 
     Examples:
         >>> figure = draw_heat_map(np.eye(2), rows=["a", "b"], columns=["x", "y"], title="1")
@@ -222,11 +223,11 @@ def draw_heat_map(
 
 
 def encode_figure(figure: Figure, kind: str) -> bytes:
-    """The content of a file with a figure.
+    """Return the content of an image file of a figure.
 
     Args:
-        figure: As from `draw_curves`.
-        kind: Such as `png`, `pdf` or `svg`.
+        figure: Figure, such as `draw_curves` returns.
+        kind: File format, such as `png`, `pdf` or `svg`.
     """
     buffer = BytesIO()
     with _own_style():
@@ -236,33 +237,33 @@ def encode_figure(figure: Figure, kind: str) -> bytes:
 
 @contextmanager
 def _own_style() -> Iterator[None]:
-    """Keeps what the user's matplotlibrc says from making a figure illegible."""
+    """Use the style of this module instead of the user's matplotlibrc, which could be illegible."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
 
 
-def _choose_looks(
+def _choose_styles(
     panels: Mapping[str, Sequence[Curve]], order: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Colour and dashes of each label that is drawn."""
+    """Return the colour and dashes of each label that is drawn."""
     drawn = dict.fromkeys(curve.label for curves in panels.values() for curve in curves)
     labels = dict.fromkeys([*order, *drawn])
-    looks = zip(labels, cycle(LOOKS), strict=False)
-    return {label: look for label, look in looks if label in drawn}
+    styles = zip(labels, cycle(LINE_STYLES), strict=False)
+    return {label: style for label, style in styles if label in drawn}
 
 
 def _make_panels(
-    titles: Sequence[str], looks: Mapping[str, dict[str, Any]], columns: int, *, shared: bool
+    titles: Sequence[str], styles: Mapping[str, dict[str, Any]], columns: int, *, shared: bool
 ) -> tuple[Figure, np.ndarray, float]:
-    """A figure with a legend, its panels, and their middle as a share of the figure's height."""
+    """Return a figure with a legend, its panels, and the relative height of their middle."""
     count = len(titles)
     columns = min(count, columns)
     rows = math.ceil(count / columns)
-    labels = [_wrap(label, ENTRY) for label in looks]
+    labels = [_wrap(label, ENTRY) for label in styles]
     entry = HANDLE + LETTER * max(len(line) for label in labels for line in label.split("\n"))
-    width = max(PANEL[0] * columns, NARROWEST, entry * (1 if len(looks) <= FEW else 2))
+    width = max(PANEL[0] * columns, NARROWEST, entry * (1 if len(styles) <= FEW else 2))
     legend_columns = int(width / entry)
     lines = np.array_split([_count_lines(label) for label in labels], legend_columns)
     panel = PANEL[1] + LINE * (max(map(_count_lines, titles)) - 1)
@@ -274,29 +275,29 @@ def _make_panels(
         axes.set_visible(False)
         grid[above].tick_params(labelbottom=True)
     handles = [
-        Line2D([], [], label=_as_text(label), **look)
-        for label, look in zip(labels, looks.values(), strict=True)
+        Line2D([], [], label=_as_text(label), **style)
+        for label, style in zip(labels, styles.values(), strict=True)
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=legend_columns, frameon=False)
     return figure, grid[:count], below / 2 / height
 
 
-def _draw_curve(axes: Axes, curve: Curve, look: dict[str, Any]) -> None:
-    axes.plot(curve.steps, curve.middle, **look)
+def _draw_curve(axes: Axes, curve: Curve, style: dict[str, Any]) -> None:
+    axes.plot(curve.steps, curve.middle, **style)
     finite = np.pad(np.isfinite(curve.middle), 1)
     alone = finite[1:-1] & ~finite[:-2] & ~finite[2:]  # between gaps, where no line would show
-    axes.plot(curve.steps[alone], curve.middle[alone], ".", color=look["color"])
+    axes.plot(curve.steps[alone], curve.middle[alone], ".", color=style["color"])
     if not np.array_equal(curve.lowest, curve.highest, equal_nan=True):
         axes.fill_between(
-            curve.steps, curve.lowest, curve.highest, color=look["color"], alpha=0.2, linewidth=0
+            curve.steps, curve.lowest, curve.highest, color=style["color"], alpha=0.2, linewidth=0
         )
 
 
 class PlainLogFormatter(LogFormatterSciNotation):
-    """As its base, with 0.02 for `2 × 10⁻²` and 300 for `3 × 10²`."""
+    """Log formatter that writes 0.02 for `2 × 10⁻²` and 300 for `3 × 10²`."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
-        """The label of a tick, empty for one that is to have none."""
+        """Return the label of a tick, empty for an unlabelled one."""
         text = super().__call__(x, pos)
         return f"{x:g}" if text and 1e-3 < x < 1e5 else text
 
@@ -305,7 +306,7 @@ def _make_logarithmic(axes: Axes, least: float | None) -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     if high < LEAST_RATIO * low:
-        # Noise in the third digit is not to look like a result.
+        # A wide range keeps noise in the third digit from looking like a result.
         low, high = low / LEAST_RATIO**0.25, low * LEAST_RATIO**0.75
     if least is not None and low < least:
         low = BELOW * least
@@ -318,7 +319,7 @@ def _make_logarithmic(axes: Axes, least: float | None) -> None:
 
 
 def _wrap(name: str, width: int) -> str:
-    """A name on lines of a width, without its middle if it is so long that no one would read it."""
+    """Wrap a name to lines of a width, and leave out the middle of a very long one."""
     name = escape_control_characters(name)
     if len(name) > LONGEST:
         name = f"{name[:START]}…{name[START + 1 - LONGEST :]}"
@@ -330,5 +331,5 @@ def _count_lines(text: str) -> int:
 
 
 def _as_text(lines: str) -> str:
-    """Lines in which a dollar is a dollar, not the start of a formula, and no character a box."""
+    """Escape dollars, which matplotlib would read as formulas, and non-printable characters."""
     return "\n".join(map(escape_control_characters, lines.split("\n"))).replace("$", r"\$")

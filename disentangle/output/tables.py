@@ -20,7 +20,7 @@ LATEX_SPECIAL = {
     "–": "--",
 }
 GAP = "  "  # between columns
-LARGE = 1e9  # of which no digit after the point matters
+LARGE = 1e9  # from here on, numbers are written with an exponent
 Cell = str | float | int | None
 
 
@@ -31,18 +31,18 @@ def format_table(
     digits: int = 4,
     width: int | None = None,
 ) -> str:
-    r"""A table with a header.
+    r"""Format a table with a header.
+
+    Control characters are escaped, line breaks included: see `escape_control_characters`.
 
     Args:
         header: Names of the columns.
-        rows: Of as many cells. Columns that hold numbers are aligned to the right; None is an empty
-            cell.
-        kind: What is written. CSV has its numbers in full.
-        digits: After the decimal point of numbers that are not integers.
-        width: Of a terminal, in letters: text that is wider is broken into tables one below the
-            other, each with the first column. None breaks nothing.
-
-    No cell moves a terminal's cursor or begins a line: see `escape_control_characters`.
+        rows: Rows with one cell per column; None is an empty cell. Columns with numbers are aligned
+            to the right.
+        kind: Output format. CSV has all digits of its numbers.
+        digits: Number of digits after the decimal point, except of integers.
+        width: Width of the terminal in characters; a wider text table is broken into several, one
+            below the other, each with the first column. None breaks nothing.
 
     Examples:
         >>> print(format_table(["metric", "score"], [["mig", 0.25], ["sap", 1.0]]))
@@ -87,7 +87,7 @@ def format_table(
 
 
 def format_cell(cell: Cell, digits: int = 4) -> str:
-    """A cell as text, as `format_table` has it.
+    """Format a cell as `format_table` does.
 
     Examples:
         >>> [format_cell(cell) for cell in (0.25, 0.00003, 123456.0, 1e30, 7, None)]
@@ -99,7 +99,7 @@ def format_cell(cell: Cell, digits: int = 4) -> str:
         return escape_control_characters(str(cell))
     if math.isfinite(cell) and abs(cell) >= LARGE:
         return f"{cell:.{digits}e}"
-    # four digits after the point say nothing of what is smaller than they are
+    # a fixed number of digits would show only zeros for a smaller number
     return f"{cell:.{digits}f}" if cell == 0 or abs(cell) >= 10**-digits else f"{cell:.1e}"
 
 
@@ -117,7 +117,7 @@ def _format_text(texts: Sequence[Sequence[str]], right: Sequence[bool], width: i
 
 
 def _break(widths: Sequence[int], most: int | None) -> list[list[int]]:
-    """The columns of each table; at least one beside the first, however wide."""
+    """Return the columns of each table: the first, and at least one more, however wide."""
     parts, wide = [[0]], widths[0]
     for i in range(1, len(widths)):
         wide += len(GAP) + widths[i]

@@ -1,8 +1,8 @@
-"""Text from anywhere, such as names in the files of others, for terminals, tables and pictures."""
+"""Untrusted text, such as names in files, for terminals, tables and pictures."""
 
 
 def escape_control_characters(text: str) -> str:
-    """Text without what a terminal would obey, or could not show: escapes in its place.
+    """Replace control and other non-printable characters with escape sequences.
 
     Examples:
         >>> escape_control_characters("größer" + chr(27)).isprintable()
@@ -14,7 +14,7 @@ def escape_control_characters(text: str) -> str:
 
 
 def cut(text: str, most: int = 40) -> str:
-    """The beginning of a text that is longer than so many letters.
+    """Truncate a text to at most `most` characters.
 
     Examples:
         >>> cut("a long name", 6), cut("short")
