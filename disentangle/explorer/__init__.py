@@ -1,4 +1,4 @@
-"""The explorer: a page, or a small server, on which the axes of runs are moved."""
+"""Explorer of the axes of runs: a page, or a small server, with a slider for each axis."""
 
 from disentangle.explorer.writing import write_explorer
 

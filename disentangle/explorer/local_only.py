@@ -1,4 +1,4 @@
-"""Refusal of requests that do not come from a server's own pages on this machine."""
+"""Refusal of requests that do not come from the server's own pages on this machine."""
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
@@ -15,18 +15,18 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 class LocalOnly:
     """ASGI middleware that refuses foreign hosts, foreign origins and uploads.
 
-    Any page in the user's browser can send requests to a server on this machine. With a name of its
-    own that it makes point here (DNS rebinding), it could read the answers as well.
+    Any page in the user's browser can send requests to a server on this machine. By DNS rebinding,
+    which points the page's own host name at this machine, it could read the answers as well.
 
     Args:
-        app: The ASGI application behind.
+        app: ASGI application to protect.
     """
 
     def __init__(self, app: Application) -> None:
         self.app = app
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it with the status 403 and the reason."""
+        """Pass a request on, or refuse it with status 403 and the reason."""
         handled = scope["type"] in ("http", "websocket")
         reason = find_refusal(scope["headers"]) if handled else None
         if reason is None:
@@ -40,7 +40,7 @@ class LocalOnly:
 
 
 def find_refusal(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return why a request with these headers is refused; None if it is not.
+    """Return the reason to refuse a request with these headers, or None.
 
     Examples:
         >>> find_refusal([(b"host", b"localhost:7860"), (b"origin", b"http://localhost:7860")])
@@ -62,7 +62,7 @@ def find_refusal(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 
 def _read_name(host: str) -> str | None:
-    """The name or address in a `Host` header, without its port."""
+    """Return the name or address in a `Host` header, without its port."""
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:

@@ -1,4 +1,4 @@
-"""One page with everything in it: pictures, numbers, style and script."""
+"""Self-contained HTML page of pictures, numbers, style and script."""
 
 import base64
 import hashlib
@@ -12,13 +12,13 @@ from string import Template
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Which code goes with which factor.
+    """Heat map of codes and factors.
 
     Attributes:
-        title: What the numbers are.
+        title: Title of the heat map.
         rows: `K` names of codes.
         columns: `F` names of factors.
-        values: `K` lists of `F` numbers from 0 up; None where there is none.
+        values: `K` lists of `F` non-negative numbers; None for an undefined one.
     """
 
     title: str
@@ -29,17 +29,17 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class PageRun:
-    """What the page shows of a run. Pictures are data URIs.
+    """Content of the page for a run. Pictures are data URIs.
 
     Attributes:
-        name: Above everything.
-        width: Of an image, in pixels.
-        height: Of an image, in pixels.
-        axes: For each axis its `group` and `name`.
-        strips: For each sample and each axis the images of all values side by side.
-        starts: For each sample the image that the axes start from.
-        originals: Names and images that are shown beside the start.
-        scores: Names and values; None is a score that is not defined.
+        name: Name of the run.
+        width: Width of an image, in pixels.
+        height: Height of an image, in pixels.
+        axes: `group` and `name` of each axis.
+        strips: For each sample and each axis, the images of all values side by side.
+        starts: For each sample, the image of its latent before an axis moves.
+        originals: Names and images to show beside the start.
+        scores: Names and values of scores; None for an undefined score.
         maps: Heat maps.
     """
 
@@ -55,15 +55,15 @@ class PageRun:
 
 
 def build_page(runs: Sequence[PageRun], values: Sequence[str], middle: int) -> str:
-    """The HTML of a page that loads nothing: neither a network nor a server is needed.
+    """Return the HTML of a page that needs neither a network nor a server.
 
-    Its content security policy forbids everything but the page's own style, script and pictures,
-    which stand in it. Names may hold any characters: they are shown as they are.
+    Its content security policy forbids everything but the page's own inline style, script and
+    pictures. Names may contain any characters: they are shown as they are.
 
     Args:
-        runs: At least one, with as many samples each.
+        runs: Runs to show, at least one, all with the same number of samples.
         values: `V` names of the positions of a slider.
-        middle: Index of the one that sliders start at.
+        middle: Index of the position that sliders start at.
 
     Raises:
         ValueError: If there is no run, or the runs differ in their number of samples.
@@ -77,7 +77,7 @@ def build_page(runs: Sequence[PageRun], values: Sequence[str], middle: int) -> s
     """
     if not runs or len({len(run.starts) for run in runs}) > 1:
         raise ValueError(
-            "at least one run is needed, all with as many samples, got "
+            "at least one run is needed, all with the same number of samples, got "
             f"{[len(run.starts) for run in runs]}"
         )
     style, script, page = (_read(name) for name in ("style.css", "script.js", "page.html"))
@@ -96,17 +96,17 @@ def build_page(runs: Sequence[PageRun], values: Sequence[str], middle: int) -> s
 
 
 def _escape(text: str) -> str:
-    """Text for HTML; a file's name can hold bytes that are no text, which are shown as `?`."""
+    """Escape text for HTML; undecodable bytes of a file name become `?`."""
     return html.escape(text).encode("utf-8", "replace").decode("utf-8")
 
 
 def _embed(content: object) -> str:
-    """JSON that cannot end the element it stands in."""
+    """Return JSON that cannot close the HTML element that contains it."""
     return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _hash(text: str) -> str:
-    """What the policy calls a style or script, so that no other one is obeyed."""
+    """Return the hash by which the content security policy allows a style or script."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 

@@ -1,4 +1,4 @@
-"""A small server on which all axes are moved at once."""
+"""Small server that moves all axes at once."""
 
 import math
 import os
@@ -22,14 +22,14 @@ from disentangle.traversal.traverse import stack_directions
 
 STEP = 0.05  # standard deviations
 SMALLEST = 384  # px: smaller pictures are enlarged to about this
-# Seconds between two rounds that remove old pictures, and the age at which a picture is old: each
-# movement of a slider makes one, and the one that is shown can be downloaded for as long.
+# Seconds between two removals of old pictures, and the age at which a picture is old: each movement
+# of a slider makes one, and the picture that is shown can be downloaded until then.
 CLEANING = (60, 600)
 TEMPORARY = "GRADIO_TEMP_DIR"
 
 
 def read_positions(z: Tensor, axes: Sequence[Axis]) -> list[float]:
-    """The positions of a latent `(D,)` along axes, in standard deviations.
+    """Return the positions of a latent `(D,)` along axes, in standard deviations.
 
     Examples:
         >>> axes = [Axis("a", "codes", torch.tensor([0.0, 1.0]), std=2.0)]
@@ -47,19 +47,19 @@ def draw_at(
     axes: Sequence[Axis],
     positions: Sequence[float],
 ) -> np.ndarray:
-    """The image of a latent whose components along all axes are replaced at once.
+    """Decode a latent whose components along all axes are replaced at once.
 
     Args:
-        decode: Gives images `(N, C, H, W)` in `[-1, 1]` of latents `(N, D)`.
+        decode: Maps latents `(N, D)` to images `(N, C, H, W)` in `[-1, 1]`.
         z: Base latent, shape `(D,)`, on the device of the decoder.
         axes: `A` axes, orthogonal to each other.
-        positions: Along each, in its standard deviations.
+        positions: Position along each axis, in its standard deviations.
 
     Returns:
-        RGB bytes `(H, W, 3)`, enlarged by an integer to at least 384 pixels.
+        RGB bytes `(H, W, 3)`, enlarged by an integer factor to at least 384 pixels.
 
     Raises:
-        ValueError: If there are not as many positions as axes.
+        ValueError: If the numbers of positions and axes differ.
 
     Examples:
         >>> axes = [Axis("a", "codes", torch.tensor([0.0, 1.0]), std=0.5)]
@@ -84,14 +84,14 @@ def build_app(
     name: str,
     limit: float,
 ) -> Any:
-    """A gradio app with a slider for each axis, in a fold for each group, and one picture.
+    """Build a gradio app with one picture and a slider for each axis, grouped in accordions.
 
     Args:
-        decode: Gives images `(N, C, H, W)` in `[-1, 1]` of latents `(N, D)`.
-        latents: To start from, shape `(S, D)`.
+        decode: Maps latents `(N, D)` to images `(N, C, H, W)` in `[-1, 1]`.
+        latents: Base latents, shape `(S, D)`.
         axes: `A` axes, orthogonal to each other.
-        name: Above everything.
-        limit: Of the sliders, in standard deviations; it grows to where the latents are.
+        name: Title of the page.
+        limit: Limit of the sliders, in standard deviations; raised to include the base latents.
     """
     import gradio
 
@@ -108,7 +108,7 @@ def build_app(
         gradio.Markdown("# Explorer")
         with gradio.Row():
             with gradio.Column():
-                # without the button that hands the picture to a public site
+                # no button that uploads the picture to a public site
                 picture = gradio.Image(
                     draw(1, *positions[0]), label=name, format="png", buttons=["download"]
                 )
@@ -119,7 +119,7 @@ def build_app(
                 sliders = _add_sliders(axes, positions[0], limit)
         inputs = [sample, *sliders]
         for slider in sliders:
-            # of the changes that come while one is drawn, only the last is drawn
+            # draw only the last of the changes that arrive during a drawing
             slider.change(draw, inputs, picture, show_progress="hidden", trigger_mode="always_last")
         for event in (sample.change, reset.click):
             event(lambda chosen: positions[chosen - 1], sample, sliders)
@@ -132,8 +132,8 @@ def start(app: Any, port: int | None) -> None:
     Requests with a foreign host or origin and uploads are refused.
 
     Args:
-        app: As from `build_app`.
-        port: Where; by default the first free one from 7860.
+        app: App, such as `build_app` returns.
+        port: Port to serve on; by default the first free one from 7860.
 
     Raises:
         OSError: If the port is not free.
@@ -149,15 +149,15 @@ def start(app: Any, port: int | None) -> None:
             prevent_thread_lock=True,
             app_kwargs={"middleware": [Middleware(LocalOnly)]},
         )
-    except OSError as error:  # which advises what is no option here
+    except OSError as error:  # its advice does not apply here
         raise OSError(
             f"port {port or 'from 7860 on'} is not free: choose another --port"
         ) from error
 
 
 def wait(app: Any) -> None:
-    """Serve an app that has been started until it is interrupted or terminated."""
-    for number in (signal.SIGTERM, signal.SIGHUP):  # for an end like that of Ctrl-C
+    """Serve a started app until it is interrupted or terminated."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end as with Ctrl-C
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, signal.default_int_handler)
     app.block_thread()
@@ -165,10 +165,10 @@ def wait(app: Any) -> None:
 
 @contextmanager
 def own_folder() -> Iterator[None]:
-    """Give an app that is built and served in the body a temporary folder of its own.
+    """Use a temporary folder of its own for an app that is built and served in the body.
 
-    gradio's usual folder is shared by all users of the machine, and an empty folder stays in it for
-    each picture. This one is removed at the end.
+    gradio's usual folder is shared by all users of the machine, and each picture leaves an empty
+    folder in it. This one is removed at the end.
     """
     usual = os.environ.get(TEMPORARY)
     with TemporaryDirectory(prefix="disentangle-", dir=usual, ignore_cleanup_errors=True) as folder:

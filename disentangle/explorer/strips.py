@@ -1,4 +1,4 @@
-"""Images side by side, encoded for a page."""
+"""Encoding of images side by side for a page."""
 
 import base64
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +13,9 @@ from disentangle.traversal.pixels import to_pixels
 
 
 def encode_strips(frames: Tensor) -> list[list[str]]:
-    """For each sample and each axis the images of all values side by side, as data URIs.
+    """Encode, for each sample and axis, the images of all values side by side as a data URI.
 
-    WebP, without loss for one channel. They are encoded in threads.
+    The format is WebP, lossless for one channel. Strips are encoded in threads.
 
     Args:
         frames: Shape `(A, S, V, C, H, W)` in `[-1, 1]`, with one or three channels.
@@ -46,7 +46,7 @@ def encode_strips(frames: Tensor) -> list[list[str]]:
 
 
 def check_strip(values: int, width: int) -> None:
-    """Raises `ValueError` if so many images of a width in pixels are too wide for a WebP."""
+    """Raise `ValueError` if `values` images of a width in pixels are too wide for a WebP."""
     if values * width > LARGEST_WEBP:
         raise ValueError(
             f"a strip has at most {LARGEST_WEBP} pixels along a side, got {values} images of "
@@ -55,7 +55,7 @@ def check_strip(values: int, width: int) -> None:
 
 
 def encode_images(images: Tensor) -> list[str]:
-    """Images `(N, C, H, W)` in `[-1, 1]` as data URIs."""
+    """Encode images `(N, C, H, W)` in `[-1, 1]` as data URIs."""
     return [sample[0] for sample in encode_strips(images[None, :, None])]
 
 

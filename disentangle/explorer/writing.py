@@ -1,4 +1,4 @@
-"""The page of a generator, in a file."""
+"""Writing of the page of a generator to a file."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
@@ -28,28 +28,28 @@ def write_explorer(
     scores: Mapping[str, float] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Writes a page with a slider for every axis of a generator.
+    """Write a page with a slider for every axis of a generator.
 
     The page is a single file that needs neither a network nor a server.
 
     Args:
-        generator: Any, see `disentangle.adapters.adapt` for one from elsewhere.
-        file: The page; ends in `.html`.
-        name: Above everything; by default the name of the file without its ending.
-        axes: That get a slider; by default all that the generator has.
-        latents: To start from, `(S, D)`; by default draws from the prior.
-        samples: How many draws.
-        seed: Of the draws.
+        generator: Any `Generator`; `disentangle.adapters.adapt` makes one of a foreign model.
+        file: File of the page; ends in `.html`.
+        name: Title of the page; by default the name of the file without its ending.
+        axes: Axes that get a slider; by default all of the generator.
+        latents: Base latents `(S, D)`; by default draws from the prior.
+        samples: Number of draws.
+        seed: Seed for the draws.
         values: Positions along each axis, in its standard deviations.
-        originals: Images `(C, H, W)` in `[-1, 1]` that are shown beside the start, by their names.
-        scores: Numbers that are shown, by their names; NaN and infinity as not defined.
-        overwrite: Whether a file that is there is replaced.
+        originals: Images `(C, H, W)` in `[-1, 1]` to show beside the start, by name.
+        scores: Numbers to show, by name; NaN and infinity are shown as undefined.
+        overwrite: Replace an existing file.
 
     Returns:
         The file.
 
     Raises:
-        FileExistsError: If the file is there and not to be replaced.
+        FileExistsError: If the file exists and `overwrite` is False.
         ValueError: If the file has another ending or no folder, or as `traverse` and
             `encode_strips`.
 
@@ -88,21 +88,21 @@ def picture_run(
     scores: Sequence[tuple[str, float | None]] = (),
     maps: Sequence[HeatMap] = (),
 ) -> PageRun:
-    """What the page shows of a generator.
+    """Draw the content of the page for a generator.
 
     Args:
-        name: Above everything.
-        decode: Gives images `(N, C, H, W)` in `[-1, 1]` of latents `(N, D)`.
-        latents: To start from, `(S, D)`, on the device of the decoder.
-        axes: That get a slider.
+        name: Name of the run.
+        decode: Maps latents `(N, D)` to images `(N, C, H, W)` in `[-1, 1]`.
+        latents: Base latents `(S, D)`, on the device of the decoder.
+        axes: Axes that get a slider.
         values: Positions along each axis, in its standard deviations.
-        originals: Images `(C, H, W)` that are shown beside the start, by their names.
-        scores: Names and values; None is a score that is not defined.
+        originals: Images `(C, H, W)` to show beside the start, by name.
+        scores: Names and values of scores; None for an undefined score.
         maps: Heat maps.
     """
     with torch.no_grad():
         starts = torch.cat([decode(z[None]) for z in latents])
-    # before the work of a traversal is lost
+    # check before the work of a traversal would be lost
     check_strip(torch.as_tensor(values).numel(), starts.shape[-1])
     frames = traverse(decode, latents, axes, values=values)
     return PageRun(

@@ -100,7 +100,7 @@ def test_the_policy_forbids_everything_but_the_page():
 
 
 def test_runs_must_have_the_same_samples():
-    with pytest.raises(ValueError, match=r"all with as many samples, got \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"all with the same number of samples, got \[1, 2\]"):
         build_page([make_run(), make_run(samples=2)], ["0"], 0)
     with pytest.raises(ValueError, match="at least one run"):
         build_page([], ["0"], 0)
