@@ -1,4 +1,4 @@
-"""Latent traversals: the images along every axis, as labelled grids and animations."""
+"""Latent traversals along every axis, as labelled grids and animations."""
 
 from disentangle.traversal.animation import check_animation, save_animation
 from disentangle.traversal.axes import pick_axes, rank_axes

@@ -1,4 +1,4 @@
-"""Animations in which all axes move through their values, forth and back."""
+"""Animations of traversals."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,11 +29,11 @@ from disentangle.traversal.pixels import check_frames, choose_scale, enlarge, to
 FORMATS = (".webp", ".gif", ".mp4")
 AXES_PER_LINE = 10
 LARGEST_WEBP = 16_383  # px, of a side; a limit of the format
-# Drawn shapes are smaller without loss, photographs eight times larger. The quality of a lossless
-# file is the effort of its compression.
+# Lossless files of drawn shapes are smaller, those of photographs eight times larger. In a lossless
+# file, `quality` is the effort of compression.
 LOSSLESS: dict[str, Any] = {"lossless": True, "quality": 40, "method": 2}
 LOSSY: dict[str, Any] = {"lossless": False, "quality": 90, "method": 2}
-VIDEO_SECONDS = 10  # a video does not loop by itself: it goes forth and back for about as long
+VIDEO_SECONDS = 10  # approximate length of a video, which does not loop by itself
 
 
 def save_animation(
@@ -47,26 +47,26 @@ def save_animation(
     scale: int | None = None,
     milliseconds: int = 150,
 ) -> None:
-    """Writes an animation in which all axes move through their values, forth and back.
+    """Write an animation in which all axes move through their values, back and forth.
 
-    Every axis is a labelled column with one tile per sample; the current value stands below. A WebP
-    or GIF loops for ever and has `2V − 2` frames, the WebP lossless for one channel, the GIF with
-    256 colours. An MP4 (H.264) goes forth and back for about ten seconds.
+    Every axis is a labelled column with one tile per sample; the current value is shown below. A
+    WebP or GIF loops for ever and has `2V − 2` frames; the WebP is lossless for one channel, the
+    GIF has 256 colours. An MP4 (H.264) goes back and forth for about ten seconds.
 
     Args:
         frames: Shape `(A, S, V, C, H, W)` in `[-1, 1]`, with `V ≥ 2`.
-        path: Where to write; ends in `.webp`, `.gif` or `.mp4`.
+        path: File to write; ends in `.webp`, `.gif` or `.mp4`.
         row_labels: `A` names of axes.
         column_labels: `V` names of values, all different; see `value_labels`.
-        groups: `A` names; a new block with a heading starts wherever the name changes.
-        title: Set above everything.
-        scale: As in `traversal_grid`.
-        milliseconds: How long each value is shown.
+        groups: `A` names of groups; a new block with a heading starts wherever the name changes.
+        title: Title above the picture.
+        scale: Integer factor to enlarge images by, see `traversal_grid`.
+        milliseconds: Duration of each value.
 
     Raises:
-        ValueError: As `traversal_grid`, and if there is one value only, two values have the same
-            label, the path has another ending, the picture is too large for a WebP, or the packages
-            that write an MP4 are not there.
+        ValueError: As `traversal_grid`, and if there is only one value, two values have the same
+            label, the path has another ending, the picture is too large for a WebP, or the package
+            that writes an MP4 is missing.
 
     Examples:
         >>> import tempfile, torch
@@ -80,7 +80,7 @@ def save_animation(
     check_animation(path)
     check_frames(frames, row_labels, column_labels, groups)
     if len(column_labels) < 2 or len(set(column_labels)) < len(column_labels):
-        # the writers merge frames that are equal, so that dead axes need the caption to differ
+        # the writers merge equal frames, so dead axes need captions that differ
         raise ValueError(
             f"an animation needs at least two values with different labels, got {column_labels}"
         )
@@ -102,10 +102,10 @@ def save_animation(
 
 
 def check_animation(path: str | Path) -> None:
-    """Looks ahead, before anything is computed.
+    """Raise unless an animation of the path's format can be written, before anything is computed.
 
     Raises:
-        ValueError: If no animation of the path's ending can be written here.
+        ValueError: If the ending is unknown, or the package that writes an MP4 is missing.
     """
     ending = Path(path).suffix.lower()
     if ending not in FORMATS:
@@ -129,7 +129,7 @@ def _draw_pages(
     title: str | None,
     scale: int | None,
 ) -> list[Image.Image]:
-    """A picture of all axes for each value."""
+    """Draw a picture of all axes for each value."""
     tiles = enlarge(to_pixels(frames), choose_scale(frames, scale))
     size = text_size(tiles.shape[4])
     names = [text(label, size) for label in row_labels]
@@ -145,7 +145,7 @@ def _draw_pages(
 def _draw_blocks(
     tiles: np.ndarray, names: list[Image.Image], groups: Sequence[str] | None, size: int
 ) -> list[Image.Image]:
-    """Columns of the tiles `(A, S, H, W, 3)` under their names, in lines of about equal length."""
+    """Draw tiles `(A, S, H, W, 3)` as columns under their names, in lines of similar length."""
     cells = [
         above([name, *(widen(Image.fromarray(image), name.width) for image in samples)], GAP)
         for name, samples in zip(names, tiles, strict=True)

@@ -1,4 +1,4 @@
-"""Which axes are looked at, and in which order."""
+"""Selection and ranking of axes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,12 +12,12 @@ from disentangle.models import Axis
 
 
 def pick_axes(axes: Sequence[Axis], chosen: str) -> tuple[Axis, ...]:
-    """The axes that a text names, in its order.
+    """Return the axes that a text names, in its order.
 
     Args:
-        axes: To choose from.
-        chosen: With commas between them: indices from 0, groups such as `block 1`, or single axes
-            of a group such as `block 1/dimension 2`.
+        axes: Axes to choose from.
+        chosen: Comma-separated indices from 0, groups such as `block 1`, or single axes of a group
+            such as `block 1/dimension 2`.
 
     Raises:
         ValueError: If a part of the text names no axis, or an axis is named twice.
@@ -47,12 +47,12 @@ def pick_axes(axes: Sequence[Axis], chosen: str) -> tuple[Axis, ...]:
 def rank_axes(
     decode: Callable[[Tensor], Tensor], axes: Sequence[Axis], latents: Tensor
 ) -> tuple[Axis, ...]:
-    """The axes of each group, those that change the image most first, with that in their names.
+    """Sort the axes of each group by decreasing activeness, which is added to their names.
 
-    Groups stay in their order, that of the layers.
+    Groups keep their order, that of the layers.
 
     Args:
-        decode: Gives images `(N, C, H, W)` of latents `(N, D)`.
+        decode: Maps latents `(N, D)` to images `(N, C, H, W)`.
         axes: `A` axes.
         latents: Base latents of shape `(N, D)`; see `disentangle.metrics.activeness`.
 

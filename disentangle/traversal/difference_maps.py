@@ -1,4 +1,4 @@
-"""Where an axis acts: how much each pixel changes along it, as heat maps."""
+"""Heat maps of the change of each pixel along an axis."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,14 @@ from torch import Tensor
 
 from disentangle.traversal.layout import TEXT_GAP, beside, text
 
-BAR = (11, 6 / 7)  # width and height of the key to the colours, in sizes of the text beside it
+BAR = (11, 6 / 7)  # width and height of the colour bar, in units of the text size
 
 
 def measure_changes(frames: Tensor, values: Sequence[float] | Tensor) -> Tensor:
-    """How far each pixel is from where it is at the value nearest to zero.
+    """Measure the change of each pixel from the frame of the value nearest to zero.
 
-    The mean over channels of the absolute difference, as a part of the range from black to white.
+    The change is the mean over channels of the absolute difference, divided by the range from black
+    to white.
 
     Args:
         frames: Shape `(A, S, V, C, H, W)` in `[-1, 1]`, as from `traverse`.
@@ -25,7 +26,7 @@ def measure_changes(frames: Tensor, values: Sequence[float] | Tensor) -> Tensor:
         Shape `(A, S, V, H, W)`, from 0 to 1.
 
     Raises:
-        ValueError: If there are not as many values as frames.
+        ValueError: If the numbers of values and frames differ.
 
     Examples:
         >>> frames = torch.tensor([-1.0, 0.0, 0.5]).view(1, 1, 3, 1, 1, 1)
@@ -42,15 +43,15 @@ def measure_changes(frames: Tensor, values: Sequence[float] | Tensor) -> Tensor:
 
 
 def colour(changes: Tensor, largest: float) -> np.ndarray:
-    """RGB bytes `(…, H, W, 3)` of changes `(…, H, W)`: black for none, bright for the largest."""
-    from matplotlib import colormaps  # takes a moment
+    """Colour changes `(…, H, W)` from black to bright, as RGB bytes `(…, H, W, 3)`."""
+    from matplotlib import colormaps  # slow to import
 
     share = (changes / max(largest, torch.finfo(changes.dtype).tiny)).clamp(0, 1)
     return colormaps["inferno"](share.numpy(), bytes=True)[..., :3]
 
 
 def draw_key(largest: float, size: int) -> Image.Image:
-    """What the colours mean: a bar from no change to the largest."""
+    """Draw a colour bar from no change to the largest."""
     width, height = (round(side * size) for side in BAR)
     ramp = torch.linspace(0, 1, width).expand(height, width)
     bar = Image.fromarray(np.ascontiguousarray(colour(ramp, 1.0)))

@@ -1,4 +1,4 @@
-"""The pictures of a generator's axes, in files."""
+"""Drawing of the axes of a generator to files."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from disentangle.traversal.latents import being_looked_at, choose_starts
 from disentangle.traversal.traverse import DEFAULT_VALUES, traverse, value_labels
 
 Animation = Literal["webp", "gif", "mp4", "none"]
-PNG_EFFORT = 3  # of 9: half the time of the usual 6, for files larger by a seventh to a half
+PNG_EFFORT = 3  # compression level: half the time of the default 6, files larger by 1/7 to 1/2
 
 
 def draw_traversals(
@@ -35,31 +35,31 @@ def draw_traversals(
     title: str | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Writes a labelled grid (PNG) and an animation of what every axis of a generator does.
+    """Write a labelled grid (PNG) and an animation of the traversals of a generator's axes.
 
-    Axes of several groups, as those of an EigenGAN's blocks, get a grid and an animation each.
+    Each group of axes, such as a block of an EigenGAN, gets a grid and an animation of its own.
 
     Args:
-        generator: Any, see `disentangle.adapters.adapt` for one from elsewhere.
-        folder: Where to write; made if it is not there.
-        axes: To draw; by default all that the generator has.
-        latents: To start from, `(S, D)`; by default draws from the prior.
-        samples: How many draws.
-        seed: Of the draws.
+        generator: Any `Generator`; `disentangle.adapters.adapt` makes one of a foreign model.
+        folder: Folder to write to; created if it does not exist.
+        axes: Axes to draw; by default all of the generator.
+        latents: Base latents `(S, D)`; by default draws from the prior.
+        samples: Number of draws.
+        seed: Seed for the draws.
         values: Positions along each axis, in its standard deviations, all different.
-        differences: Whether a row of heat maps below each axis shows where the image changes.
-        animation: Its format; `none` for no animation.
-        originals: Images `(C, H, W)` in `[-1, 1]` that are shown above, by their names.
-        name: Of the files, before the group.
-        title: Above each picture.
-        overwrite: Whether files of the same names are replaced.
+        differences: Add a row of heat maps below each axis that show where the image changes.
+        animation: Format of the animation; `none` for no animation.
+        originals: Images `(C, H, W)` in `[-1, 1]` to show above the grid, by name.
+        name: Start of the file names, before the group.
+        title: Title above each picture.
+        overwrite: Replace existing files.
 
     Returns:
         The files.
 
     Raises:
-        FileExistsError: If a file is there and not to be replaced; nothing is written then.
-        ValueError: If there is no axis, the animation cannot be written here, or as `traverse` and
+        FileExistsError: If a file exists and `overwrite` is False; nothing is written then.
+        ValueError: If there is no axis, the animation cannot be written, or as `traverse` and
             `save_animation`.
 
     Examples:
@@ -103,20 +103,20 @@ def draw_sheets(
     originals: Mapping[str, Tensor] | None,
     title: str | None,
 ) -> list[Path]:
-    """Writes a grid and an animation of each sheet of axes; returns the files.
+    """Write a grid and an animation of each sheet of axes, and return the files.
 
-    Those of one sheet are drawn in threads while the next one is decoded.
+    One sheet is drawn in threads while the next one is decoded.
 
     Args:
-        decode: Gives images `(N, C, H, W)` in `[-1, 1]` of latents `(N, D)`.
-        latents: To start from, `(S, D)`, on the device of the decoder.
+        decode: Maps latents `(N, D)` to images `(N, C, H, W)` in `[-1, 1]`.
+        latents: Base latents `(S, D)`, on the device of the decoder.
         sheets: Axes by the name of their files, without ending.
-        folder: Made if it is not there.
-        values: As in `draw_traversals`.
-        differences: As there.
-        animation: As there.
-        originals: As there.
-        title: As there.
+        folder: Folder to write to; created if it does not exist.
+        values: Positions along each axis, in its standard deviations.
+        differences: Add heat maps of the changes.
+        animation: Format of the animation, or `none`.
+        originals: Images to show above the grid, by name.
+        title: Title above each picture.
     """
     jobs = {}
     with ThreadPoolExecutor() as pool:
@@ -143,12 +143,12 @@ def draw_sheets(
 
 
 def name_sheets(axes: Sequence[Axis], name: str, *, several: bool) -> dict[str, list[Axis]]:
-    """The axes of each group by the name of their files, without ending.
+    """Return the axes of each group by the name of their files, without ending.
 
     Args:
-        axes: In any order.
-        name: Of all files.
-        several: Whether the group is a part of the name.
+        axes: Axes in any order.
+        name: Start of all file names.
+        several: Append the group to the name.
 
     Examples:
         >>> import torch
@@ -178,7 +178,7 @@ def check_free(
 
 
 def _free(file: Path) -> Path:
-    """A file that may be written: what is there goes, as it could be a link to anything."""
+    """Remove an existing file, which could be a link to anything; return the path."""
     file.unlink(missing_ok=True)
     return file
 

@@ -1,4 +1,4 @@
-"""Plain sheets of images."""
+"""Unlabelled grids of images."""
 
 import math
 
@@ -10,14 +10,14 @@ from disentangle.traversal.pixels import to_pixels
 
 
 def image_grid(images: Tensor, columns: int | None = None) -> Image.Image:
-    """A plain sheet of images, filled row by row.
+    """Arrange images in an unlabelled grid, row by row.
 
     Args:
         images: Shape `(N, C, H, W)` in `[-1, 1]`, with one or three channels.
-        columns: Images per row; by default as many as make the sheet about square.
+        columns: Images per row; by default, the grid has about as many columns as rows.
 
     Raises:
-        ValueError: If the images have another shape or are not finite, or there is no column.
+        ValueError: If the images have another shape or are non-finite, or `columns` is below 1.
 
     Examples:
         >>> import torch

@@ -1,7 +1,7 @@
-"""Inversion: the latents whose images come nearest to given ones, for models without an encoder.
+"""GAN inversion by optimisation: latents that reconstruct given images, without an encoder.
 
-Zhu, Krähenbühl, Shechtman and Efros, Generative Visual Manipulation on the Natural Image Manifold,
-ECCV 2016, https://arxiv.org/abs/1609.03552, without their encoder and their network of features.
+Source: Zhu, Krähenbühl, Shechtman and Efros, "Generative Visual Manipulation on the Natural Image
+Manifold", ECCV 2016, https://arxiv.org/abs/1609.03552, without its encoder and feature network.
 """
 
 from collections.abc import Callable
@@ -12,18 +12,17 @@ from torch import Tensor
 from torch.nn import functional
 
 STARTS = 4  # latents that are optimised for each image
-POOLINGS = (2, 4, 8)  # sides of the squares that images are also compared by the means of
+POOLINGS = (2, 4, 8)  # sides of the average pooling after which images are compared as well
 
 
 @dataclass(frozen=True, eq=False)
 class Inversion:
-    """What `invert` found.
+    """Result of `invert`.
 
     Attributes:
-        latents: Shape `(N, D)`.
-        images: Their images, shape `(N, C, H, W)`.
-        errors: Mean squared difference of the pixels to the given images, shape `(N,)`; images
-            range over `[-1, 1]`.
+        latents: Latents, shape `(N, D)`.
+        images: Images of the latents, shape `(N, C, H, W)`.
+        errors: Mean squared errors of the pixels, whose range is `[-1, 1]`, shape `(N,)`.
     """
 
     latents: Tensor
@@ -40,27 +39,26 @@ def invert(
     learning_rate: float = 0.05,
     prior_weight: float = 1e-3,
 ) -> Inversion:
-    """Latents whose images come near to given ones, by gradient descent.
+    """Find latents whose images are close to given ones, by gradient descent.
 
-    For each image the best four of the draws are moved by Adam, along the gradient of the squared
-    differences of the pixels, plus those of the means over squares of 2, 4 and 8 pixels, which
-    reach further when a shape stands beside where it should; plus `prior_weight · ‖z‖² / D`, the
-    negative logarithm of the prior's density but for its scale. Of all steps of the four, the
-    latent with the least of this sum is kept.
+    For each image, Adam optimises the best four of the draws. The loss is the mean squared error of
+    the pixels, plus that after average pooling by 2, 4 and 8, whose gradient helps where a shape is
+    displaced; plus `prior_weight · ‖z‖² / D`, the negative log-density of the prior up to scale.
+    The latent with the lowest loss over all steps and starts is returned.
 
-    It finds a local minimum, not the nearest image, and an image that the generator cannot make
-    gets a poor one: look at `images` and `errors`. It is deterministic given the draws.
+    This finds a local minimum, not the nearest image, and a poor one for an image that the
+    generator cannot make: check `images` and `errors`. The result is deterministic given the draws.
 
     Args:
-        decode: Gives images `(N, C, H, W)` in `[-1, 1]` of latents `(N, D)`, with a gradient.
-        images: Shape `(N, C, H, W)` in `[-1, 1]`, on the device of the decoder.
-        draws: `M` draws from the prior, shape `(M, D)`; more find better starts.
-        steps: Of Adam, at least one.
-        learning_rate: In standard deviations of the prior.
-        prior_weight: At least 0.
+        decode: Differentiable map from latents `(N, D)` to images `(N, C, H, W)` in `[-1, 1]`.
+        images: Images `(N, C, H, W)` in `[-1, 1]`, on the device of the decoder.
+        draws: `M` draws from the prior, shape `(M, D)`; more give better starts.
+        steps: Number of steps of Adam, at least one.
+        learning_rate: Learning rate of Adam, in standard deviations of the prior.
+        prior_weight: Weight of the prior, at least 0.
 
     Raises:
-        ValueError: If there is nothing to invert, the shapes do not fit, or a number is out of its
+        ValueError: If there is no image or draw, the shapes do not match, or a number is out of
             range.
 
     Examples:
@@ -99,7 +97,7 @@ def _invert_one(
     learning_rate: float,
     prior_weight: float,
 ) -> Tensor:
-    """The best latent `(D,)` for an image `(1, C, H, W)`."""
+    """Return the best latent `(D,)` for an image `(1, C, H, W)`."""
 
     def loss(z: Tensor) -> Tensor:
         return _distance(decode(z), image) + prior_weight * z.square().mean(dim=1)  # (N,)
@@ -122,7 +120,7 @@ def _invert_one(
 
 
 def _distance(images: Tensor, target: Tensor) -> Tensor:
-    """Squared differences `(N,)` of images `(N, C, H, W)` to one `(1, C, H, W)`, at all scales."""
+    """Return the errors `(N,)` of images `(N, C, H, W)` to one `(1, C, H, W)`, over all scales."""
     if images.shape[1:] != target.shape[1:]:
         raise ValueError(
             f"the images to invert must have the shape (N, {', '.join(map(str, images.shape[1:]))})"

@@ -27,7 +27,7 @@ from disentangle.traversal.layout import (
 )
 from disentangle.traversal.pixels import check_frames, choose_scale, enlarge, to_pixels
 
-LINE = 1600  # px: samples that do not fit beside each other into as much go below
+LINE = 1600  # px: width after which further samples start a new line
 
 
 def traversal_grid(
@@ -41,25 +41,26 @@ def traversal_grid(
     changes: Tensor | None = None,
     originals: Mapping[str, Tensor] | None = None,
 ) -> Image.Image:
-    """A labelled picture of traversals: one row per axis, one column per value.
+    """Draw a labelled grid of traversals: one row per axis, one column per value.
 
-    Several samples stand side by side, so that a row is always one axis, in as many lines as keep
-    the picture narrow enough to be looked at.
+    Several samples are placed side by side, so that a row is always one axis, and wrapped to
+    several lines if the picture would become too wide.
 
     Args:
         frames: Shape `(A, S, V, C, H, W)` in `[-1, 1]`, with one or three channels.
         row_labels: `A` names of axes.
         column_labels: `V` names of values, see `value_labels`.
-        groups: `A` names; a heading is set wherever the name changes.
-        title: Set above everything.
-        scale: Integer factor that images are enlarged by; by default the smallest one that makes
-            them at least 64 px large.
-        changes: Shape `(A, S, V, H, W)`, see `measure_changes`; a row of heat maps below each axis.
-        originals: Images `(C, H, W)` in `[-1, 1]` that are shown above, by their names.
+        groups: `A` names of groups; a heading starts wherever the name changes.
+        title: Title above the picture.
+        scale: Integer factor to enlarge images by; by default the smallest one that makes them at
+            least 64 px large.
+        changes: Changes `(A, S, V, H, W)` of `measure_changes`, drawn as a row of heat maps below
+            each axis.
+        originals: Images `(C, H, W)` in `[-1, 1]` to show above the grid, by name.
 
     Raises:
-        ValueError: If the frames have another shape or are not finite, or the numbers of labels or
-            the changes do not fit them.
+        ValueError: If the frames have another shape or are non-finite, or the labels or changes do
+            not match them.
 
     Examples:
         >>> import torch
@@ -95,13 +96,13 @@ def _draw_lines(
     groups: Sequence[str] | None,
     size: int,
 ) -> list[Image.Image]:
-    """For each line of samples a header, and for each group the rows of its axes.
+    """Draw, for each line of samples, a header and the rows of the axes of each group.
 
     Args:
-        kinds: Of rows below each other: the `A` names and the tiles `(A, S, V, H, W, 3)`.
-        column_labels: `V` names.
-        groups: `A` names.
-        size: Of the text.
+        kinds: `A` names and tiles `(A, S, V, H, W, 3)` of each kind of row of an axis.
+        column_labels: `V` names of values.
+        groups: `A` names of groups.
+        size: Size of the text, in pixels.
     """
     labels = align([text(name, size) for name in chain(*(names for names, _ in kinds))], 1.0)
     tiles = kinds[0][1]
@@ -127,12 +128,12 @@ def _draw_lines(
 
 
 def _number(header: Image.Image, sample: int, size: int) -> Image.Image:
-    """The header of a sample's columns with the number of the sample above."""
+    """Put the number of a sample above the header of its columns."""
     return above([widen(text(f"sample {sample + 1}", size), header.width), header], GAP)
 
 
 def _draw_originals(originals: Mapping[str, Tensor], scale: int, size: int) -> Image.Image:
-    """Images side by side, each above its name."""
+    """Draw images side by side, each above its name."""
     cells = []
     for name, image in originals.items():
         tile = Image.fromarray(np.ascontiguousarray(enlarge(to_pixels(image), scale)))

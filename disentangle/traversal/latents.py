@@ -1,4 +1,4 @@
-"""The latents that traversals of a generator start from."""
+"""Base latents of the traversals of a generator."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,16 +13,16 @@ from disentangle.models.evaluation_mode import device_of, evaluation_mode
 def choose_starts(
     generator: Generator, latents: Tensor | None, *, samples: int, seed: int
 ) -> Tensor:
-    """Latents `(S, D)` where the generator computes: the given ones, or draws from its prior.
+    """Return given latents or draws from the prior, `(S, D)`, on the generator's device.
 
     Args:
-        generator: With a prior.
-        latents: Shape `(S, D)`, or None for draws.
-        samples: `S` of the draws.
-        seed: Of the draws.
+        generator: Generator to draw from.
+        latents: Latents `(S, D)`, or None for draws.
+        samples: Number `S` of draws.
+        seed: Seed for the draws.
 
     Raises:
-        ValueError: If there is no draw to make.
+        ValueError: If `samples` is not positive.
     """
     if latents is None:
         if samples < 1:
@@ -33,7 +33,7 @@ def choose_starts(
 
 @contextmanager
 def being_looked_at(generator: Generator) -> Iterator[None]:
-    """A generator that is a module is in evaluation mode while inside, as before afterwards."""
+    """Keep a generator that is a module in evaluation mode, and restore its mode afterwards."""
     if isinstance(generator, nn.Module):
         with evaluation_mode(generator):
             yield

@@ -1,7 +1,7 @@
-"""The parts that pictures are composed of, measured before they are placed.
+"""Layout of pictures from parts that are measured before they are placed.
 
-So no label can be clipped. Text uses a font that comes with Matplotlib, so that a picture looks the
-same on every machine; it has Latin, Greek and Cyrillic letters and typographical signs.
+So no label is clipped. The font comes with Matplotlib, so that a picture is the same on every
+machine; it has Latin, Greek and Cyrillic letters and typographical signs.
 """
 
 import math
@@ -16,12 +16,12 @@ from PIL import Image, ImageDraw, ImageFont
 from disentangle.output.text import escape_control_characters
 
 TEXT_SIZES = (14, 28)  # px: of small tiles and of those of 200 to 250 px
-LARGE = 9  # of larger tiles the share, or a sheet on a screen would have illegible labels
+LARGE = 9  # ratio of larger tiles to their text, which keeps labels legible on a screen
 GAP, TEXT_GAP, SECTION_GAP = 2, 6, 12  # px: between tiles; headings; sections and samples
 
 
 def text_size(tile_width: int) -> int:
-    """The size of the text that suits tiles of a width, both in pixels.
+    """Return the text size for tiles of a width, both in pixels.
 
     Examples:
         >>> [text_size(width) for width in (32, 128, 256, 1024)]
@@ -32,7 +32,7 @@ def text_size(tile_width: int) -> int:
 
 
 def text(line: str, size: int) -> Image.Image:
-    """One line of text, as wide as its ink and as high as its font."""
+    """Draw one line of text, as wide as its ink and as high as its font."""
     line = escape_control_characters(line)  # a line break has no width
     font = text_font(size)
     left, _, right, _ = font.getbbox(line or " ")
@@ -45,19 +45,19 @@ def text(line: str, size: int) -> Image.Image:
 
 @cache
 def text_font(size: int) -> ImageFont.FreeTypeFont:
-    """What text of a size, in pixels, is written in."""
-    import matplotlib  # late: training draws no text
+    """Return the font for text of a size in pixels."""
+    import matplotlib  # imported here, as training draws no text
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
 def heading(line: str | None, size: int) -> list[Image.Image]:
-    """A line above a group of axes, if it has a name."""
+    """Draw the heading of a group of axes, if it has a name."""
     return [] if line is None else [text(line, round(1.2 * size))]
 
 
 def page(title: str | None, sections: Sequence[Image.Image], size: int) -> Image.Image:
-    """Sections below each other and a title, with a margin around them."""
+    """Stack a title and sections, with a margin around them."""
     parts = sections if title is None else [text(title, round(1.4 * size)), *sections]
     content = above(parts, SECTION_GAP)
     sheet = blank(content.width + 2 * SECTION_GAP, content.height + 2 * SECTION_GAP)
@@ -66,7 +66,7 @@ def page(title: str | None, sections: Sequence[Image.Image], size: int) -> Image
 
 
 def strip(images: np.ndarray, width: int) -> Image.Image:
-    """Tiles of the images `(V, H, W, 3)` side by side, each in the middle of its column."""
+    """Place images `(V, H, W, 3)` side by side, each centred in a column of a width."""
     count, height, tile_width, _ = images.shape
     canvas = np.full((height, count * (width + GAP) - GAP, 3), 255, dtype=np.uint8)
     for v, image in enumerate(images):
@@ -76,25 +76,25 @@ def strip(images: np.ndarray, width: int) -> Image.Image:
 
 
 def blank(width: int, height: int) -> Image.Image:
-    """A white canvas."""
+    """Return a white canvas."""
     return Image.new("RGB", (width, height), "white")
 
 
 def widen(part: Image.Image, width: int, align: float = 0.5) -> Image.Image:
-    """The part on a canvas of `width`, at the left (0), in the middle or at the right (1)."""
+    """Place a part on a canvas of `width`, at the left (0), in the middle (0.5) or right (1)."""
     canvas = blank(width, part.height)
     canvas.paste(part, (round(align * (width - part.width)), 0))
     return canvas
 
 
 def align(parts: Sequence[Image.Image], place: float) -> list[Image.Image]:
-    """All parts as wide as the widest of them."""
+    """Widen all parts to the width of the widest."""
     width = max(part.width for part in parts)
     return [widen(part, width, place) for part in parts]
 
 
 def beside(parts: Sequence[Image.Image], gap: int) -> Image.Image:
-    """Parts from left to right, centred vertically."""
+    """Stack parts from left to right, centred vertically."""
     height = max(part.height for part in parts)
     canvas = blank(sum(part.width for part in parts) + gap * (len(parts) - 1), height)
     x = 0
@@ -105,7 +105,7 @@ def beside(parts: Sequence[Image.Image], gap: int) -> Image.Image:
 
 
 def above(parts: Sequence[Image.Image], gap: int) -> Image.Image:
-    """Parts from top to bottom, flush left."""
+    """Stack parts from top to bottom, flush left."""
     width = max(part.width for part in parts)
     canvas = blank(width, sum(part.height for part in parts) + gap * (len(parts) - 1))
     y = 0
@@ -118,7 +118,7 @@ def above(parts: Sequence[Image.Image], gap: int) -> Image.Image:
 def runs_of_groups(
     groups: Sequence[str] | None, axes: int
 ) -> Iterator[tuple[str | None, list[int]]]:
-    """Runs of axes with the same group name.
+    """Yield runs of axes with the same group name.
 
     Examples:
         >>> list(runs_of_groups(["p", "p", "q"], 3))
@@ -132,7 +132,7 @@ def runs_of_groups(
 
 
 def split_evenly(count: int, most: int) -> list[range]:
-    """So many things in lines of about equal length, of at most `most`.
+    """Split `count` items into lines of at most `most`, of about equal length.
 
     Examples:
         >>> split_evenly(8, 3)

@@ -1,4 +1,4 @@
-"""From the images of models to the pixels of pictures."""
+"""Conversion of a model's images to the pixels of pictures."""
 
 import math
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ SMALLEST_TILE = 64  # px: smaller images are enlarged to at least this
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
-    """RGB bytes `(…, H, W, 3)` of images `(…, C, H, W)` in `[-1, 1]`; values beyond are clamped.
+    """Convert images `(…, C, H, W)` to RGB bytes `(…, H, W, 3)`, clamped to `[-1, 1]`.
 
     Raises:
-        ValueError: If the images have not one or three channels, are empty or not finite.
+        ValueError: If the images do not have one or three channels, are empty or non-finite.
 
     Examples:
         >>> import torch
@@ -34,7 +34,7 @@ def to_pixels(images: Tensor) -> np.ndarray:
 
 
 def choose_scale(images: Tensor, scale: int | None) -> int:
-    """The factor that images `(…, H, W)` are enlarged by: the one given, or what makes them 64 px.
+    """Return `scale`, or by default the least factor that enlarges images `(…, H, W)` to 64 px.
 
     Raises:
         ValueError: If it is less than 1.
@@ -47,7 +47,7 @@ def choose_scale(images: Tensor, scale: int | None) -> int:
 
 
 def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
-    """Pixels `(…, H, W, 3)`, each repeated, as `(…, scale·H, scale·W, 3)`."""
+    """Repeat each of the pixels `(…, H, W, 3)`, to `(…, scale·H, scale·W, 3)`."""
     if scale == 1:
         return pixels
     return pixels.repeat(scale, axis=-3).repeat(scale, axis=-2)
@@ -59,7 +59,7 @@ def check_frames(
     column_labels: Sequence[str],
     groups: Sequence[str] | None,
 ) -> None:
-    """Raises `ValueError` unless frames `(A, S, V, C, H, W)` and their labels fit."""
+    """Raise `ValueError` unless frames `(A, S, V, C, H, W)` and their labels match."""
     if frames.ndim != 6:
         raise ValueError(
             f"frames must have the shape (A, S, V, C, H, W), got {tuple(frames.shape)}"

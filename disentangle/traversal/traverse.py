@@ -1,4 +1,4 @@
-"""The images along every axis."""
+"""Traversal of latents along every axis."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -11,7 +11,7 @@ MOST_GIB = 8.0  # of images that are held in memory, as single-precision numbers
 
 
 class TraversalAxis(Protocol):
-    """What a traversal needs to know of an axis."""
+    """Interface of an axis that can be traversed."""
 
     @property
     def direction(self) -> Tensor:
@@ -31,13 +31,13 @@ def traverse(
     values: Sequence[float] | Tensor = DEFAULT_VALUES,
     batch_size: int = 64,
 ) -> Tensor:
-    """The images of latents whose component along one axis at a time is replaced.
+    """Decode latents whose component along one axis at a time is replaced.
 
-    The component of each latent along the axis becomes `value · std`, whatever it was; the others
-    stay. All axes, latents and values share full batches.
+    The component of each latent along the axis is set to `value · std`; the others are unchanged.
+    All axes, latents and values share full batches.
 
     Args:
-        decode: Gives images `(N, C, H, W)` in `[-1, 1]` of latents `(N, D)`.
+        decode: Maps latents `(N, D)` to images `(N, C, H, W)` in `[-1, 1]`.
         z: Base latents of shape `(S, D)`, on the device of the decoder.
         axes: `A` axes.
         values: `V` positions along an axis, in its standard deviations.
@@ -47,8 +47,9 @@ def traverse(
         Frames of shape `(A, S, V, C, H, W)` on the CPU, clamped to `[-1, 1]`.
 
     Raises:
-        ValueError: If there is nothing to traverse, a direction does not fit the latents or is not
-            of length 1, the images are no finite images, or they would take more than 8 GiB.
+        ValueError: If there is nothing to traverse, a direction does not match the latents or is
+            not a unit vector, the decoder's output is not finite images, or the images would take
+            more than 8 GiB.
 
     Examples:
         >>> from types import SimpleNamespace
@@ -78,7 +79,7 @@ def traverse(
 
 
 def value_labels(values: Sequence[float] | Tensor) -> list[str]:
-    """Column labels of traversal values, in standard deviations.
+    """Return the column labels of traversal values, in standard deviations.
 
     Examples:
         >>> value_labels([-3.0, 0.0, 2.25])
@@ -89,10 +90,10 @@ def value_labels(values: Sequence[float] | Tensor) -> list[str]:
 
 
 def stack_directions(axes: Sequence[TraversalAxis], z: Tensor) -> Tensor:
-    """The directions `(A, D)` in the type and on the device of the latents `(S, D)`.
+    """Stack the directions `(A, D)`, with the dtype and device of the latents `(S, D)`.
 
     Raises:
-        ValueError: If one does not fit the latents or is not of length 1.
+        ValueError: If one does not match the latents or is not a unit vector.
     """
     for axis in axes:
         if axis.direction.shape != z.shape[1:]:
@@ -107,14 +108,14 @@ def stack_directions(axes: Sequence[TraversalAxis], z: Tensor) -> Tensor:
 
 
 def _decode_all(decode: Callable[[Tensor], Tensor], z: Tensor, batch_size: int) -> Tensor:
-    """The images of all latents, unless memory should not hold so many."""
+    """Decode all latents, unless the images would take too much memory."""
     batches = z.split(batch_size)
     first = _decode(decode, batches[0])
     size = 4 * len(z) * first[0].numel() / 2**30
     if size > MOST_GIB:
         raise ValueError(
             f"{len(z)} images of shape {tuple(first.shape[1:])} take {size:.3g} GiB, at most "
-            f"{MOST_GIB:g} are held: choose fewer axes, samples or steps"
+            f"{MOST_GIB:g} GiB are allowed: choose fewer axes, samples or steps"
         )
     images = first.new_empty(len(z), *first.shape[1:])
     images[: len(first)] = first
@@ -124,7 +125,7 @@ def _decode_all(decode: Callable[[Tensor], Tensor], z: Tensor, batch_size: int) 
 
 
 def _decode(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """The images of a batch, checked, on the CPU."""
+    """Decode a batch, and return its checked images on the CPU."""
     images = decode(z)
     if images.ndim != 4 or len(images) != len(z):
         raise ValueError(

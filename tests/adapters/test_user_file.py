@@ -158,7 +158,7 @@ def test_more_than_memory_should_hold_is_refused(source, monkeypatch, complaint,
         command.main, ["--generator", f"{source}:generator", "--steps", "3", "--samples", "2"]
     )
     assert "images of shape (" in printed
-    assert "at most 1e-06 are held: choose fewer axes, samples or steps" in printed
+    assert "at most 1e-06 GiB are allowed: choose fewer axes, samples or steps" in printed
     assert list_here(tmp_path) == []
 
 
