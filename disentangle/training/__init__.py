@@ -1,1 +1,1 @@
-"""The Accelerate loop that every task shares, and one file per task."""
+"""Training with Accelerate: the loop that all tasks share, and one package per task."""

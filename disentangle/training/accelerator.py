@@ -1,4 +1,4 @@
-"""Accelerate, as a run and `accelerate launch` ask for it, and what they may not ask for."""
+"""Setup of Accelerate for a run, and checks of the options of `accelerate launch`."""
 
 import ctypes
 import os
@@ -22,10 +22,10 @@ REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
 }
-# What FSDP must be launched with: the variable, Accelerate's default and the value.
+# Options that FSDP must be launched with: the variable, Accelerate's default and the needed value.
 FSDP_OPTIONS = (
     ("FSDP_VERSION", "1", "2"),  # version 1 flattens the parameters
-    # Reading shards in torch's format runs what is pickled in them.
+    # Loading shards in torch's format executes pickled code.
     ("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT", "FULL_STATE_DICT"),
     ("FSDP_AUTO_WRAP_POLICY", "NO_WRAP", "NO_WRAP"),
     ("FSDP_CPU_RAM_EFFICIENT_LOADING", "false", "false"),
@@ -34,7 +34,7 @@ FSDP_OPTIONS = (
 )
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-LARGEST = 1 << 30  # bytes; what is larger still comes from, and goes back to, the system
+LARGEST = 1 << 30  # bytes; larger blocks are still taken from, and returned to, the system
 
 Need = tuple[str, object, str, bool]
 
@@ -47,7 +47,7 @@ def build_accelerator(run: RunConfig, folder: Path) -> Accelerator:
         folder: Folder of the run, in which the trackers write.
 
     Raises:
-        ValueError: If it says something that cannot work.
+        ValueError: If the options are not supported, or contradict the run.
     """
     check_launcher()
     keep_freed_memory()
@@ -73,10 +73,10 @@ def build_accelerator(run: RunConfig, folder: Path) -> Accelerator:
 
 
 def check_launcher() -> None:
-    """Whether the launcher asks for nothing that cannot work.
+    """Raise if the launcher asks for an unsupported backend or FSDP option.
 
     Raises:
-        ValueError: If the networks are to be rewritten, or divided in another way than it works.
+        ValueError: If it asks for DeepSpeed, Megatron-LM, or FSDP with other than `FSDP_OPTIONS`.
     """
     for variable, name in REFUSED.items():
         if parse_flag_from_env(variable):
@@ -93,24 +93,24 @@ def check_launcher() -> None:
 
 
 def divide_on_cpus(accelerator: Accelerator) -> None:
-    """Lets Accelerate use FSDP2 on CPUs if it was asked for; it would leave it out in silence."""
+    """Enable FSDP2 on CPUs if the launch asks for it, which Accelerate would silently ignore."""
     if divides_networks() and accelerator.distributed_type == DistributedType.MULTI_CPU:
-        # The states of both kinds share what they hold among all their instances.
+        # All instances of either state class share their attributes.
         accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
         PartialState().distributed_type = DistributedType.FSDP
 
 
 def check_divided_run(run: RunConfig, accelerator: Accelerator) -> None:
-    """Whether a run is of a kind that ends under FSDP2 as on one process, if that is asked for.
+    """Raise if the launch asks for FSDP2 and the run's results would differ from one process.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If there is one process only, or the run has an unsupported option.
     """
     if not divides_networks():
         return
     if accelerator.distributed_type != DistributedType.FSDP:
-        raise ValueError("FSDP divides networks over several processes, got one")
+        raise ValueError("FSDP needs several processes to shard networks over, got one")
     for option, value, needed, given in _needs(run, accelerator):
         if not given:
             raise ValueError(f"{option} must be {needed} under FSDP, got {value}")
@@ -122,10 +122,10 @@ def _needs(run: RunConfig, accelerator: Accelerator) -> Iterator[Need]:
     backend = accelerator.state.dynamo_plugin.backend.value.lower()
     yield "the dynamo backend", backend, "no", backend == "no"
     yield "training.compile", run.training.compile, "false", not run.training.compile
-    # What one process looks at, all must have gathered: the average is whole in each of them.
+    # A single process cannot run a sharded model, to draw samples; each has the whole average.
     half_life = run.training.ema_half_life
     yield "training.ema_half_life", half_life, "positive", half_life > 0
-    # torch has no fused kernel of SGD for divided parameters.
+    # torch has no fused kernel of SGD for sharded parameters.
     yield "optimizer.kind", kind, "adam or adamw", kind != "sgd"
     name = run.model["name"]
     yield "model.name", name, "another than latent_vae", name != "latent_vae"
@@ -135,11 +135,11 @@ def _needs(run: RunConfig, accelerator: Accelerator) -> Iterator[Need]:
 
 
 def keep_freed_memory() -> None:
-    """Asks the GNU C library to keep freed blocks for the next allocation.
+    """Ask the GNU C library to keep freed blocks for later allocations.
 
-    Otherwise every large tensor on a CPU is new memory, which the system zeroes page by page at the
-    first touch: a fifth of a training step of a small VAE. The process then keeps the memory of its
-    largest step to the end. Elsewhere than on Linux, and under another C library, nothing happens.
+    Otherwise every large tensor on a CPU is new memory, which the system zeroes page by page on
+    first access: a fifth of a training step of a small VAE. The process then keeps the memory of
+    its largest step to the end. No effect on other systems than Linux and other C libraries.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         library.mallopt(M_MMAP_THRESHOLD, LARGEST)

@@ -1,4 +1,4 @@
-"""Random flips, crops and mixtures of training images, drawn for each image, on its device."""
+"""Random flips, crops and mixup of training images, drawn for each image, on its device."""
 
 from dataclasses import replace
 
@@ -11,11 +11,11 @@ from disentangle.training.batches import Batch
 from disentangle.training.rng import Purpose, stream
 
 BLACK = -1.0  # of images in [-1, 1]
-STRETCH = 4 / 3  # largest ratio of the sides of what is cut out
+STRETCH = 4 / 3  # largest aspect ratio of a crop
 
 
 def augment(batch: Batch, training: TrainingConfig) -> Batch:
-    """The batch, flipped and cropped as a run says."""
+    """Flip and crop the images of a batch as configured."""
     images = batch.images
     if training.crop_area < 1:
         images = cut_out(images, batch.uniform(Purpose.CUT, 4), training.crop_area)
@@ -27,25 +27,25 @@ def augment(batch: Batch, training: TrainingConfig) -> Batch:
 
 
 def flip(images: Tensor, numbers: Tensor) -> Tensor:
-    """The images, some mirrored horizontally.
+    """Mirror some images horizontally.
 
     Args:
         images: `(N, C, H, W)`.
-        numbers: `(N, 1)` in `[0, 1)`; an image is mirrored where it is below ½.
+        numbers: `(N, 1)` in `[0, 1)`; images with a number below ½ are mirrored.
     """
     chosen = numbers.lt(0.5)[..., None, None]  # (N, 1) -> (N, 1, 1, 1)
     return torch.where(chosen, images.flip(3), images)
 
 
 def shift(images: Tensor, numbers: Tensor, most: int) -> Tensor:
-    """Each image moved by whole pixels along both sides, black coming in.
+    """Shift each image by whole pixels along both axes, with black padding.
 
     This is a random crop of the padded image.
 
     Args:
         images: `(N, C, H, W)` in `[-1, 1]`.
-        numbers: `(N, 2)` in `[0, 1)`; how far down and right, from `−most` to `most`.
-        most: In pixels.
+        numbers: `(N, 2)` in `[0, 1)`, mapped to shifts down and right from `−most` to `most`.
+        most: Largest shift, in pixels.
 
     Examples:
         >>> image = torch.eye(2)[None, None]
@@ -59,24 +59,24 @@ def shift(images: Tensor, numbers: Tensor, most: int) -> Tensor:
     rows = starts[:, :1] + torch.arange(height, device=images.device)  # (N, H)
     columns = starts[:, 1:] + torch.arange(width, device=images.device)  # (N, W)
     each = torch.arange(count, device=images.device)[:, None, None]
-    # (N, H, W, C) of the indices, in the memory order that convolutions are fast in
+    # indexing gives (N, H, W, C), so the result is channels-last, in which convolutions are fast
     return padded.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
 
 
 def cut_out(images: Tensor, numbers: Tensor, least: float) -> Tensor:
-    """A random part of each image, resized to the whole.
+    """Crop a random part of each image, and resize it to the full size.
 
-    As torchvision's `RandomResizedCrop`: the part's share of the area is uniform, the logarithm of
-    the ratio of its sides as well. But the image is the square that the data set gives, of the size
-    it is trained at, and a part that would be longer than the image is cut to it, not drawn anew.
-    Pixels in between are bilinear.
+    As in torchvision's `RandomResizedCrop`, the share of the area and the logarithm of the aspect
+    ratio are uniform. But the input is the square image of the data set, at the size of training,
+    and a crop that would be longer than the image is clipped to it, not drawn again. Interpolation
+    is bilinear.
 
     Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015,
     https://arxiv.org/abs/1409.4842, section 6.
 
     Args:
         images: `(N, C, H, W)`.
-        numbers: `(N, 4)` in `[0, 1)`: area, ratio, place down and right.
+        numbers: `(N, 4)` in `[0, 1)`: area, aspect ratio, position down and right.
         least: Smallest share of the area.
     """
     area, ratio, *place = numbers.unbind(1)
@@ -93,21 +93,21 @@ def cut_out(images: Tensor, numbers: Tensor, least: float) -> Tensor:
 
 
 def mix(batch: Batch, alpha: float) -> tuple[Tensor, Tensor, float]:
-    """Each image mixed with the one before it in the batch, whose order is random already.
+    """Mix each image with the previous one in the batch, whose order is random.
 
-    One share `λ` from `Beta(α, α)` serves the whole step, in every process; the partners are of the
-    process's own part of the batch.
+    One weight `λ` from `Beta(α, α)` is used for the whole step, in every process; the partner comes
+    from the process's own part of the batch.
 
     Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018,
     https://arxiv.org/abs/1710.09412, eq. 1.
 
     Args:
-        batch: With labels.
-        alpha: Positive.
+        batch: Batch with labels.
+        alpha: Parameter of the Beta distribution, positive.
 
     Returns:
-        The images `(N, C, H, W)`, the classes `(N,)` of what is mixed in, and the share `λ` of what
-        was there.
+        The mixed images `(N, C, H, W)`, the classes `(N,)` of the partners, and the weight `λ` of
+        the images themselves.
     """
     assert batch.labels is not None
     share = float(stream(batch.seed, Purpose.MIXUP, batch.step, 0).beta(alpha, alpha))

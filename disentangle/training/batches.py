@@ -1,4 +1,4 @@
-"""Which images a step trains on, and the random numbers that go with them."""
+"""Batches of training images, each with its own random numbers."""
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -24,10 +24,10 @@ class Batch:
 
     Attributes:
         images: `(N, C, H, W)` in `[-1, 1]`, on the training device.
-        step: The optimizer step, from 1.
-        samples: The places of the images in the joint batch of all processes.
-        seed: The run's seed.
-        labels: The class of each image, int64 `(N,)`, if the data set has classes.
+        step: Optimizer step, from 1.
+        samples: Positions of the images in the joint batch of all processes.
+        seed: Seed of the run.
+        labels: Class of each image, int64 `(N,)`, if the data set has classes.
     """
 
     images: Tensor
@@ -37,15 +37,15 @@ class Batch:
     labels: Tensor | None = None
 
     def normal(self, purpose: Purpose, dim: int) -> Tensor:
-        """Standard normal numbers `(N, dim)` that belong to these samples."""
+        """Return standard normal numbers `(N, dim)` for these samples."""
         return self._draw(rng.normal, purpose, dim)
 
     def uniform(self, purpose: Purpose, dim: int) -> Tensor:
-        """Uniform numbers in `[0, 1)`, `(N, dim)`, that belong to these samples."""
+        """Return uniform numbers in `[0, 1)`, `(N, dim)`, for these samples."""
         return self._draw(rng.uniform, purpose, dim)
 
     def split(self, parts: int) -> list["Batch"]:
-        """The batch in `parts` of equal size, for gradient accumulation."""
+        """Split the batch into `parts` of equal size, for gradient accumulation."""
         size = len(self.samples) // parts
         return [self._cut(slice(i, i + size)) for i in range(0, len(self.samples), size)]
 
@@ -56,18 +56,18 @@ class Batch:
     def _draw(self, draw: Callable[..., Tensor], purpose: Purpose, dim: int) -> Tensor:
         numbers = draw(self.seed, purpose, self.step, self.samples, dim)
         if self.images.is_cuda:
-            # A copy from pageable memory can make the host wait until the GPU has come to it.
+            # A copy from pageable memory can make the host wait for the GPU.
             numbers = numbers.pin_memory()
         return numbers.to(self.images.device, non_blocking=True)
 
 
 def images_at_once(run: RunConfig, processes: int) -> int:
-    """How many images a process looks at at once."""
+    """Return the number of images in a forward pass of one process."""
     return run.training.batch_size // (processes * run.training.accumulation)
 
 
 def share_batch(run: RunConfig, size: int, accelerator: Accelerator) -> range:
-    """The places of this process's images in the joint batch.
+    """Return the positions of this process's images in the joint batch.
 
     Raises:
         ValueError: If the batch is larger than the data set, or cannot be divided equally.
@@ -86,11 +86,10 @@ def share_batch(run: RunConfig, size: int, accelerator: Accelerator) -> range:
 
 
 class StepSampler(Sampler[list[int]]):
-    """For each step from `first` to `last`, the indices of one process's share of the joint batch.
+    """Sampler of the indices of one process's share of the joint batch, from `first` to `last`.
 
-    The joint batches of all steps, one after the other, run through one shuffle of the data set
-    after the other. What step N reads is a function of the seed and of N alone, so there is no
-    state to save.
+    The joint batches of successive steps go through successive shuffles of the data set. The
+    indices of step N are a function of the seed and N alone, so there is no state to save.
     """
 
     def __init__(
@@ -109,22 +108,22 @@ class StepSampler(Sampler[list[int]]):
             yield [int(shuffled(self.seed, epoch, self.size)[place]) for epoch, place in positions]
 
 
-@lru_cache(maxsize=2)  # a batch may lie across the end of an epoch
+@lru_cache(maxsize=2)  # a batch may span the end of an epoch
 def shuffled(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order `(size,)` in which an epoch goes through the data set."""
+    """Return the order `(size,)` of the data set in an epoch."""
     return rng.stream(seed, Purpose.ORDER, epoch, 0).permutation(size)
 
 
 def load_batches(
     data: ImageData, sampler: StepSampler, *, device: torch.device, workers: int
 ) -> Generator[Batch, None, None]:
-    """The batches of a sampler's steps, decoded as whole batches by `workers` processes.
+    """Yield the batches of a sampler's steps, each decoded as a whole by a worker process.
 
     Args:
-        data: Fetches a list of indices as one uint8 tensor `(N, C, H, W)`.
-        sampler: What each step reads.
-        device: Where the images go; they travel as uint8.
-        workers: Processes that decode; 0 decodes in this one.
+        data: Data set, which fetches a list of indices as one uint8 tensor `(N, C, H, W)`.
+        sampler: Sampler of the indices of each step.
+        device: Device of the batches; images are copied to it as uint8.
+        workers: Number of worker processes; 0 decodes in this process.
 
     Raises:
         OSError: If images cannot be read, or a process that decodes them has ended.
@@ -138,6 +137,6 @@ def load_batches(
 
 
 def _send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device, which goes on with what it does if it is a GPU."""
+    """Copy a tensor to a device, without waiting for a GPU."""
     pinned = tensor.pin_memory() if device.type == "cuda" else tensor
     return pinned.to(device, non_blocking=True)

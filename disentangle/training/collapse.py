@@ -1,7 +1,7 @@
-"""A watch on subspaces that collapse: that stop changing the image while the rest trains on.
+"""Detection of subspaces that collapse: that stop changing the image while the rest trains on.
 
-He, Kan and Shan, EigenGAN, ICCV 2021, https://arxiv.org/abs/2104.12476, see some layers do so. No
-loss shows it; the activeness of every subspace, step by step, does.
+He, Kan and Shan, EigenGAN, ICCV 2021, https://arxiv.org/abs/2104.12476, observe this in some
+layers. No loss shows it, but the activeness of the subspaces over the steps does.
 """
 
 from collections import Counter
@@ -18,21 +18,22 @@ from disentangle.models.evaluation_mode import evaluation_mode
 from disentangle.runs.metrics_log import activeness_name, split_activeness_name
 from disentangle.training.learner import Terms
 
-# Activeness is a variance: at a hundredth of it the image moves a tenth as far. Blocks of an
-# EigenGAN that trains well (sprites, 32 px, 8 samples) differ by up to 10, and the standard error
-# of a block is 5 to 17 %.
+# Activeness is a variance: at a hundredth of it, the image changes a tenth as much. Between the
+# blocks of an EigenGAN that trains well (sprites, 32 px, 8 samples), it differs by a factor of up
+# to 10, and the standard error of a block is 5 to 17 %.
 SHARE = 0.01
-# There a block falls to a ninetieth in the first 20 steps and is back at 50: one low value is no
-# news.
+# In that run, a block falls to a ninetieth in the first 20 steps and recovers by step 50: one low
+# value is not enough.
 PATIENCE = 3
-# There the blocks differ by 1000 at the start; in the running average the weakest needs 200 steps
-# to catch up. Whatever grows so, over its largest so far, is about to wake up.
-WAKING = 1.1
+# In that run, the blocks differ by a factor of 1000 at the start, and the weakest one needs 200
+# steps to catch up in the moving average. A subspace whose activeness exceeds its largest one so
+# far by this factor is still growing.
+GROWTH = 1.1
 SAMPLES = 8
 OWN, OTHERS = "its largest", "the mean of the others"
 VERDICTS = {
     OWN: "has all but stopped changing the image",
-    OTHERS: "hardly changes the image",  # and perhaps never did
+    OTHERS: "hardly changes the image",  # it may never have done so
 }
 
 Activity = Mapping[str, float]
@@ -40,14 +41,14 @@ History = Sequence[tuple[int, Activity]]
 
 
 class Collapse(NamedTuple):
-    """When a subspace was found to have stopped changing the image.
+    """Collapse of a subspace.
 
     Attributes:
-        group: The subspace, as its axes name it.
-        step: Of the measurement that settled it.
-        activeness: At that step.
-        reference: What it was a small share of.
-        compared_with: What the reference is, `OWN` or `OTHERS`.
+        group: Name of the subspace, the group of its axes.
+        step: Step of the measurement that detected it.
+        activeness: Activeness at that step.
+        reference: Activeness that it was compared with.
+        compared_with: Kind of the reference, `OWN` or `OTHERS`.
     """
 
     group: str
@@ -66,20 +67,20 @@ class Collapse(NamedTuple):
 def find_collapses(
     history: History, *, share: float = SHARE, patience: int = PATIENCE
 ) -> list[Collapse]:
-    """The subspaces that have collapsed, each at the first time that it did.
+    """Return the subspaces that have collapsed, each with its first collapse.
 
-    A subspace has collapsed when its activeness is at most `share` of a reference, in `patience`
-    measurements in a row. The reference is the larger one of its own largest value so far and the
-    mean of the other subspaces now: one that never woke up is found as well as one that fell
-    asleep. A measurement that exceeds all before it by a tenth, as the first does, does not count.
+    A subspace has collapsed when its activeness is at most `share` times a reference, in `patience`
+    measurements in a row. The reference is the larger of its own maximum so far and the current
+    mean of the other subspaces, so that a subspace that was never active is found as well.
+    A measurement that exceeds all earlier ones by a tenth, as the first does, does not count.
 
     Args:
         history: Steps, ascending, with the activeness of each subspace.
-        share: Between 0 and 1.
-        patience: At least 1.
+        share: Threshold relative to the reference, between 0 and 1.
+        patience: Number of measurements in a row, at least 1.
 
     Raises:
-        ValueError: If `share` or `patience` is out of its range.
+        ValueError: If `share` or `patience` is out of range.
 
     Examples:
         >>> history = [(1, {"a": 0.1, "b": 0.1}), (2, {"a": 0.05, "b": 4e-4})]
@@ -95,12 +96,12 @@ def find_collapses(
     low: Counter[str] = Counter()
     for step, values in history:
         for group, value in values.items():
-            waking = value > WAKING * largest.get(group, 0.0)
+            growing = value > GROWTH * largest.get(group, 0.0)
             largest[group] = max(largest.get(group, 0.0), value)
             others = _average_others(values, group), OTHERS
             reference = max((largest[group], OWN), others, key=itemgetter(0))
-            asleep = not waking and value <= share * reference[0]
-            low[group] = low[group] + 1 if asleep else 0
+            inactive = not growing and value <= share * reference[0]
+            low[group] = low[group] + 1 if inactive else 0
             if low[group] == patience:
                 found.setdefault(group, Collapse(group, step, value, *reference))
     return list(found.values())
@@ -109,21 +110,21 @@ def find_collapses(
 def measure_subspaces(
     generator: ModelMixin, *, samples: int = SAMPLES, seed: int = 0, batch_size: int = 64
 ) -> dict[str, float]:
-    """The mean activeness of the axes of each group of a generator, as it is in evaluation mode.
+    """Measure the mean activeness of the axes of each group of a generator, in evaluation mode.
 
-    Of a generator with one group, the activeness of each axis.
+    For a generator with a single group, return the activeness of each axis.
 
-    It decodes `3 · samples` images for each axis. The latents are the same in every call, so that
-    what changes between calls is the generator; no other random stream is touched.
+    This decodes `3 · samples` images for each axis. The latents are the same in every call, so that
+    only the generator changes between calls; no other random stream is used.
 
     Args:
-        generator: A `Generator` that is a network.
-        samples: Latents around which each axis is moved.
-        seed: Of these latents.
+        generator: `Generator` that is a network.
+        samples: Number of latents around which each axis is moved.
+        seed: Seed for these latents.
         batch_size: Images decoded at once.
 
     Raises:
-        FloatingPointError: If an image is not finite.
+        FloatingPointError: If an image is non-finite.
 
     Examples:
         >>> from disentangle.models import EigenGAN
@@ -147,7 +148,7 @@ def measure_subspaces(
             std=[axis.std for axis in axes],
             batch_size=batch_size,
         ).per_axis
-    # Of a single subspace, each axis by itself: the mean of all would hide one that is dead.
+    # The mean over the axes of a single subspace would hide an inactive axis.
     single = len({axis.group for axis in axes}) == 1
     members: dict[str, list[float]] = {}
     for axis, value in zip(axes, per_axis.tolist(), strict=True):
@@ -156,27 +157,27 @@ def measure_subspaces(
 
 
 class CollapseWatch:
-    """Measures the activeness of every subspace while a generator trains, and says what collapses.
+    """Watch that measures every subspace of a generator in training, and reports collapses.
 
-    Measuring changes nothing: evaluation mode and back, no gradient, latents of its own. It waits
-    for the device, but only at the steps `every`, `2 every`, ….
+    A measurement has no side effects: it runs in evaluation mode, without gradients, on latents of
+    its own. It synchronises with the device, but only at the steps `every`, `2 every`, ….
 
-    Several processes with equal weights each measure, and find the same: the first would only keep
-    the others waiting. Only one of them should have a voice in `say`.
+    All processes measure, with equal weights and equal results: waiting for one of them would take
+    as long. `say` should print in one process only.
 
     Args:
         every: Steps between two measurements.
-        say: Called with a line once for each subspace that collapses.
-        samples: Latents around which each axis is moved.
-        seed: Of these latents.
-        share: As in `find_collapses`.
-        patience: As in `find_collapses`.
+        say: Function that is called with one line for each subspace that collapses.
+        samples: Number of latents around which each axis is moved.
+        seed: Seed for these latents.
+        share: Threshold of `find_collapses`.
+        patience: Number of low measurements in a row, see `find_collapses`.
 
     Attributes:
-        history: What was measured so far.
+        history: Steps and measurements so far.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of range.
 
     Examples:
         >>> from disentangle.models import EigenGAN
@@ -202,10 +203,10 @@ class CollapseWatch:
         self.every, self.say, self.samples, self.seed = every, say, samples, seed
         self.thresholds: dict[str, Any] = {"share": share, "patience": patience}
         self.history: list[tuple[int, Activity]] = []
-        find_collapses(self.history, share=share, patience=patience)  # checks them
+        find_collapses(self.history, share=share, patience=patience)  # raises
 
     def restore(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Takes up the history in the lines of `metrics.jsonl` of the run that is resumed."""
+        """Restore the history from the lines of `metrics.jsonl` of the run that is resumed."""
         for line in lines:
             values = {
                 group: value
@@ -216,17 +217,17 @@ class CollapseWatch:
                 self.history.append((line["step"], values))
 
     def measure(self, step: int, generator: ModelMixin) -> Terms:
-        """Measures a generator if the step is due, and says which subspaces have collapsed by it.
+        """Measure a generator if a measurement is due, and report the subspaces that collapse.
 
         Args:
-            step: The optimizer step that was made.
-            generator: The trained one or its running average, always the same of the two.
+            step: Number of optimizer steps made.
+            generator: Trained generator or its moving average; the same one in every call.
 
         Returns:
-            0-d tensors by `activeness_name`, on the generator's device; none if it was not due.
+            0-d tensors by `activeness_name`, on the generator's device; empty if none was due.
 
         Raises:
-            FloatingPointError: If an image is not finite.
+            FloatingPointError: If an image is non-finite.
         """
         if step % self.every:
             return {}
@@ -243,6 +244,6 @@ class CollapseWatch:
 
 
 def _average_others(values: Activity, group: str) -> float:
-    """The mean of the other subspaces, zero if there are none."""
+    """Return the mean of the other subspaces, zero if there are none."""
     others = [value for name, value in values.items() if name != group]
     return sum(others) / max(1, len(others))

@@ -1,4 +1,4 @@
-"""The running average of a network's weights and buffers."""
+"""Exponential moving average (EMA) of a network's weights and buffers."""
 
 import copy
 
@@ -11,18 +11,18 @@ from disentangle.distributed.fsdp import whole_model
 
 
 class RunningAverage(nn.Module):
-    """`w̄ ← d w̄ + (1 − d) w` for every weight and floating-point buffer; other buffers are copied.
+    """Exponential moving average `w̄ ← d w̄ + (1 − d) w` of weights and floating-point buffers.
 
-    Unlike `torch.optim.swa_utils.AveragedModel`, whose count of updates is a tensor in the host's
-    memory, an update waits for nothing on a GPU.
+    Other buffers are copied. Unlike `torch.optim.swa_utils.AveragedModel`, whose count of updates
+    is a tensor in the host's memory, an update does not synchronise with a GPU.
 
     Args:
-        network: What is averaged; the average starts as a copy of it. If FSDP2 divides it over the
-            processes, each of them has the whole average and must take part in every update.
-        decay: The decay `d` of an update, in `[0, 1)`.
+        network: Network to average; the average starts as a copy of it. If FSDP2 shards it, every
+            process has the full average and must take part in every update.
+        decay: Decay `d` of an update, in `[0, 1)`.
 
     Attributes:
-        module: The network with the averaged weights, in evaluation mode.
+        module: Copy of the network with the averaged weights, in evaluation mode.
 
     Raises:
         ValueError: If `decay` is not in `[0, 1)`.
@@ -47,11 +47,11 @@ class RunningAverage(nn.Module):
 
     @torch.no_grad()
     def update(self, network: nn.Module, *, first: bool) -> None:
-        """Takes in the weights after a step.
+        """Update the average with the weights after a step.
 
         Args:
-            network: The one that is averaged.
-            first: Whether it is the first step, whose weights the average takes as they are.
+            network: Network to average.
+            first: Copy the weights instead, as after the first step.
         """
         old, new = _tensors(self.module), [gather(tensor) for tensor in _tensors(network)]
         averaged = [i for i, tensor in enumerate(old) if tensor.is_floating_point() and not first]
@@ -65,7 +65,7 @@ class RunningAverage(nn.Module):
 
 
 def build_average(model: nn.Module, run: RunConfig) -> RunningAverage | None:
-    """The running average of the weights and buffers, or `None` if the run keeps none."""
+    """Return the moving average of a model, or None if the run keeps none."""
     half_life = run.training.ema_half_life
     if not half_life:
         return None

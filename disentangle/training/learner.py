@@ -50,15 +50,15 @@ class Learner:
 
     Args:
         run: Its optimizer and, with `treated`, its orthogonality techniques are used.
-        accelerator: What the network and the optimizer are prepared with.
+        accelerator: Accelerator to prepare the network and the optimizer with.
         network: On the training device.
-        treated: Whether the techniques act on the network's Pre-SVD parameters.
+        treated: Apply the techniques to the network's Pre-SVD parameters.
 
     Attributes:
         raw: The network itself. In mixed precision its `forward` autocasts as well.
         network: The network as Accelerate wraps it: what a loss that trains it must call.
         pre_svd: The Pre-SVD parameters by name; under OW and SN, the free ones behind the weights.
-        conditioning: What was measured of them in the last step, 0-d tensors by name; empty if no
+        conditioning: Measurements of them in the last step, 0-d tensors by name; empty if no
             measurement was due.
         guard: Keeps the optimizer from steps on gradients that are not finite.
 
@@ -133,15 +133,15 @@ class Learner:
                     loss = loss + self.orthogonal_loss_weight * terms["orthogonal"]
                 self.accelerator.backward(carry_into_gradient(loss))
                 if self.accelerator.sync_gradients:
-                    self._look_at_gradients(step)
+                    self._inspect_gradients(step)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0) + term.detach() / len(parts)
         return totals
 
-    def _look_at_gradients(self, step: int) -> None:
-        """What is done between the backward pass and the optimizer's step."""
+    def _inspect_gradients(self, step: int) -> None:
+        """Unscale, check and measure the gradients before the optimizer's step."""
         if self.accelerator.scaler is not None:
             # A fused optimizer would unscale only after NOG and OLR saw the gradient.
             self.accelerator.unscale_gradients(self.optimizer)
@@ -164,7 +164,7 @@ def frozen(learners: Iterable[Learner]) -> Iterator[None]:
     parameters are divided again, after the backward pass.
 
     Args:
-        learners: Of networks that are trained with all their parameters.
+        learners: Learners of networks that train all their parameters.
     """
     networks = [lone.raw for lone in learners]
     for network in networks:
