@@ -1,4 +1,4 @@
-"""What a run reports while it trains: a progress bar, `metrics.jsonl` and the trackers."""
+"""Logging of a run in training: progress bar, `metrics.jsonl` and trackers."""
 
 import math
 import sys
@@ -18,12 +18,12 @@ from disentangle.training.running_means import Tally
 
 
 class Finding(NamedTuple):
-    """What was not finite since the last line, in any process.
+    """Non-finite terms and gradients in any process since the last line.
 
     Attributes:
-        firsts: The first step at which a term or a gradient was not finite, of those that were not.
-        streak: How many steps of a network in a row were not made, up to now.
-        skipped: How many steps of all networks were not made.
+        firsts: First step at which each non-finite term or gradient was so, by name.
+        streak: Largest number of steps of a network skipped in a row, up to now.
+        skipped: Number of skipped steps of all networks.
     """
 
     firsts: dict[str, float]
@@ -32,19 +32,19 @@ class Finding(NamedTuple):
 
 
 class MetricsLog:
-    """Averages the terms of the steps since the last line, and writes a line when asked.
+    """Log of the means of terms over the steps since the last line, written on request.
 
-    Terms and notes stay on the device until then: adding one costs no host synchronisation.
+    Terms and notes stay on the device until then: adding one does not synchronise with the host.
 
     Args:
-        accelerator: Averages over processes; its first process writes.
-        file: `metrics.jsonl`.
-        first: The step after which training goes on, 0 for a fresh run.
-        last: The last step.
+        accelerator: Accelerator of the run, whose main process writes.
+        file: Path of `metrics.jsonl`.
+        first: Number of steps made before, 0 for a fresh run.
+        last: Last step.
         batch_size: Images per step, over all processes.
-        guards: Whose findings are read with each line.
-        max_skipped: How many steps in a row they may skip; `None` if the first one is to end the
-            run.
+        guards: Guards to read with each line.
+        max_skipped: Largest number of steps that a guard may skip in a row; None if a non-finite
+            value ends the run.
     """
 
     def __init__(
@@ -75,27 +75,27 @@ class MetricsLog:
         )
 
     def add(self, step: int, terms: Terms) -> None:
-        """Takes in the terms of one step, each a 0-d tensor."""
+        """Add the terms of one step, each a 0-d tensor."""
         self.tally.add(step, terms)
         self.steps += 1
         self.bar.update()
 
     def note(self, step: int, values: Terms) -> None:
-        """Takes in values of one step, each a 0-d tensor, that are to be written as they are."""
+        """Add values of one step, each a 0-d tensor, to write without averaging over steps."""
         if values:
             self.notes.append((step, values))
 
     def write(self, step: int) -> dict[str, float]:
-        """Writes a line with the means of the terms since the last, and the notes of that time.
+        """Write a line with the means of the terms since the last line, and the notes.
 
-        Notes of earlier steps get a line of their own.
+        Notes of earlier steps get lines of their own.
 
         Returns:
-            The line, in every process alike.
+            The line, the same in every process.
 
         Raises:
-            FloatingPointError: If a term or a gradient was not finite, or that in too many steps in
-                a row; the line is written all the same. In every process alike.
+            FloatingPointError: If a term or a gradient was non-finite or, with `max_skipped`, too
+                many steps in a row were skipped; in every process, after the line is written.
         """
         lines, finding = self._fetch([*self.notes, (step, self.tally.means())])
         if self.max_skipped is None:
@@ -118,7 +118,7 @@ class MetricsLog:
         return line
 
     def _report(self, finding: Finding) -> None:
-        """Ends the run, or says what was skipped."""
+        """Raise if the run must end, and print the number of skipped steps otherwise."""
         if finding.firsts and self.max_skipped is None:
             raise FloatingPointError(describe(finding.firsts))
         if self.max_skipped is not None and finding.streak > self.max_skipped:
@@ -131,21 +131,21 @@ class MetricsLog:
             self.bar.write(f"{count}; {describe(finding.firsts)}", file=sys.stderr)
 
     def _fetch(self, rows: list[tuple[int, Terms]]) -> tuple[dict[int, dict[str, float]], Finding]:
-        """The values of each step as numbers, the mean over processes, and what went wrong."""
+        """Return the values of each step, averaged over processes, and the non-finite ones."""
         values = [value.detach().double() for _, row in rows for value in row.values()]
         alarms = self.tally.firsts()
         counts = [count for guard in self.guards for count in (guard.streak, guard.skipped)]
         local = torch.cat(
             [torch.stack([*values, *alarms.values(), *counts]), *(g.firsts for g in self.guards)]
         )
-        # One row per process; the one synchronisation.
+        # One row per process; the only synchronisation.
         gathered = self.accelerator.gather(local).view(-1, len(local)).cpu()
         found = iter(gathered[:, len(values) :].amin(0).tolist())
         lines = _cut(rows, gathered[:, : len(values)].mean(0).tolist())
         return lines, self._name(found, alarms)
 
     def _name(self, found: Iterator[float], alarms: Iterable[str]) -> Finding:
-        """What the guards and the tally have found, by name."""
+        """Name the findings of the tally and the guards."""
         firsts = {name: next(found) for name in alarms}
         counts = [(next(found), next(found)) for _ in self.guards]
         for guard in self.guards:
@@ -158,12 +158,12 @@ class MetricsLog:
         )
 
     def close(self) -> None:
-        """Ends the progress bar."""
+        """Close the progress bar."""
         self.bar.close()
 
 
 def _cut(rows: list[tuple[int, Terms]], values: list[float]) -> dict[int, dict[str, float]]:
-    """The values, which are those of all rows in order, by step and name."""
+    """Group the values of all rows, which are in order, by step and name."""
     remaining, lines = iter(values), dict[int, dict[str, float]]()
     for step, row in rows:
         numbers = dict(zip(row, remaining, strict=False))  # takes as many as the row has

@@ -1,4 +1,4 @@
-"""Numbers that are not finite: steps that are not made for them, and what is said of them."""
+"""Skip optimizer steps with NaN or infinite gradients, and report where they began."""
 
 import math
 from collections.abc import Mapping
@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from disentangle.distributed.dtensor import gather
 
-# From its first scale, 2¹⁶, a GradScaler is here after 26 overflows in a row: no scale helps.
+# A GradScaler, which starts at 2¹⁶, gets here after 26 overflows in a row: no scale helps.
 SMALLEST_SCALE = 2.0**-10
-NAMED = 3  # in a message
+NAMED = 3  # most names in a message
 
 
 def carry_into_gradient(loss: Tensor) -> Tensor:
-    """The loss, whose gradient is not a number if the loss is infinite or none.
+    """Make the gradient of a loss NaN if the loss is NaN or infinite.
 
-    So the average of the gradients tells every process of a loss that one of them has seen. To a
-    finite loss and its gradient nothing is done.
+    The average of the gradients then tells every process of a non-finite loss in one of them.
+    A finite loss and its gradient are unchanged.
 
     Examples:
         >>> w = torch.tensor([-1.0, 4.0], requires_grad=True)
@@ -30,26 +30,26 @@ def carry_into_gradient(loss: Tensor) -> Tensor:
 
 
 class StepGuard:
-    """Keeps an optimizer from steps on gradients that are not finite, and takes note of them.
+    """Guard that skips and counts optimizer steps with non-finite gradients.
 
-    A step that is not made leaves the parameters, the optimizer's state and the buffers of the
-    network as they were before the step. Whether it is made is decided on the device; nothing waits
-    for a value there until `firsts`, `streak` and `skipped` are read.
+    A skipped step leaves the parameters, the optimizer's state and the buffers of the network as
+    they were before the step. The decision is made on the device, without synchronisation until
+    `firsts`, `streak` and `skipped` are read.
 
-    A gradient is finite if its norm is: one of 1e20 in float32 is not, nor does Adam bear its
-    square.
+    A gradient counts as finite if its norm is: an element of 1e20 in float32 does not, as its
+    square overflows in Adam as well.
 
     Args:
-        network: On the training device. Before each step its buffers are to be kept by
-            `keep_buffers`; they may be changed in place only.
-        optimizer: Holds its parameters; one with `fused=True`, whose kernels know of skipped steps.
+        network: Network on the training device. Call `keep_buffers` before each step, and change
+            its buffers in place only.
+        optimizer: Optimizer of its parameters, with `fused=True`, whose kernels can skip a step.
 
     Attributes:
-        names: The parameters that are trained.
-        firsts: The first step at which the gradient of each was not finite, float64 `(P,)`;
-            infinity if it always was.
-        streak: How many of the last steps, in a row, were not made, 0-d.
-        skipped: How many steps were not made since `forget`, 0-d.
+        names: Names of the trained parameters.
+        firsts: First step at which the gradient of each was non-finite, float64 `(P,)`; infinity
+            if it always was finite.
+        streak: Number of steps skipped in a row up to now, 0-d.
+        skipped: Number of steps skipped since `forget`, 0-d.
     """
 
     def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -57,7 +57,7 @@ class StepGuard:
         trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.names, self.parameters = list(trained), list(trained.values())
         device = self.parameters[0].device
-        # One that has no gradient is as one with zeros.
+        # norm of a parameter without a gradient
         self.zero = torch.zeros((), device=device)
         self.streak = torch.zeros((), dtype=torch.float64, device=device)
         self.buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
@@ -65,24 +65,24 @@ class StepGuard:
         self.forget()
 
     def forget(self) -> None:
-        """Makes `firsts` and `skipped` those of the steps to come."""
+        """Reset `firsts` and `skipped`."""
         self.firsts = torch.full_like(self.streak, math.inf).repeat(len(self.names))
         self.skipped = torch.zeros_like(self.streak)
 
     @torch.no_grad()
     def keep_buffers(self) -> None:
-        """Copies the buffers, before a forward pass of a step changes them."""
+        """Copy the buffers, before a forward pass of a step changes them."""
         if self.buffers:
             torch._foreach_copy_(self.kept, self.buffers)
 
     @torch.no_grad()
     def inspect(self, step: int, scaler: torch.amp.GradScaler | None = None) -> None:
-        """Looks at the gradients, before the optimizer's step and before NOG.
+        """Check the gradients, before the optimizer's step and before NOG.
 
         Args:
-            step: The number of the step.
-            scaler: That of the optimizer, which has unscaled the gradients. It then decides whether
-                the step is made, and only what it cannot mend by its scale is taken note of.
+            step: Number of the step.
+            scaler: Gradient scaler, which has unscaled the gradients. It skips steps itself, and
+                only those that no scale would make finite are counted.
         """
         finite = self._norms().isfinite()
         found = finite.all().logical_not()
@@ -100,17 +100,17 @@ class StepGuard:
             torch.where(found, kept, buffer, out=buffer)
 
     def _norms(self) -> Tensor:
-        """Of the gradient of each parameter, `(P,)`."""
+        """Return the norms of the gradients, `(P,)`."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norms = map(gather, torch._foreach_norm(gradients))
         return torch.stack([self.zero if p.grad is None else next(norms) for p in self.parameters])
 
 
 def describe(firsts: Mapping[str, float]) -> str:
-    """What was not finite first, in one line.
+    """Describe in one line what was non-finite first.
 
     Args:
-        firsts: The first step at which each thing was not finite, by name; at least one.
+        firsts: First step at which each term or gradient was non-finite, by name; at least one.
 
     Examples:
         >>> describe({"loss": 7, "loss/divergence": 8, "the gradient of 'fc.weight'": 7})
@@ -124,17 +124,18 @@ def describe(firsts: Mapping[str, float]) -> str:
 
 @torch.no_grad()
 def check_weights(accelerator: Accelerator, models: Mapping[str, nn.Module], step: int) -> None:
-    """Whether all weights and buffers of some models are finite, in every process.
+    """Raise unless all weights and buffers of some models are finite.
 
-    Waits for the device: for where they are to be written.
+    Every process must take part. This synchronises with the device, so call it only before the
+    models are written.
 
     Args:
-        accelerator: Knows the processes, each of which takes part.
-        models: By name.
-        step: After which they are.
+        accelerator: Accelerator of the run.
+        models: Models by name.
+        step: Number of optimizer steps made.
 
     Raises:
-        FloatingPointError: If one is not, in every process.
+        FloatingPointError: If one is non-finite in any process; raised in every process.
     """
     for model, network in models.items():
         tensors = {name: x for name, x in network.state_dict().items() if x.is_floating_point()}

@@ -1,4 +1,4 @@
-"""Where a run starts: afresh in its folder, or from a checkpoint of an earlier run there."""
+"""Start of a run: afresh in its folder, or from a checkpoint of an earlier run there."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -97,7 +97,9 @@ class Resumption:
             yield f"resuming from step-{self.step}; incomplete checkpoints: {names}"
         change = data.describe_change(self.facts)
         if change is not None and change != MODIFIED and self.run.task == "classification":
-            raise ValueError(f"cannot resume {self.checkpoint}: {change}, so others are held out")
+            raise ValueError(
+                f"cannot resume {self.checkpoint}: {change}, which changes the held-out images"
+            )
         if change is not None:
             yield f"resuming with other data: {change}"
         if changes := _list_changes(self.saved, _as_saved(self.run)):
@@ -133,9 +135,9 @@ class Resumption:
         return read_lines(self.folder.metrics)
 
     def recall_best(self) -> float:
-        """Return the highest validation score so far, −∞ if its model is not there."""
+        """Return the highest validation score so far, −∞ if the model with it is missing."""
         if self.folder.best.is_dir() and self.folder.read_step() > self.step:
-            return -math.inf  # the model is of a step that will be made again
+            return -math.inf  # the model is from a step that will be repeated
         scores = (line.get(VALIDATION_SCORE) for line in self.read_log())
         return max((score for score in scores if score is not None), default=-math.inf)
 
@@ -156,16 +158,16 @@ class Resumption:
 
 
 def check_division(checkpoint: Path) -> None:
-    """Raise unless a checkpoint's networks are divided over processes as those of this launch.
+    """Raise unless a checkpoint and this launch both use FSDP, or neither does.
 
     Raises:
-        ValueError: If they are not: the two have different formats.
+        ValueError: If they differ: the formats of their checkpoints do.
     """
     then, now = (checkpoint / f"{FSDP_MODEL_NAME}.bin").exists(), divides_networks()
     if then != now:
         raise ValueError(
             f"the checkpoint {checkpoint} was written {_under(then)} FSDP, and can be resumed only "
-            f"so; this run was launched {_under(now)} it"
+            f"{_under(then)} it; this run was launched {_under(now)} it"
         )
 
 
@@ -174,12 +176,12 @@ def _under(divided: bool) -> str:
 
 
 def _as_saved(run: RunConfig) -> dict[str, Any]:
-    """Return the configuration of a run as it will stand in the file."""
+    """Return the configuration of a run as it will be saved in the file."""
     return yaml.safe_load(run.dump())
 
 
 def _check_architecture(saved: Mapping[str, Any], current: Mapping[str, Any], place: Path) -> None:
-    """Raise with the first option that gives the saved checkpoints another content or meaning."""
+    """Raise if an option that decides the content or meaning of a checkpoint has changed."""
     then, now = _state_options(saved), _state_options(current)
     for option in sorted(then.keys() | now.keys()):
         old, new = then.get(option), now.get(option)
@@ -191,14 +193,14 @@ def _check_architecture(saved: Mapping[str, Any], current: Mapping[str, Any], pl
 
 
 def _state_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that decide what a checkpoint holds and means, by dotted name."""
+    """Return the options that decide the content and meaning of a checkpoint, by dotted name."""
     options = {"task": config["task"]}
     for section in ("model", "discriminator"):
         values = config.get(section) or {}
         options |= {f"{section}.{key}": value for key, value in values.items()}
     techniques = config.get("orthogonality") or ()
     options |= {f"{name} in orthogonality": name in techniques for name in WEIGHT_TECHNIQUES}
-    divided = "olr" in techniques  # into a parameter group for each
+    divided = "olr" in techniques  # each parameter is then in a parameter group of its own
     options["olr in orthogonality"] = divided
     options["optimizer.kind"] = (config.get("optimizer") or {}).get("kind", "adam")
     options["pre_svd_parameters"] = config.get("pre_svd_parameters") if divided else None
@@ -208,7 +210,7 @@ def _state_options(config: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("discriminator_dim", "discriminator_depth"):
         options[f"objective.{name}"] = objective.get(name) if factor else None
     regulariser = objective.get("regulariser")
-    if config["task"] == "classification":  # other images would be held out, or trained on
+    if config["task"] == "classification":  # they decide which images are held out
         options |= {f"data.{key}": value for key, value in config["data"].items()}
         options["objective.validation"] = objective.get("validation")
     return options | {
@@ -221,8 +223,8 @@ def _state_options(config: Mapping[str, Any]) -> dict[str, Any]:
 def _list_changes(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """List the options whose values differ, each with the saved and the current value.
 
-    The place does not count, nor does the number of steps, unless the learning rate depends on it,
-    nor do options that one of the two does not have.
+    Ignore the run folder, options that only one of the two has, and, with a constant learning rate,
+    the number of steps.
     """
     then, now = flatten(saved), flatten(current)
     unimportant = {"output"}

@@ -1,4 +1,4 @@
-"""Means of terms over steps, and when each of them was first not finite."""
+"""Means of terms over steps, and the first step at which each was non-finite."""
 
 import math
 
@@ -9,10 +9,10 @@ from disentangle.training.learner import Terms
 
 
 class Tally:
-    """Sums terms up on their device, without waiting for a value there.
+    """Accumulator of terms on their device, without synchronisation.
 
-    Terms that come together are kept as one vector: a few operations per step, however many they
-    are. A step may have terms that another has not.
+    Terms that are added together are kept as one vector, so that a step takes a few operations for
+    any number of terms. Steps may have different terms.
 
     Examples:
         >>> tally = Tally()
@@ -24,11 +24,11 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        # Sums, counts and first steps, `(3, T)`, of the terms that come under these names.
+        # Sums, counts and first non-finite steps, `(3, T)`, of the terms with these names.
         self.tables: dict[tuple[str, ...], Tensor] = {}
 
     def add(self, step: int, terms: Terms) -> None:
-        """Takes in the terms of a step, each a 0-d tensor."""
+        """Add the terms of a step, each a 0-d tensor."""
         if not terms:
             return
         values = torch.stack([term.detach().double() for term in terms.values()])
@@ -43,12 +43,12 @@ class Tally:
         torch.where(finite, firsts, firsts.clamp(max=step), out=firsts)
 
     def means(self) -> Terms:
-        """Of each term, over the steps at which it was finite; not a number if there is none."""
+        """Return the mean of each term over the steps at which it was finite; NaN without one."""
         sums, counts = self._add_up(0), self._add_up(1)
         return {name: sums[name] / counts[name] for name in sums}
 
     def firsts(self) -> Terms:
-        """The first step at which each term was not finite; infinity if it always was."""
+        """Return the first step at which each term was non-finite; infinity without one."""
         found: Terms = {}
         for names, table in self.tables.items():
             for name, first in zip(names, table[2], strict=True):

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, taken note of instead of obeyed at once."""
+"""Deferred handling of signals that ask a run to stop."""
 
 import signal
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from disentangle.data.workers import STOPPING
 
 @contextmanager
 def note_signals() -> Iterator[list[int]]:
-    """Collects signals to stop while inside; a second one of a kind acts as it always does.
+    """Collect signals to stop in the block; a second one of the same kind has its usual effect.
 
-    SIGHUP, which a terminal sends when it goes, stays ignored where it is, as under `nohup`.
+    SIGHUP, which a closing terminal sends, stays ignored if it already is, as under `nohup`.
 
     Examples:
         >>> with note_signals() as noted:

@@ -1,4 +1,4 @@
-"""The terminal that a run reports to, and may outlive."""
+"""Tolerance of a run for a terminal that closes or cannot be written to."""
 
 import os
 import sys
@@ -9,23 +9,23 @@ from typing import Any, TextIO
 
 
 class BestEffortStream:
-    """A stream of text that can be done without: what cannot be written to it is lost.
+    """Text stream that drops what cannot be written.
 
     Args:
-        stream: Where the text goes. Everything but writing is left to it.
+        stream: Stream to write to; all other attributes are its own.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Writes, or does not."""
+        """Write the text, or drop it on an error."""
         with suppress(OSError):
             self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flushes, or does not."""
+        """Flush the stream, and ignore errors."""
         with suppress(OSError):
             self.stream.flush()
 
@@ -37,7 +37,7 @@ class BestEffortStream:
 def leave_io_errors_to_main_thread() -> Iterator[None]:
     """Keep threads that fail to write from printing a traceback.
 
-    TensorBoard writes in a thread of its own, and raises its error again in the thread that logs.
+    TensorBoard writes in a thread of its own, and raises the error again in the logging thread.
     """
     default = threading.excepthook
 
@@ -54,7 +54,7 @@ def leave_io_errors_to_main_thread() -> Iterator[None]:
 
 @contextmanager
 def outlive_terminal() -> Iterator[None]:
-    """Lets nothing inside end because the standard error is closed, gone or on a full disk."""
+    """Ignore write errors of the standard error, which may be closed or on a full disk."""
     with (
         open(os.devnull, "w", encoding="utf-8") as nowhere,
         redirect_stderr(BestEffortStream(sys.stderr or nowhere)),

@@ -105,7 +105,7 @@ class Trainer:
             try:
                 return self._train(check_folder)
             except OSError:
-                check_folder()  # which explains a file that is missing
+                check_folder()  # raises with the reason if the folder was removed
                 raise
 
     def _train(self, check_folder: Callable[[], None]) -> int | None:
@@ -190,7 +190,7 @@ class Trainer:
                 log.note(self.step, watch.measure(self.step, self._averaged_model()))
             log.note(self.step, self._validate())
         except FloatingPointError:
-            log.write(self.step)  # it knows more, if a loss or a gradient was to blame
+            log.write(self.step)  # raises with the cause, if that was a loss or a gradient
             raise
 
     def _validate(self) -> Terms:

@@ -284,4 +284,7 @@ def test_images_that_others_are_held_out_of(tiny, tmp_path, complaint):
     facts = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(facts | {"images": facts["images"] + 1}))
     message = complaint(train_command.main, [*tiny, "--resume", "--training.steps", "7"])
-    assert "the data set had 1438 images and has 1437 now, so others are held out" in message
+    assert (
+        "the data set had 1438 images and has 1437 now, which changes the held-out images"
+        in message
+    )
