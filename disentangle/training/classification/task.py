@@ -1,4 +1,4 @@
-"""The task `classification`: a classifier, chosen by how well it does on images held out."""
+"""The task `classification`: a classifier, selected by its accuracy on held-out images."""
 
 import numpy as np
 import torch
@@ -20,11 +20,11 @@ from disentangle.training.task import Task
 
 
 class ClassificationTask(Task):
-    """Trains a classifier on the cross-entropy of its logits.
+    """Task that trains a classifier on the cross-entropy of its logits.
 
     Attributes:
-        learner: Of the classifier.
-        held_out: The images that it is validated on, if any are held out.
+        learner: Learner of the classifier.
+        held_out: Validation images, or None if none are held out.
     """
 
     def __init__(self, run: RunConfig, accelerator: Accelerator, data: ImageData) -> None:
@@ -47,17 +47,17 @@ class ClassificationTask(Task):
         return {"model": self.learner.raw}
 
     def begin(self) -> None:
-        """Puts in the weights to start from, if the run names any."""
+        """Load the pretrained weights, if the run names any."""
         if (file := self.objective.pretrained) is not None:
             left_out = self.objective.pretrained_except
             load_torchvision_weights(self.learner.raw, file, leave_out=left_out)
 
     def step(self, batch: Batch) -> Terms:
-        """Trains on a batch and reports the loss and the accuracy on it."""
+        """Train on a batch, and return its loss and accuracy."""
         return self.learner.descend(batch.split(self.parts), self._loss)
 
     def validate(self, step: int, model: ModelMixin) -> Terms:
-        """The accuracy on the images held out, and the cross-entropy."""
+        """Return the accuracy and cross-entropy on the held-out images, if they are due."""
         due = step % self.objective.validate_every == 0 or step == self.run.training.steps
         if self.held_out is None or not due:
             return {}
@@ -70,7 +70,7 @@ class ClassificationTask(Task):
             workers=training.workers,
         )
         if not logits.isfinite().all():
-            raise FloatingPointError(f"what the classifier says is not finite after step {step}")
+            raise FloatingPointError(f"the classifier's logits are not finite after step {step}")
         scores = accuracy(logits, self.held_out.labels)
         values = {"top_1": scores.score, "top_5": scores.top_5, "loss": scores.cross_entropy}
         device = self.accelerator.device
@@ -97,10 +97,10 @@ class ClassificationTask(Task):
 
 
 def check_classes(run: RunConfig, data: ImageData) -> LabelledImages:
-    """The data set, if it has the classes that the model tells apart.
+    """Return the data set if its classes match the model.
 
     Raises:
-        ValueError: If it has no classes, or another number of them.
+        ValueError: If it has no classes, another number of them, or one without images.
     """
     name, classes = run.data["name"], run.model["classes"]
     if not isinstance(data, LabelledImages):
@@ -113,34 +113,34 @@ def check_classes(run: RunConfig, data: ImageData) -> LabelledImages:
     if not counts.all():
         missing = [data.class_names[k] for k in np.flatnonzero(counts == 0)]
         names = cut(", ".join(missing), 80)
-        raise ValueError(f"{name!r} has no images to train on of: {names}")
+        raise ValueError(f"{name!r} has no training images of the classes: {names}")
     return data
 
 
 def check_test_images(run: RunConfig) -> None:
-    """Whether the run can be tested in the end, on other images than it is trained on.
+    """Raise unless the data set has a test split that the run is not trained on.
 
     Raises:
-        ValueError: If it is trained on them, or the data set has no such images.
+        ValueError: If the run is trained on the test split, or it cannot be read.
     """
     assert isinstance(run.objective, ClassificationObjective)
     split, name = run.objective.test_split, run.data["name"]
     if split == "none":
         return
     if run.data.get("split") == split:
-        raise ValueError(f"data.split is {split}, on which the run is to be tested")
+        raise ValueError(f"data.split must differ from objective.test_split, got {split} for both")
     changes = {"split": split} | ({"check": False} if "check" in run.data else {})
     try:
         run.build_data(**changes)
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(
-            f"{name!r} cannot be tested with objective.test_split {split} (none tests nothing): "
-            f"{error}"
+            f"{name!r} cannot be tested with objective.test_split {split} (choose none to skip the "
+            f"test): {error}"
         ) from error
 
 
 def divide(run: RunConfig, data: LabelledImages) -> tuple[LabelledImages, LabelledImages | None]:
-    """The images to train on, and those that are held out.
+    """Split the data set into training images and, if the run asks for them, held-out ones.
 
     Raises:
         ValueError: If a class has too few images.

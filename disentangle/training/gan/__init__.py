@@ -1,1 +1,1 @@
-"""Training of generators against a discriminator."""
+"""Training of generative adversarial networks."""

@@ -1,4 +1,4 @@
-"""DiffAugment: differentiable augmentation of what a discriminator sees.
+"""DiffAugment: differentiable augmentation of a discriminator's input.
 
 Source: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", NeurIPS 2020,
 https://arxiv.org/abs/2006.10738, with the policy colour, translation, cutout.
@@ -9,22 +9,22 @@ from torch import Tensor
 from torch.nn import functional
 
 DRAWS = 10  # uniform numbers per image that `diff_augment` uses
-SHIFT = 1 / 8  # largest translation, of the image's size
-HOLE = 1 / 2  # side of the square that is cut out, of the image's size
+SHIFT = 1 / 8  # largest translation, as a fraction of the image's size
+HOLE = 1 / 2  # side of the cutout, as a fraction of the image's size
 
 
 def diff_augment(images: Tensor, draws: Tensor, probability: float) -> Tensor:
-    """Each image with its colour changed, moved, and a square cut out, each with a probability.
+    """Apply random colour changes, translation and cutout to each image.
 
-    Each transform has a coin of its own for each image. (The paper has none; where the method gives
-    a probability, whether one coin is for all three is open.)
+    Each transform is applied independently, with the same probability. (The paper always applies
+    all of them; the method has a probability, and leaves open whether they are independent.)
 
     Pure: the same draws give the same augmentation. Differentiable in the images.
 
     Args:
         images: `(N, C, H, W)`.
         draws: Uniform numbers in `[0, 1)`, `(N, DRAWS)`.
-        probability: Of each of the three transforms, for each image.
+        probability: Probability of each of the three transforms, for each image.
 
     Returns:
         Images of the same shape.
@@ -42,7 +42,7 @@ def diff_augment(images: Tensor, draws: Tensor, probability: float) -> Tensor:
 
 
 def change_colour(images: Tensor, amounts: Tensor) -> Tensor:
-    """Brightness by ±½, saturation by a factor in [0, 2), contrast by a factor in [½, 1½)."""
+    """Shift brightness by ±½, scale saturation by [0, 2) and contrast by [½, 1½)."""
     brightness, saturation, contrast = amounts.T[..., None, None, None]  # (N, 3) -> 3 × (N,1,1,1)
     images = images + (brightness - 0.5)
     grey = images.mean(1, keepdim=True)
@@ -52,7 +52,7 @@ def change_colour(images: Tensor, amounts: Tensor) -> Tensor:
 
 
 def translate(images: Tensor, amounts: Tensor) -> Tensor:
-    """Moves each image by whole pixels, up to `SHIFT` of its size; zeros come in at the border."""
+    """Translate each image by whole pixels, up to `SHIFT` of its size, with zero padding."""
     _, _, height, width = images.shape
     reach = max(1, round(SHIFT * width)), max(1, round(SHIFT * height))
     down = _whole(amounts[:, 1], -reach[1], reach[1])
@@ -66,7 +66,7 @@ def translate(images: Tensor, amounts: Tensor) -> Tensor:
 
 
 def cut_out(images: Tensor, amounts: Tensor) -> Tensor:
-    """Sets a square of half the image's size to zero, its centre anywhere in the image."""
+    """Set a square of half the image's size to zero, centred anywhere in the image."""
     _, _, height, width = images.shape
     centre_x = _whole(amounts[:, 0], 0, width)
     centre_y = _whole(amounts[:, 1], 0, height)
@@ -82,5 +82,5 @@ def _near(centre: Tensor, size: int) -> Tensor:
 
 
 def _whole(uniform: Tensor, low: int, high: int) -> Tensor:
-    """Whole numbers from `low` to `high`, both included, from uniform numbers in `[0, 1)`."""
+    """Map uniform numbers in `[0, 1)` to integers from `low` to `high`, both included."""
     return (uniform * (high - low + 1)).floor().long() + low

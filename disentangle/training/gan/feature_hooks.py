@@ -1,4 +1,4 @@
-"""The outputs of chosen layers while a generator decodes."""
+"""Recording of the outputs of chosen layers while a generator decodes."""
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
@@ -13,24 +13,23 @@ from disentangle.orthogonality.parameters import as_list
 def record_layers(
     decode: Callable[[Tensor], Any], module: nn.Module, names: Iterable[str]
 ) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Turns `decode` into a function that gives the outputs of chosen layers.
+    """Turn `decode` into a function that returns the outputs of chosen layers.
 
     That function runs `decode` up to the last of the layers and no further. It works under
-    autograd and inside the transforms of `torch.func`. The layers are seen by hooks: a module that
-    `torch.compile` has compiled skips them, so give it the module inside, whose weights are the
-    same.
+    autograd and inside the transforms of `torch.func`. It uses hooks, which a module compiled by
+    `torch.compile` skips: pass the module inside, which has the same weights.
 
     Args:
-        decode: Decodes latents `(n, D)` with `module`, such as its method `decode`.
-        module: Holds the layers.
-        names: Of the layers, as in `module.named_modules()`, at least one.
+        decode: Function that decodes latents `(n, D)` with `module`, such as its method `decode`.
+        module: Module that contains the layers.
+        names: Names of the layers, as in `module.named_modules()`, at least one.
 
     Returns:
-        Takes latents; gives the output of the first call of each layer, in the order of `names`.
-        It raises `ValueError` if a layer does not run, or gives something else than a tensor.
+        Function from latents to the output of the first call of each layer, in the order of
+        `names`. It raises `ValueError` if a layer does not run or does not return a tensor.
 
     Raises:
-        ValueError: If there is no name, or one is not found or comes twice.
+        ValueError: If there is no name, or one is unknown or repeated.
 
     Examples:
         >>> import torch
@@ -57,7 +56,7 @@ def record_layers(
 
 
 class _AllFound(BaseException):  # not an Exception, which a layer in between may catch
-    """Ends decoding once every layer was seen."""
+    """Signal to end decoding once every layer was recorded."""
 
 
 def _recorder(found: dict[str, Tensor], name: str, count: int) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""Constrained weights, computed once for several passes."""
+"""Caching of constrained weights for several passes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,14 @@ from torch.nn.utils import parametrize
 
 @contextmanager
 def hold_weights(module: nn.Module) -> Iterator[None]:
-    """Computes the constrained weights of a module (OW, SN) now, and keeps them in the block.
+    """Compute the constrained weights of a module (OW, SN) once, and cache them in the block.
 
-    Passes in the block share them and their gradient, which can be asked for after it. So they can
-    be inside a transform of `torch.func`, which the polar factor and the power iteration behind
-    the weights cannot; and a spectral norm makes one step for all of the passes.
+    Passes in the block share the weights and their gradient, which can be computed after it. So the
+    passes can run in a transform of `torch.func`, which the polar factor and the power iteration
+    of the weights do not support, and a spectral norm makes one power iteration for all passes.
 
-    Run no copy of the module in the block, such as a running average: it would read these weights.
+    Do not run a copy of the module in the block, such as its moving average: it would use the
+    cached weights.
 
     Examples:
         >>> import torch

@@ -1,4 +1,4 @@
-"""The regularisers of disentanglement that a generator can be trained with, by name."""
+"""Disentanglement regularisers of a generator, by name."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,29 +27,29 @@ PENALTIES = {"hessian_penalty": hessian_penalty, "orojar": orojar}
 
 
 class Regulariser(ABC):
-    """A term of the generator's loss, and what is trained beside it."""
+    """Term of the generator's loss, and the networks trained for it."""
 
     @abstractmethod
     def loss(self, part: Batch, z: Tensor, images: Tensor) -> Tensor:
-        """The term for latents `(N, D)` and the images `(N, C, H, W)` made of them."""
+        """Return the term for latents `(N, D)` and their images `(N, C, H, W)`."""
 
     def step(self, parts: list[Batch]) -> Terms:
-        """Trains what there is beside the generator, once its step is made."""
+        """Train the additional networks, after the generator's step, and return their terms."""
         return {}
 
     @property
     def learners(self) -> list[Learner]:
-        """Of what is trained beside the generator."""
+        """Learners of the additional networks."""
         return []
 
 
 class DerivativeRegulariser(Regulariser):
-    """The Hessian Penalty or OroJaR, along the generator's axes.
+    """Hessian Penalty or OroJaR along the generator's axes.
 
     Args:
-        objective: Names the penalty and the derivative.
-        generator: On the training device.
-        decode: Gives what the penalty is of, from latents `(N, D)`: images, or outputs of layers.
+        objective: Objective with the options of the penalty.
+        generator: Generator on the training device.
+        decode: Function to penalise, from latents `(N, D)` to images or outputs of layers.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class DerivativeRegulariser(Regulariser):
         self.generator, self.decode, self.axes = generator, decode, stack_axes(generator)
 
     def loss(self, part: Batch, z: Tensor, images: Tensor) -> Tensor:
-        """The penalty of decoding around the latents."""
+        """Return the penalty of decoding around the latents."""
         numbers = part.uniform(Purpose.DIRECTION, self.count * len(self.axes))
         gather_parameters(self.generator)
         with hold_weights(self.generator):
@@ -73,15 +73,15 @@ class DerivativeRegulariser(Regulariser):
 
 
 class VariationRegulariser(Regulariser):
-    """Variation predictability: a recogniser that is trained to tell the axis that moved.
+    """Variation predictability: a recogniser learns to predict the axis that was moved.
 
     Both networks minimise one loss. They step one after the other, each with the gradient at the
-    weights before the step of either.
+    weights before either step.
 
     Args:
-        run: Of the generator.
-        accelerator: What the recogniser is prepared with.
-        generator: On the training device.
+        run: The run.
+        accelerator: Accelerator to prepare the recogniser with.
+        generator: Generator on the training device.
     """
 
     def __init__(self, run: RunConfig, accelerator: Accelerator, generator: ModelMixin) -> None:
@@ -92,7 +92,7 @@ class VariationRegulariser(Regulariser):
         self.seen: dict[range, tuple[Tensor, Tensor, Tensor]] = {}
 
     def loss(self, part: Batch, z: Tensor, images: Tensor) -> Tensor:
-        """The recogniser's loss on images moved along one axis each."""
+        """Return the recogniser's loss on images that are each moved along one axis."""
         chosen = choose_axes(part.uniform(Purpose.AXIS, 1).squeeze(1), len(self.axes))
         amounts = part.normal(Purpose.VARIATION, 1).squeeze(1)
         moved = self.generator(move_along(z, self.axes, chosen, amounts))
@@ -100,14 +100,14 @@ class VariationRegulariser(Regulariser):
         return variation_loss(self.learner.raw, images, moved, chosen)
 
     def step(self, parts: list[Batch]) -> Terms:
-        """A step of the recogniser on the images that the generator's loss has seen."""
+        """Train the recogniser on the images of the generator's loss."""
         terms = self.learner.descend(parts, self._loss)
         self.seen.clear()
         return terms
 
     @property
     def learners(self) -> list[Learner]:
-        """Of the recogniser."""
+        """Learner of the recogniser."""
         return [self.learner]
 
     def _loss(self, part: Batch) -> tuple[Tensor, Terms]:
@@ -118,11 +118,11 @@ class VariationRegulariser(Regulariser):
 def build_regulariser(
     run: RunConfig, accelerator: Accelerator, generator: ModelMixin
 ) -> Regulariser | None:
-    """The regulariser that a run names; `None` if it names none.
+    """Build the regulariser that a run names; return None if it names none.
 
     Raises:
-        ValueError: If a layer is not found, whatever the regulariser, or one that the regulariser
-            looks at does not run when images are made.
+        ValueError: If a layer of `regulariser_layers` is unknown, even without a regulariser, or
+            does not run in decoding although the regulariser needs its output.
     """
     assert isinstance(run.objective, GANObjective)
     decode = generator.decode
@@ -139,6 +139,6 @@ def build_regulariser(
 
 
 def stack_axes(generator: ModelMixin) -> Tensor:
-    """The directions of a generator's axes, `(A, D)`, on its device."""
+    """Stack the directions of a generator's axes, `(A, D)`, on its device."""
     device = next(generator.parameters()).device
     return torch.stack([axis.direction for axis in generator.axes]).to(device)

@@ -29,12 +29,12 @@ EAGER = partial(torch.compiler.set_stance, "force_eager")
 
 
 class GANTask(Task):
-    """Alternates a step of the discriminator, one of R1 when it is due, and one of the generator.
+    """Task that alternates steps of the discriminator, of R1 when it is due, and the generator.
 
     Attributes:
-        learner: Of the generator.
-        discriminator: Of the discriminator.
-        regulariser: Of disentanglement, if the run names one.
+        learner: Learner of the generator.
+        discriminator: Learner of the discriminator.
+        regulariser: Disentanglement regulariser, or None if the run names none.
     """
 
     def __init__(self, run: RunConfig, accelerator: Accelerator, data: ImageData) -> None:
@@ -49,7 +49,7 @@ class GANTask(Task):
 
     @property
     def learners(self) -> list[Learner]:
-        """Of the generator, the discriminator and what a regulariser trains."""
+        """Learners of the generator, the discriminator and the networks of the regulariser."""
         more = [] if self.regulariser is None else self.regulariser.learners
         return [self.learner, self.discriminator, *more]
 
@@ -59,7 +59,7 @@ class GANTask(Task):
         return {"model": self.learner.raw, "discriminator": self.discriminator.raw}
 
     def step(self, batch: Batch) -> Terms:
-        """Trains both networks on a batch and reports the terms of their losses."""
+        """Train both networks on a batch, and return the terms of their losses."""
         parts = batch.split(self.parts)
         made = self._make_once(parts)
         terms = self.discriminator.descend(parts, partial(self._discriminator_loss, made))
@@ -72,21 +72,21 @@ class GANTask(Task):
         return terms
 
     def draw_samples(self, model: ModelMixin, latents: Tensor) -> Tensor:
-        """Images `(N, C, H, W)` for a sheet of samples: those of the latents."""
+        """Return the images `(N, C, H, W)` of the latents."""
         return model.decode(latents)
 
     def _make_once(self, parts: list[Batch]) -> Tensor | None:
-        """Images for both steps, with their graph; `None` where each step makes its own.
+        """Generate images for both steps, with their graph; None if each step generates its own.
 
-        Several parts make theirs twice: kept at once, their graphs would take the memory that the
-        division saves.
+        With gradient accumulation, each step does: keeping the graphs of all parts would take the
+        memory that accumulation saves.
         """
         if self.objective.fresh_latents or len(parts) > 1:
             return None
         return self.learner.network(self._latents(parts[0], Purpose.LATENT))
 
     def _latents(self, part: Batch, purpose: Purpose) -> Tensor:
-        """Of a purpose; the same for every purpose unless they are to be fresh."""
+        """Return the latents for a purpose; the same for all unless `fresh_latents` is set."""
         purpose = purpose if self.objective.fresh_latents else Purpose.LATENT
         return part.normal(purpose, self.learner.raw.latent_dim)
 

@@ -1,4 +1,4 @@
-"""The penalty of FactorVAE, and the discriminator that it needs."""
+"""Penalty of FactorVAE, with its discriminator."""
 
 from dataclasses import replace
 
@@ -17,16 +17,16 @@ from disentangle.training.vae.penalty import Penalty, Posterior
 
 
 class FactorPenalty(Penalty):
-    """`KL + γ TC` by the density ratio of a discriminator, which is trained in turn: FactorVAE.
+    """FactorVAE: `KL + γ TC`, with the density ratio of a discriminator trained in alternation.
 
-    The discriminator learns from the codes that the VAE's step has made, and from the same codes
-    permuted over the joint batch of all processes and parts, as in disentanglement_lib; the paper
-    permutes those of a second batch.
+    The discriminator is trained on the codes of the VAE's step, and on the same codes permuted over
+    the joint batch of all processes and parts, as in disentanglement_lib; the paper permutes those
+    of a second batch.
 
     Args:
-        run: Of the VAE.
-        accelerator: What the discriminator is prepared with.
-        code_dim: `K`.
+        run: The run.
+        accelerator: Accelerator to prepare the discriminator with.
+        code_dim: Dimension `K` of the codes.
     """
 
     def __init__(self, run: RunConfig, accelerator: Accelerator, code_dim: int) -> None:
@@ -48,7 +48,7 @@ class FactorPenalty(Penalty):
         self.permuted: dict[range, Tensor] = {}
 
     def loss(self, part: Batch, posterior: Posterior) -> tuple[Tensor, Terms]:
-        """The divergence, and the total correlation as the discriminator sees it."""
+        """Return the KL divergence plus the weighted total correlation by the discriminator."""
         self.seen[part.samples] = posterior.z.detach()
         correlation = density_ratio(self.discriminator.raw(posterior.z))
         divergence = posterior.divergence()
@@ -56,7 +56,7 @@ class FactorPenalty(Penalty):
         return divergence + self.objective.density_ratio_weight * correlation, terms
 
     def step(self, parts: list[Batch]) -> Terms:
-        """A step of the discriminator on the codes that the VAE's loss has seen."""
+        """Train the discriminator on the codes of the VAE's step."""
         codes = [self.seen[part.samples] for part in parts]
         numbers = [part.uniform(Purpose.PERMUTATION, self.code_dim) for part in parts]
         joint, order = (
@@ -70,7 +70,7 @@ class FactorPenalty(Penalty):
 
     @property
     def learners(self) -> list[Learner]:
-        """Of the discriminator."""
+        """Learner of the discriminator."""
         return [self.discriminator]
 
     def _discriminator_loss(self, part: Batch) -> tuple[Tensor, Terms]:

@@ -1,4 +1,4 @@
-"""The penalties that look at a batch as a whole: annealed VAE, β-TCVAE, DIP-VAE."""
+"""Penalties of a batch as a whole: annealed VAE, β-TCVAE, DIP-VAE."""
 
 from abc import abstractmethod
 
@@ -16,15 +16,15 @@ from disentangle.training.vae.penalty import Penalty, Posterior
 
 
 class JointPenalty(Penalty):
-    """A penalty that is no mean over samples: it takes the joint batch of all processes.
+    """Penalty that is not a mean over samples and takes the joint batch of all processes.
 
     Args:
-        run: Of the VAE.
-        accelerator: Knows the processes.
-        data_size: Images of the data set.
+        run: The run.
+        accelerator: Accelerator of the run.
+        data_size: Number of images of the data set.
 
     Raises:
-        ValueError: If the batch comes in parts, or is too small.
+        ValueError: If gradients are accumulated, or the batch is too small.
     """
 
     def __init__(self, run: RunConfig, accelerator: Accelerator, data_size: int) -> None:
@@ -33,26 +33,26 @@ class JointPenalty(Penalty):
         self.data_size = data_size
         if run.training.accumulation > 1:
             raise ValueError(
-                f"objective.kind {self.objective.kind!r} looks at the batch as a whole, so that "
+                f"objective.kind {self.objective.kind!r} needs the batch as a whole: "
                 f"training.accumulation must be 1, got {run.training.accumulation}"
             )
 
     def loss(self, part: Batch, posterior: Posterior) -> tuple[Tensor, Terms]:
-        """The same penalty in every process, of the codes of them all."""
+        """Return the penalty of the codes of all processes, the same in each."""
         joint = Posterior(*(join_processes(self.accelerator, values) for values in posterior))
         penalty, terms = self.compute(joint, part.step)
         return share_loss(self.accelerator, penalty), terms
 
     @abstractmethod
     def compute(self, posterior: Posterior, step: int) -> tuple[Tensor, Terms]:
-        """The penalty of a joint batch, and its terms to report."""
+        """Return the penalty of a joint batch, and its terms to report."""
 
 
 class CapacityPenalty(JointPenalty):
-    """`γ |KL − C|` with a capacity `C` that grows: the annealed VAE."""
+    """Annealed VAE: `γ |KL − C|` with a growing capacity `C`."""
 
     def compute(self, posterior: Posterior, step: int) -> tuple[Tensor, Terms]:
-        """How far the divergence is from the capacity of the step."""
+        """Return the weighted distance of the KL divergence from the capacity of the step."""
         divergence = posterior.divergence()
         capacity = annealed_capacity(step, self.objective.capacity, self.objective.capacity_steps)
         penalty = self.objective.capacity_weight * (divergence - capacity).abs()
@@ -61,7 +61,7 @@ class CapacityPenalty(JointPenalty):
 
 
 class TotalCorrelationPenalty(JointPenalty):
-    """`KL + (β − 1) TC` with an estimate of TC from the batch: β-TCVAE with `α = γ = 1`."""
+    """β-TCVAE with `α = γ = 1`: `KL + (β − 1) TC`, with TC estimated from the batch."""
 
     def __init__(self, run: RunConfig, accelerator: Accelerator, data_size: int) -> None:
         super().__init__(run, accelerator, data_size)
@@ -69,7 +69,7 @@ class TotalCorrelationPenalty(JointPenalty):
             stratified_weights(run.training.batch_size, data_size)  # raises
 
     def compute(self, posterior: Posterior, step: int) -> tuple[Tensor, Terms]:
-        """The divergence with the total correlation, one of its parts, weighted."""
+        """Return the KL divergence with its part, the total correlation, weighted by `β`."""
         mean, log_variance, z = posterior
         stratified = self.objective.total_correlation_estimator == "stratified"
         data_size = self.data_size if stratified else None
@@ -80,10 +80,10 @@ class TotalCorrelationPenalty(JointPenalty):
 
 
 class CovariancePenalty(JointPenalty):
-    """`KL` and how far the covariance of the codes is from identity: DIP-VAE I and II."""
+    """DIP-VAE I and II: `KL` plus the weighted distance of the codes' covariance from identity."""
 
     def compute(self, posterior: Posterior, step: int) -> tuple[Tensor, Terms]:
-        """The divergence and the weighted penalty."""
+        """Return the KL divergence plus the weighted penalty."""
         first = self.objective.kind == "dip_1"
         penalty = covariance_penalty(
             code_covariance(posterior.mean, None if first else posterior.log_variance),
@@ -95,15 +95,15 @@ class CovariancePenalty(JointPenalty):
 
 
 def annealed_capacity(step: int, maximum: float, steps: int) -> float:
-    """The divergence, in nats, that the code is asked for: grows linearly, then stays.
+    """Return the capacity `C` of a step, in nats, which grows linearly and is then constant.
 
     Source: Burgess et al., "Understanding disentangling in β-VAE", 2018,
     https://arxiv.org/abs/1804.03599, eq. 8.
 
     Args:
-        step: The optimizer step, from 1; the first one asks for none.
-        maximum: `C` in the end, in nats.
-        steps: After how many steps.
+        step: Optimizer step, from 1, where the capacity is 0.
+        maximum: Final capacity, in nats.
+        steps: Number of steps in which the capacity grows.
 
     Examples:
         >>> [annealed_capacity(step, maximum=25.0, steps=100) for step in (1, 51, 101, 1000)]

@@ -1,4 +1,4 @@
-"""The kinds of VAE by name."""
+"""Penalties of the kinds of VAE, by name."""
 
 from accelerate import Accelerator
 from torch import Tensor
@@ -17,13 +17,13 @@ from disentangle.training.vae.penalty import Penalty, Posterior
 
 
 class DivergencePenalty(Penalty):
-    """`β KL`: β-VAE, https://openreview.net/forum?id=Sy2fzU9gl; with `β = 1` the plain VAE."""
+    """β-VAE, https://openreview.net/forum?id=Sy2fzU9gl: `β KL`; with `β = 1` the plain VAE."""
 
     def __init__(self, objective: VAEObjective) -> None:
         self.beta = objective.beta
 
     def loss(self, part: Batch, posterior: Posterior) -> tuple[Tensor, Terms]:
-        """The weighted divergence."""
+        """Return the weighted KL divergence."""
         divergence = posterior.divergence()
         return self.beta * divergence, {"loss/divergence": divergence}
 
@@ -41,13 +41,13 @@ COMPARING = ("factor", "beta_tc", "dip_1", "dip_2")
 def build_penalty(
     run: RunConfig, accelerator: Accelerator, code_dim: int, data_size: int
 ) -> Penalty:
-    """The penalty of the kind of VAE that a run names.
+    """Build the penalty of the kind of VAE that a run names.
 
     Args:
         run: The run.
-        accelerator: Knows the processes; prepares what is trained for a penalty.
+        accelerator: Accelerator to prepare the networks of the penalty with.
         code_dim: Dimension of the codes.
-        data_size: Images of the data set.
+        data_size: Number of images of the data set.
 
     Raises:
         ValueError: If the batch is too small; as `JointPenalty`.

@@ -1,4 +1,4 @@
-"""What a kind of VAE adds to the reconstruction loss."""
+"""Interface of the penalty that a kind of VAE adds to the reconstruction loss."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -11,12 +11,12 @@ from disentangle.training.learner import Learner, Terms
 
 
 class Posterior(NamedTuple):
-    """What a batch is coded as.
+    """Approximate posterior of the codes of a batch.
 
     Attributes:
-        mean: `(N, K)`.
-        log_variance: `(N, K)`.
-        z: A sample of each posterior, `(N, K)`.
+        mean: Means, `(N, K)`.
+        log_variance: Logarithms of the variances, `(N, K)`.
+        z: Sample from each posterior, `(N, K)`.
     """
 
     mean: Tensor
@@ -24,22 +24,22 @@ class Posterior(NamedTuple):
     z: Tensor
 
     def divergence(self) -> Tensor:
-        """From the prior, in nats, averaged over the batch."""
+        """Return the KL divergence from the prior, in nats, averaged over the batch."""
         return gaussian_divergence(self.mean, self.log_variance).sum()
 
 
 class Penalty(ABC):
-    """What is added to the reconstruction loss, and what is trained beside the VAE."""
+    """Term added to the reconstruction loss, and the networks trained for it."""
 
     @abstractmethod
     def loss(self, part: Batch, posterior: Posterior) -> tuple[Tensor, Terms]:
-        """The penalty of a part of a batch, and its terms to report."""
+        """Return the penalty of a part of a batch, and its terms to report."""
 
     def step(self, parts: list[Batch]) -> Terms:
-        """Trains what there is beside the VAE, once its step is made."""
+        """Train the additional networks, after the VAE's step, and return their terms."""
         return {}
 
     @property
     def learners(self) -> list[Learner]:
-        """Of what is trained beside the VAE."""
+        """Learners of the additional networks."""
         return []

@@ -1,4 +1,4 @@
-"""The task `vae`: an encoder and a decoder under the evidence lower bound, or a change of it."""
+"""The task `vae`: an encoder and a decoder trained on a variant of the evidence lower bound."""
 
 import numpy as np
 import torch
@@ -23,14 +23,14 @@ from disentangle.training.vae.penalty import Posterior
 
 
 class VAETask(Task):
-    """Trains a VAE on reconstruction plus the penalty of its kind.
+    """Task that trains a VAE on reconstruction plus the penalty of its kind.
 
     Attributes:
-        learner: Of the VAE.
-        penalty: What is added to the reconstruction loss, and what is trained for it.
+        learner: Learner of the VAE.
+        penalty: Penalty added to the reconstruction loss.
 
     Raises:
-        ValueError: If the likelihood is not one of what the model reconstructs; as `build_penalty`.
+        ValueError: If the likelihood does not suit the model, or as `build_penalty`.
     """
 
     def __init__(self, run: RunConfig, accelerator: Accelerator, data: ImageData) -> None:
@@ -50,7 +50,7 @@ class VAETask(Task):
 
     @property
     def learners(self) -> list[Learner]:
-        """Of the VAE and of what its penalty trains."""
+        """Learners of the VAE and of the networks of its penalty."""
         return [self.learner, *self.penalty.learners]
 
     @property
@@ -59,7 +59,7 @@ class VAETask(Task):
         return {"model": self.learner.raw}
 
     def step(self, batch: Batch) -> Terms:
-        """Trains on a batch and reports the terms of the loss; when a line is due, of the codes."""
+        """Train on a batch, and return the terms of the loss and, if a line is due, the codes."""
         parts = batch.split(self.parts)
         self.inferred = []
         with frozen(self.penalty.learners):
@@ -68,7 +68,7 @@ class VAETask(Task):
         return terms if batch.step % self.report_every else terms | self._describe_codes()
 
     def draw_samples(self, model: ModelMixin, latents: Tensor) -> Tensor:
-        """Images `(N, C, H, W)` for a sheet: given ones, their reconstructions, then new ones."""
+        """Return images `(N, C, H, W)` of the data set, their reconstructions, and samples."""
         quarter = len(latents) // 4
         spread = np.linspace(0, len(self.data) - 1, quarter, dtype=np.int64)
         given = scale_pixels(self.data.__getitems__(spread).to(latents.device))
@@ -88,14 +88,14 @@ class VAETask(Task):
         return loss, {"loss": loss, "loss/reconstruction": reconstruction} | terms
 
     def _reconstruction(self, output: VAEOutput | LatentVAEOutput, images: Tensor) -> Tensor:
-        """The reconstruction loss, of the images or of the target that the model names."""
+        """Return the reconstruction loss of the images, or of the target that the model returns."""
         likelihood = self.objective.likelihood
         if isinstance(output, LatentVAEOutput):
             return error_loss(output.reconstruction - output.target, likelihood)
         return reconstruction_loss(output.logits, images, likelihood)
 
     def _describe_codes(self) -> Terms:
-        """Of the codes of the joint batch, however it is divided into processes and parts."""
+        """Return the terms of the codes of the joint batch of all processes and parts."""
         mean, log_variance = (
             join_processes(self.accelerator, torch.cat(values))
             for values in zip(*self.inferred, strict=True)
@@ -104,13 +104,13 @@ class VAETask(Task):
 
 
 def check_likelihood(model: ModelMixin, likelihood: str) -> None:
-    """Whether a likelihood is one of what a model reconstructs.
+    """Raise unless a likelihood suits the reconstructions of a model.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If it is Bernoulli and the model reconstructs latents.
     """
     if isinstance(model, LatentVAE) and likelihood == "bernoulli":
         raise ValueError(
             "objective.likelihood must be gaussian or laplace for a latent VAE, whose "
-            f"reconstructions are no probabilities, got {likelihood}"
+            f"reconstructions are not probabilities, got {likelihood}"
         )

@@ -224,7 +224,7 @@ def test_what_has_no_meaning_for_a_classifier(tiny, capsys):
             ["--data.name", "sprites", "--model.image_size", "32"],
             "needs images with classes: 'sprites' has none",
         ),
-        (["--data.split", "test"], "data.split is test, on which the run is to be tested"),
+        (["--data.split", "test"], "data.split must differ from objective.test_split, got test"),
         (
             ["--objective.test_split", "val"],
             "'digits' cannot be tested with objective.test_split val .*split must be one of",
@@ -261,7 +261,7 @@ def test_a_class_without_images_to_train_on(tiny, tmp_path):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8)).save(tmp_path / file)
     options = ["--data.name", "class_folder", "--data.path", str(tmp_path), "--model.classes", "2"]
-    with pytest.raises(ValueError, match="'class_folder' has no images to train on of: b"):
+    with pytest.raises(ValueError, match="'class_folder' has no training images of the classes: b"):
         Trainer(parse_run([*tiny, *options])[0])
 
 

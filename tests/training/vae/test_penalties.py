@@ -175,7 +175,7 @@ def test_whitened_codes_train_and_are_saved(tiny_vae, tmp_path):
 @pytest.mark.parametrize("kind", ["annealed", "beta_tc", "dip_1", "dip_2"])
 def test_parts_of_a_batch_are_refused(parse, kind):
     run = parse("--objective.kind", kind, "--training.accumulation", "2")
-    with pytest.raises(ValueError, match=f"'{kind}' looks at the batch .* must be 1, got 2"):
+    with pytest.raises(ValueError, match=f"'{kind}' needs the batch .* must be 1, got 2"):
         Trainer(run)
 
 
