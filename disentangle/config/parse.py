@@ -163,8 +163,9 @@ def _build_parser(task: Task, sections: Mapping[str, tuple[str, type]]) -> Argum
     parser.add_class_arguments(task.objective, "objective")
     for section, (name, cls) in sections.items():
         chosen_elsewhere = FROM_RUN if section == "model" else FROM_MODEL
+        label = "data set" if section == "data" else section
         parser.add_class_arguments(cls, section, skip=chosen_elsewhere)
-        parser.add_argument(f"--{section}.name", default=name, help=f"Name of the {section}.")
+        parser.add_argument(f"--{section}.name", default=name, help=f"Name of the {label}.")
     for action in parser._actions:
         if action.dest in SECTIONS:  # the parser would offer to read it from a file of its own
             action.help = SUPPRESS

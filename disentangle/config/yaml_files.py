@@ -74,7 +74,7 @@ class _PlainLoader(yaml.SafeLoader):
             raise ValueError(f"it must not be nested more than {DEEPEST} deep")
         node = super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode):
-            node.value.encode("utf-8")  # an escape can stand for half a character
+            node.value.encode("utf-8")  # raises for a lone surrogate
             if node.tag.endswith((":int", ":float")) and AMBIGUOUS.match(node.value):
                 raise ValueError(f"{node.value!r} must be a decimal number without a tag")
         self.depth -= 1

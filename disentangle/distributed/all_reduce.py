@@ -12,7 +12,7 @@ def count_processes() -> int:
 
 
 def sum_over_processes(x: Tensor) -> Tensor:
-    """Return the sum of a tensor over all processes.
+    """Return the sum of a tensor over all processes (all-reduce).
 
     The gradient is that of the sum of the losses of all processes, which a distributed wrapper
     averages. Every process must call it, and run its backward pass, in the same order.
@@ -28,7 +28,7 @@ def sum_over_processes(x: Tensor) -> Tensor:
 
 
 def max_over_processes(x: Tensor) -> Tensor:
-    """Return the elementwise maximum of a tensor over all processes.
+    """Return the elementwise maximum of a tensor over all processes (all-reduce).
 
     The gradient is that of `sum_over_processes`; it flows to the process that has the maximum.
 

@@ -40,7 +40,7 @@ def local_parts(tensor: Any, other: Any) -> tuple[Tensor, Tensor]:
 
 
 def sum_over_shards(partial: Tensor, like: Any) -> Tensor:
-    """Return the sum of what each process computed from its shard of a DTensor.
+    """Sum the results that all processes computed, each from its shard of a DTensor.
 
     Args:
         partial: Result of this process, of the same shape on every process.

@@ -145,7 +145,7 @@ def start(app: Any, port: int | None) -> None:
             server_name="127.0.0.1",
             server_port=port,
             share=False,
-            ssr_mode=False,  # another server would stand in front of what refuses requests
+            ssr_mode=False,  # its server would sit in front of `LocalOnly`
             prevent_thread_lock=True,
             app_kwargs={"middleware": [Middleware(LocalOnly)]},
         )

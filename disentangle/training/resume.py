@@ -42,7 +42,7 @@ class Resumption:
         folder: Its folder.
         checkpoint: Folder of the checkpoint; None for a fresh run.
         facts: Contents of the checkpoint's manifest.
-        saved: Configuration that the checkpoint was trained with, as it stands in the file.
+        saved: Configuration that the checkpoint was trained with, as saved in the file.
     """
 
     run: RunConfig
@@ -53,7 +53,7 @@ class Resumption:
 
     @classmethod
     def open(cls, run: RunConfig, which: str | None, *, overwrite: bool) -> "Resumption":
-        """Find the start of a run, after all checks of the folder that can be made before.
+        """Find the start of a run, after all checks of the folder.
 
         Args:
             run: The run.
@@ -84,8 +84,8 @@ class Resumption:
         """Yield lines on what differs from the run that is resumed, none for a fresh run.
 
         Args:
-            data: Fingerprint of the data set as it is now. With other data, the steps to come go
-                through the images in another order, and see some of them again.
+            data: Fingerprint of the current data set. With other data, the remaining steps go
+                through the images in another order, and repeat some of them.
 
         Raises:
             ValueError: If held-out images of a classifier may have been trained on.
@@ -142,7 +142,7 @@ class Resumption:
         return max((score for score in scores if score is not None), default=-math.inf)
 
     def _check_future(self, *, overwrite: bool) -> None:
-        """Raise if no step is left, or if a later checkpoint would be dropped unasked."""
+        """Raise if no step is left, or a later checkpoint would be dropped without `overwrite`."""
         last = self.run.training.steps
         if self.step >= last:
             raise ValueError(

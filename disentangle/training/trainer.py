@@ -45,7 +45,7 @@ SHEET = 64  # images in a grid of samples
 class Trainer:
     """One run in one process, ready to train.
 
-    The constructor checks whatever can be checked and writes nothing; `train` writes.
+    The constructor makes all checks and writes nothing; `train` writes.
 
     Args:
         run: The run.

@@ -74,12 +74,12 @@ class CodeWatch:
         self.recent: deque[CodeCount] = deque(maxlen=PATIENCE)
 
     def restore(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Take in the lines of `metrics.jsonl` of the run that is resumed, and say nothing."""
+        """Restore the state from the lines of `metrics.jsonl` of the run that is resumed."""
         for line in lines:
             self._update(line)
 
     def take(self, line: Mapping[str, Any]) -> None:
-        """Take in a new line of the log, and say what has changed with it."""
+        """Add a new line of the log, and report the change of state, if any."""
         if change := self._update(line):
             self.say(str(change))
 
