@@ -4,7 +4,6 @@ Scores go to the terminal as a table and, with all that is behind them, to `scor
 """
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -34,6 +33,7 @@ from disentangle.evaluation.selection import choose, introduce, needs_data, pref
 from disentangle.evaluation.summary import format_axes, format_jobs, list_notes
 from disentangle.evaluation.target import Target
 from disentangle.models import Encoder, RotatedGenerator, sefa_axes
+from disentangle.output.files import check_file, check_folder
 from disentangle.output.tables import Format
 from disentangle.output.text import escape_control_characters
 from disentangle.runs.experiments import group_by_experiment
@@ -268,18 +268,10 @@ def _build_data(folder: RunFolder, known: dict[str, Any]) -> ImageData:
 
 
 def _check_writable(folder: RunFolder) -> None:
-    """Finds out before hours of work that their result cannot be written."""
-    tried = (folder.path.absolute(), *folder.path.absolute().parents)
-    place = next(path for path in tried if path.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise ValueError(
-            f"scores cannot be written to {folder.path}: {place} is not a folder that may be "
-            "written to"
-        )
-    if folder.scores.is_dir():
-        raise ValueError(f"scores cannot be written to {folder.scores}: it is a folder")
-    if folder.plots.exists() and not folder.plots.is_dir():
-        raise ValueError(f"plots cannot be written to {folder.plots}: it is a file")
+    """Raise `ValueError` unless scores and plots can be written."""
+    check_folder(folder.plots)
+    check_folder(folder.path)  # `scores.json` is replaced by a new file
+    check_file(folder.scores, overwrite=True, new_folder=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from disentangle.evaluation.scores_file import read_report
 from disentangle.explorer.page import HeatMap, PageRun
 from disentangle.explorer.scores import list_maps, list_scores
 from disentangle.explorer.server import build_app, own_folder, start, wait
-from disentangle.explorer.writing import check_page, picture_run, write_page
+from disentangle.explorer.writing import ENDINGS, picture_run, write_page
+from disentangle.output.files import check_file
 from disentangle.output.text import escape_control_characters
 from disentangle.runs.run_folder import RunFolder
 
@@ -98,8 +99,8 @@ def check_options(options: Namespace) -> None:
             raise ValueError("--serve needs gradio: pip install 'disentangle[ui]'") from error
         return
     if options.port is not None:
-        raise ValueError("--port has a meaning with --serve only")
-    check_page(Path(options.out), overwrite=options.overwrite)
+        raise ValueError("--port requires --serve")
+    check_file(Path(options.out), overwrite=options.overwrite, endings=ENDINGS)
 
 
 def gather(source: RunFolder | str, view: View) -> PageRun:

@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from disentangle.cli.common import bad_input_exits, pick_device
 from disentangle.config.arguments import new_parser, parse_arguments
+from disentangle.output.files import check_file, check_folder, refuse_replacement, write_file
 from disentangle.output.text import escape_control_characters
 from disentangle.reporting.build import build_report
 from disentangle.reporting.markdown import build_markdown, picture_files
@@ -47,7 +48,8 @@ def main(arguments: Sequence[str]) -> int:
         files = {folder / name: content for name, content in picture_files(document).items()}
         files[file] = build_markdown(document, folder.name).encode()
     with bad_input_exits("report"):  # a folder may be there and not be ours to write in
-        write_files(files, overwrite=options.overwrite)
+        for path, content in files.items():
+            write_file(path, content, overwrite=options.overwrite)
     size = sum(map(len, files.values()))
     print(escape_control_characters(f"report: {file} ({size / 1000:,.0f} kB)"))
     return 0
@@ -77,47 +79,29 @@ def build_parser() -> ArgumentParser:
 
 
 def choose_file(options: Namespace) -> Path:
-    """Where to write, looked at ahead, since decoding takes a while.
+    """Return the file to write.
 
     Raises:
-        ValueError: If the report cannot or may not be written there, or a number is out of range.
+        ValueError: If it or the folder of its pictures cannot be written, or a number is out of
+            range.
+        FileExistsError: If one of them exists and must not be replaced.
     """
     if not 0 <= options.traversals <= MOST_TRAVERSALS:
         raise ValueError(
             f"--traversals must be between 0 and {MOST_TRAVERSALS}, got {options.traversals}"
         )
     file = Path(options.out or f"report{ENDINGS[options.format or 'html']}")
-    expected = [ENDINGS[options.format]] if options.format else list(ENDINGS.values())
-    if file.suffix not in expected:
-        raise ValueError(f"--out must end in {' or '.join(expected)}, got {file}")
-    if not file.parent.is_dir():
-        raise ValueError(f"{file} cannot be written: there is no folder {file.parent}")
-    folder = pictures_beside(file)
-    if file.is_dir() or (folder.exists() and not folder.is_dir()):
-        wrong = "it is a folder" if file.is_dir() else f"{folder} is a file"
-        raise ValueError(f"{file} cannot be written: {wrong}")
-    needed = [file, folder] if file.suffix == ENDINGS["markdown"] else [file]
-    for path in needed:
-        if path.exists() and not options.overwrite:
-            raise ValueError(f"{path} exists: add --overwrite to replace it, or choose --out")
+    endings = [ENDINGS[options.format]] if options.format else list(ENDINGS.values())
+    check_file(file, overwrite=options.overwrite, endings=endings)
+    if file.suffix == ENDINGS["markdown"]:
+        check_folder(pictures_beside(file))
+        refuse_replacement(pictures_beside(file), overwrite=options.overwrite)
     return file
 
 
 def pictures_beside(file: Path) -> Path:
     """The folder with the pictures of a report in Markdown."""
     return file.with_name(f"{file.stem}_files")
-
-
-def write_files(files: dict[Path, bytes], *, overwrite: bool) -> None:
-    """Writes files, and nothing else.
-
-    Raises:
-        OSError: If one cannot be written, or is there and was not to be replaced.
-    """
-    for file, content in files.items():
-        file.parent.mkdir(exist_ok=True)
-        with file.open("wb" if overwrite else "xb") as stream:
-            stream.write(content)
 
 
 if __name__ == "__main__":

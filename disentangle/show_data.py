@@ -6,6 +6,7 @@ row for each class.
 
 import sys
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from disentangle.data import (
     describe_left_out,
     scale_pixels,
 )
+from disentangle.output.files import check_file, write_file
 from disentangle.output.tables import Cell, format_table
 from disentangle.traversal import image_grid, traversal_grid
 
@@ -40,16 +42,16 @@ def main(arguments: Sequence[str]) -> int:
         options = parse_arguments(build_parser(name), arguments)
         file = None if options.preview is None else Path(options.preview)
         if file is not None:
-            check_file(file, overwrite=options.overwrite)
+            check_file(file, overwrite=options.overwrite, endings=[".png"])
         data = DATA_SETS[name](**options.as_dict().get("data", {}))
         if options.stats or file is None:
             print(describe(data))
         if line := describe_left_out(data):
             print(line)
         if file is not None:
-            picture = draw_preview(data, options.seed)
-            with file.open("wb" if options.overwrite else "xb") as stream:
-                picture.save(stream, "PNG")
+            picture = BytesIO()
+            draw_preview(data, options.seed).save(picture, "PNG")
+            write_file(file, picture.getvalue(), overwrite=options.overwrite)
             print(f"preview: {file}")
     return 0
 
@@ -94,20 +96,6 @@ def build_parser(name: str) -> ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="Replace the file.")
     parser.add_class_arguments(DATA_SETS[name], "data")
     return parser
-
-
-def check_file(file: Path, *, overwrite: bool) -> None:
-    """Looks ahead, since a data set may take a while to load.
-
-    Raises:
-        ValueError: If the preview cannot or may not be written there.
-    """
-    if file.suffix != ".png":
-        raise ValueError(f"--preview must end in .png, got {file}")
-    if not file.parent.is_dir():
-        raise ValueError(f"{file} cannot be written: there is no folder {file.parent}")
-    if file.exists() and not overwrite:
-        raise ValueError(f"{file} exists: add --overwrite to replace it")
 
 
 def describe(data: ImageData) -> str:

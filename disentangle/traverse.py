@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from disentangle.cli.common import bad_input_exits
 from disentangle.cli.view import View, add_view_arguments, choose_sources, open_view
 from disentangle.config.arguments import new_parser, parse_arguments
+from disentangle.output.files import check_folder
 from disentangle.output.text import escape_control_characters
 from disentangle.runs.run_folder import RunFolder
 from disentangle.traversal import check_animation
@@ -72,17 +73,16 @@ def build_parser() -> ArgumentParser:
 
 
 def choose_folder(source: RunFolder | str, options: Namespace) -> Path:
-    """Where the pictures go.
+    """Return the folder for the pictures.
 
     Raises:
-        ValueError: If a file stands there.
+        ValueError: If it cannot be written to.
     """
     if options.out is not None:
         folder = Path(options.out)
     else:
         folder = Path("traversals") if isinstance(source, str) else source.traversals
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"pictures cannot be written to {folder}: it is a file")
+    check_folder(folder)
     return folder
 
 

@@ -10,8 +10,11 @@ from torch import Tensor
 from disentangle.explorer.page import HeatMap, PageRun, build_page
 from disentangle.explorer.strips import check_strip, encode_images, encode_strips
 from disentangle.models import Axis, Generator
+from disentangle.output.files import check_file, write_file
 from disentangle.traversal import DEFAULT_VALUES, traverse, value_labels
 from disentangle.traversal.latents import being_looked_at, choose_starts
+
+ENDINGS = (".html",)
 
 
 def write_explorer(
@@ -62,7 +65,7 @@ def write_explorer(
         'page.html'
     """
     file = Path(file)
-    check_page(file, overwrite=overwrite)
+    check_file(file, overwrite=overwrite, endings=ENDINGS)
     with being_looked_at(generator):
         run = picture_run(
             file.stem if name is None else name,
@@ -125,23 +128,7 @@ def write_page(
     values: Sequence[float] | Tensor,
     overwrite: bool,
 ) -> None:
-    """Writes the page of one run or more that share the values of their sliders."""
+    """Write the page of one or more runs that share the values of their sliders."""
     middle = int(torch.as_tensor(values).abs().argmin())
     page = build_page(runs, value_labels(values), middle)
-    with file.open("w" if overwrite else "x", encoding="utf-8") as stream:
-        stream.write(page)
-
-
-def check_page(file: Path, *, overwrite: bool) -> None:
-    """Looks ahead, since decoding takes a while.
-
-    Raises:
-        FileExistsError: If the page is there and not to be replaced.
-        ValueError: If it cannot be written.
-    """
-    if file.suffix != ".html":
-        raise ValueError(f"the page must end in .html, got {file}")
-    if not file.parent.is_dir():
-        raise ValueError(f"{file} cannot be written: there is no folder {file.parent}")
-    if file.exists() and not overwrite:
-        raise FileExistsError(f"{file} exists, and is replaced on request only (overwrite)")
+    write_file(file, page.encode(), overwrite=overwrite)

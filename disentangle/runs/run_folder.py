@@ -11,6 +11,7 @@ from diffusers import ModelMixin
 from disentangle.config.choices import current_name
 from disentangle.config.yaml_files import read_yaml
 from disentangle.models import load_model
+from disentangle.output.files import check_folder
 from disentangle.runs.atomic import replace_files, temporary_of
 from disentangle.runs.lock import holding
 
@@ -138,12 +139,7 @@ class RunFolder:
         """Whether there is nothing here, or an empty folder, and a folder can be made."""
         if os.path.lexists(self.path) and not self._is_empty():
             raise ValueError(f"{self.path} exists and is not a run folder: choose another --output")
-        parent = next(folder for folder in self.path.absolute().parents if os.path.lexists(folder))
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise ValueError(
-                f"the run folder {self.path} cannot be made: {parent} is not a folder that may be "
-                "written to"
-            )
+        check_folder(self.path)
 
     def _is_empty(self) -> bool:
         """Whether it is a folder of nothing, or of what is left of a start that was killed."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from disentangle.models import Axis, Generator
+from disentangle.output.files import check_file
 from disentangle.traversal.animation import check_animation, save_animation
 from disentangle.traversal.difference_maps import measure_changes
 from disentangle.traversal.labelled_grid import traversal_grid
@@ -166,15 +167,10 @@ def name_sheets(axes: Sequence[Axis], name: str, *, several: bool) -> dict[str, 
 def check_free(
     folder: Path, sheets: Mapping[str, object], animation: Animation, *, overwrite: bool
 ) -> None:
-    """Raises `FileExistsError` if a file of a sheet is there, unless files may be replaced."""
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"pictures cannot be written to {folder}: it is a file")
-    if ".." in folder.parts and not folder.exists():  # its files may be there once it is made
-        raise ValueError(f"pictures cannot be written to {folder}, which leads up from no folder")
+    """Raise unless the pictures of all sheets can and may be written; errors as in `check_file`."""
     endings = ("png",) if animation == "none" else ("png", animation)
     for file in (folder / f"{name}.{ending}" for name in sheets for ending in endings):
-        if file.exists() and not overwrite:
-            raise FileExistsError(f"{file} exists, and is replaced on request only (overwrite)")
+        check_file(file, overwrite=overwrite, new_folder=True)
 
 
 def _free(file: Path) -> Path:

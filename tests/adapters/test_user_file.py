@@ -77,10 +77,7 @@ def test_traverse(source, tmp_path, capsys, name):
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == files
     with pytest.raises(SystemExit):
         traverse.main(options)
-    assert (
-        "traversal.png exists, and is replaced on request only (overwrite)"
-        in capsys.readouterr().err
-    )
+    assert "traversal.png exists: add --overwrite" in capsys.readouterr().err
     assert traverse.main([*options, "--overwrite"]) == 0
     assert traverse.main([*options, "--out", "other", "--animation", "none"]) == 0
     assert list_here(tmp_path) == ["other/traversal.png", *files]
@@ -116,7 +113,7 @@ def test_a_run_s_pictures_can_go_elsewhere(tiny_vae, tmp_path, complaint):
     assert traverse.main(options) == 0
     assert [file.name for file in out.iterdir()] == ["traversal.png"]
     assert not (tmp_path / "run" / "traversals").exists()
-    assert "is replaced on request only (overwrite)" in complaint(traverse.main, options)
+    assert "traversal.png exists: add --overwrite" in complaint(traverse.main, options)
 
 
 @pytest.mark.parametrize(

@@ -644,9 +644,9 @@ def test_output_that_cannot_be_written(arrays, tmp_path, complaint, monkeypatch)
     np.savez(file, **arrays)
     for output in (file, file / "within"):
         message = complaint(evaluate.main, ["--codes", file, "--output", output])
-        assert f"{file} is not a folder that may be written to" in message
+        assert f"{file} is not a writable folder" in message
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert "may be written to" in complaint(
+    assert "is not a writable folder" in complaint(
         evaluate.main, ["--codes", file, "--output", tmp_path / "new"]
     )
 

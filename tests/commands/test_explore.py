@@ -166,9 +166,7 @@ def test_a_page_of_one_run_and_of_two(run, tmp_path, capsys, complaint):
     assert data["middle"] == 1
     assert [axis["name"] for axis in shown["axes"]] == ["code 0", "code 3"]
     assert decode_picture(shown["strips"][1][0]).shape == (32, 96, 3)
-    assert "is replaced on request only (overwrite)" in complaint(
-        explore.main, [str(run), *options]
-    )
+    assert "exists: add --overwrite" in complaint(explore.main, [str(run), *options])
     assert explore.main([str(run), str(run), *options, "--overwrite"]) == 0
     assert len(read_data(out.read_text())["runs"]) == 2
 
@@ -184,9 +182,9 @@ def test_the_data_set_may_be_away(run, monkeypatch):
     ("options", "message"),
     [
         (["RUN", "RUN", "RUN"], "at most 2 runs can be shown here, got 3"),
-        (["RUN", "--out", "page.txt"], "the page must end in .html, got page.txt"),
+        (["RUN", "--out", "page.txt"], "the file must end in .html, got page.txt"),
         (["RUN", "--out", "nowhere/page.html"], "there is no folder nowhere"),
-        (["RUN", "--port", "80"], "--port has a meaning with --serve only"),
+        (["RUN", "--port", "80"], "--port requires --serve"),
         (["RUN", "--serve", "--port", "65536"], "--port must be between 1 and 65535, got 65536"),
         (["RUN", "--serve", "--port", "0"], "--port must be between 1 and 65535, got 0"),
         (["RUN", "RUN", "--serve"], "at most 1 runs can be shown here, got 2"),

@@ -105,7 +105,7 @@ def test_bad_input_gets_one_line(tmp_path, complaint):
         ([untrained], "has no metrics.jsonl: it has not been trained"),
         ([dead], "no subspace changed the image at any step"),
         ([run, dead], "--output FILE is needed to draw 2 runs together"),
-        ([run, "--output", tmp_path / "x.bmp"], "--output must end in one of .png, .pdf, .svg"),
+        ([run, "--output", tmp_path / "x.bmp"], "the file must end in .png or .pdf or .svg"),
         ([run, "--layers", "a"], "unrecognized arguments: --layers"),
     ]
     for arguments, message in cases:

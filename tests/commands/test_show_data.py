@@ -105,7 +105,7 @@ def test_a_file_is_replaced_only_if_that_was_asked_for(tmp_path, complaint):
     file = tmp_path / "preview.png"
     file.write_text("mine")
     arguments = ["sprites", "--preview", str(file)]
-    assert complaint(main, arguments).endswith(f"{file} exists: add --overwrite to replace it")
+    assert f"{file} exists: add --overwrite" in complaint(main, arguments)
     assert file.read_text() == "mine"
     assert main([*arguments, "--overwrite"]) == 0
     assert file.read_bytes().startswith(b"\x89PNG")
@@ -119,7 +119,7 @@ def test_bad_input_gets_one_line(tmp_path, complaint):
         (["sprits"], f"no data set 'sprits'; choose one of: {sets}"),
         (["sprites", "--data.orientation", "1"], "did you mean data.orientations?"),
         (["sprites", "--data.image_size", "8"], "image_size must be an integer of at least 16"),
-        (["sprites", "--preview", tmp_path / "a.jpg"], "--preview must end in .png, got"),
+        (["sprites", "--preview", tmp_path / "a.jpg"], "the file must end in .png, got"),
         (["sprites", "--preview", tmp_path / "no" / "a.png"], "there is no folder"),
         (["dsprites", "--data.path", tmp_path], "get it from dsprites-dataset"),
         (["dsprites"], "data.path"),

@@ -54,7 +54,7 @@ def test_somebody_elses_config_makes_no_run(tmp_path, content):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="file is not a folder that may be written to"):
+    with pytest.raises(ValueError, match="file is not a writable folder"):
         RunFolder(tmp_path / "file" / "run").check_claim(resume=False, overwrite=False)
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="exists and is not a run folder"):

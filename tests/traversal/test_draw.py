@@ -109,13 +109,13 @@ def test_files_are_replaced_only_if_asked(tmp_path):
     (tmp_path / "traversal.webp").write_text("mine")
     page = tmp_path / "page.html"
     page.write_text("mine")
-    with pytest.raises(FileExistsError, match=r"traversal\.webp exists, .*overwrite"):
+    with pytest.raises(FileExistsError, match=r"traversal\.webp exists: .*overwrite=True"):
         draw_traversals(Plain(), tmp_path, **THREE)
-    with pytest.raises(FileExistsError, match=r"page\.html exists, and is replaced on request"):
+    with pytest.raises(FileExistsError, match=r"page\.html exists: .*overwrite=True"):
         write_explorer(Plain(), page, **THREE)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["page.html", "traversal.webp"]
     assert page.read_text() == (tmp_path / "traversal.webp").read_text() == "mine"
-    with pytest.raises(FileExistsError, match="it is a file"):
+    with pytest.raises(ValueError, match="is not a writable folder"):
         draw_traversals(Plain(), page, overwrite=True, **THREE)
     draw_traversals(Plain(), tmp_path, overwrite=True, **THREE)
     write_explorer(Plain(), page, overwrite=True, **THREE)
