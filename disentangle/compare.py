@@ -4,33 +4,25 @@ import math
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
 from disentangle.cli.common import bad_input_exits
 from disentangle.config.arguments import new_parser, parse_arguments
-from disentangle.evaluation.comparison import (
-    DIGITS,
-    ScoredRun,
-    Spread,
-    gather_spreads,
-    line_up,
-    list_notes,
-)
-from disentangle.evaluation.scores_file import read_report
+from disentangle.evaluation.comparison import DIGITS, Spread, gather_spreads, line_up, list_notes
 from disentangle.output.tables import Cell, Format, format_table
 from disentangle.output.text import escape_control_characters
 from disentangle.runs.experiments import group_by_experiment
-from disentangle.runs.run_folder import RunFolder
+from disentangle.runs.run import Run, open_runs
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Compares runs; returns the exit status."""
+    """Compare runs; return the exit status."""
     with bad_input_exits("compare"):
         options = parse_arguments(build_parser(), arguments)
-        paths = {Path(path).resolve(): path for path in options.run}  # each run once
-        runs = [read_run(RunFolder.open(path)) for path in paths.values()]
+        runs = open_runs(options.run)
+        for run in runs:
+            run.check_evaluated()
         groups = group_by_experiment(runs)
         spreads = gather_spreads(groups, options.metrics)
     kind: Format = options.format
@@ -46,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def build_parser() -> ArgumentParser:
-    """The options of the command."""
+    """Build the parser of the command."""
     parser = new_parser(
         "compare",
         "Runs that differ in their seed and folder only are one column: the mean of their scores, "
@@ -60,25 +52,15 @@ def build_parser() -> ArgumentParser:
         "--format",
         type=Format,
         default="text",
-        help="Of the table; csv has a line for each metric of each experiment.",
+        help="Format of the table; csv has a line for each metric of each experiment.",
     )
     return parser
 
 
-def read_run(folder: RunFolder) -> ScoredRun:
-    """The scores of a run.
-
-    Raises:
-        ValueError: If it has none.
-    """
-    report = read_report(folder.scores)
-    return ScoredRun(folder, folder.read_config(), report["step"], report["scores"])
-
-
 def list_records(
-    groups: Mapping[str, Sequence[ScoredRun]], spreads: Mapping[str, Mapping[str, Spread]]
+    groups: Mapping[str, Sequence[Run]], spreads: Mapping[str, Mapping[str, Spread]]
 ) -> tuple[list[str], list[list[Cell]]]:
-    """A row for each score of each experiment; what is not defined is an empty cell."""
+    """Return a row for each score of each experiment; an undefined number is an empty cell."""
     rows: list[list[Cell]] = [
         [name, label, *(None if _is_nan(value) else value for value in by_label[label])]
         for name, by_label in spreads.items()

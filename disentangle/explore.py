@@ -6,13 +6,12 @@ this machine on which all sliders work together.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from disentangle.cli.common import bad_input_exits, read_run
+from disentangle.cli.common import bad_input_exits
 from disentangle.cli.view import (
     View,
     add_view_arguments,
@@ -22,21 +21,21 @@ from disentangle.cli.view import (
 )
 from disentangle.config.arguments import new_parser, parse_arguments
 from disentangle.data import GroundTruthData
-from disentangle.evaluation.scores_file import read_report
 from disentangle.explorer.page import HeatMap, PageRun
 from disentangle.explorer.scores import list_maps, list_scores
 from disentangle.explorer.server import build_app, own_folder, start, wait
 from disentangle.explorer.writing import ENDINGS, picture_run, write_page
 from disentangle.output.files import check_file
 from disentangle.output.text import escape_control_characters
-from disentangle.runs.run_folder import RunFolder
+from disentangle.runs.run import Run
+from disentangle.runs.scores_file import Score
 
 SAMPLES = 4  # unless told otherwise
 MOST_RUNS = 2
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the page, or serves; returns the exit status."""
+    """Write the page, or serve; return the exit status."""
     with bad_input_exits("explore"):
         options = parse_arguments(build_parser(), arguments)
         check_options(options)
@@ -64,27 +63,30 @@ def serve(name: str, view: View, options: Namespace) -> None:
 
 
 def build_parser() -> ArgumentParser:
-    """The options of the command."""
+    """Build the parser of the command."""
     parser = new_parser("explore")
     parser.add_argument("run", type=str, nargs="*", help="A run folder, or two side by side.")
     add_view_arguments(parser, samples=SAMPLES)
-    parser.add_argument("--out", type=str, default="explorer.html", help="The page.")
+    parser.add_argument("--out", type=str, default="explorer.html", help="File of the page.")
     parser.add_argument("--overwrite", action="store_true", help="Replace the page.")
     parser.add_argument(
         "--serve",
         action="store_true",
         help="Serve to this machine, in place of a page (needs the extra `ui`).",
     )
-    parser.add_argument("--port", type=int, help="Of the server; default: a free one from 7860.")
+    parser.add_argument(
+        "--port", type=int, help="Port of the server; default: a free one from 7860."
+    )
     return parser
 
 
 def check_options(options: Namespace) -> None:
-    """Looks ahead, since loading and decoding take a while.
+    """Check the options before models are loaded and decode.
 
     Raises:
-        ValueError: If the runs are too many, the page cannot or may not be written, an option has
-            no meaning, or the package of the server is not there.
+        ValueError: If there are too many runs, the page cannot be written, an option requires
+            another, or the package of the server is not there.
+        FileExistsError: If the page exists and must not be replaced.
     """
     most = 1 if options.serve else MOST_RUNS
     count = len(options.run) + (options.generator is not None)
@@ -103,12 +105,12 @@ def check_options(options: Namespace) -> None:
     check_file(Path(options.out), overwrite=options.overwrite, endings=ENDINGS)
 
 
-def gather(source: RunFolder | str, view: View) -> PageRun:
-    """What the page shows of a run with its scores, or of a user's own generator."""
-    scores: dict[str, Any] = {}
+def gather(source: Run | str, view: View) -> PageRun:
+    """Return the page's content for a run with its scores, or for a user's own generator."""
+    scores: Mapping[str, Score] = {}
     maps: list[HeatMap] = []
-    if not isinstance(source, str) and source.scores.is_file():
-        scores = read_report(source.scores)["scores"]
+    if isinstance(source, Run):
+        scores = source.scores
         maps = list_maps(scores, view.model.axes, lambda: name_factors(source))
     return picture_run(
         name_source(source),
@@ -122,10 +124,10 @@ def gather(source: RunFolder | str, view: View) -> PageRun:
     )
 
 
-def name_factors(folder: RunFolder) -> tuple[str, ...]:
-    """The names of the factors of a run's data set; none if it is not here or has none."""
+def name_factors(run: Run) -> tuple[str, ...]:
+    """Return the names of the factors of a run's data set; none if it is not here or has none."""
     try:
-        data = read_run(folder).build_data()
+        data = run.config.build_data()
     except (OSError, ValueError):  # a page can be made where the data set is not
         return ()
     return data.factor_names if isinstance(data, GroundTruthData) else ()

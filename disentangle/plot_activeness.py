@@ -6,7 +6,6 @@ is collapsing.
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,17 +17,15 @@ from disentangle.curves import (
     add_output_arguments,
     choose_file,
     group_runs,
-    read_metrics,
     write_picture,
 )
 from disentangle.curves.activeness import (
-    WatchedRun,
     draw_activeness,
     gather_subspaces,
     read_subspaces,
 )
 from disentangle.runs.metrics_log import PREFIX
-from disentangle.runs.run_folder import RunFolder
+from disentangle.runs.run import Run, open_runs
 
 if TYPE_CHECKING:
     from disentangle.output.figures import Curve
@@ -37,13 +34,14 @@ COMMAND = "plot-activeness"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Draws the activeness of subspaces; returns the exit status."""
+    """Draw the activeness of subspaces; return the exit status."""
     with bad_input_exits(COMMAND):
         options = parse_arguments(build_parser(), arguments)
-        paths = {Path(path).resolve(): path for path in options.run}  # each run once
-        folders = [RunFolder.open(path) for path in paths.values()]
-        file = choose_file(folders, options.output, PREFIX, overwrite=options.overwrite)
-        panels = gather_subspaces(group_runs(read_run(folder) for folder in folders))
+        runs = open_runs(options.run)
+        file = choose_file(runs, options.output, PREFIX, overwrite=options.overwrite)
+        for run in runs:
+            check_subspaces(run)
+        panels = gather_subspaces(group_runs(runs))
         check_drawable(panels)
     picture = draw(panels, file.suffix[1:])
     with bad_input_exits(COMMAND):  # a folder may be there and not be ours to write in
@@ -52,32 +50,28 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def build_parser() -> ArgumentParser:
-    """The options of the command."""
+    """Build the parser of the command."""
     parser = new_parser(COMMAND)
     parser.add_argument("run", type=str, nargs="+", help="Run folders, a panel for each.")
     add_output_arguments(parser)
     return parser
 
 
-def read_run(folder: RunFolder) -> WatchedRun:
-    """The activeness in the `metrics.jsonl` of a run.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if folder.classifies:
-        raise ValueError(f"{folder.path} is a run of the task classification: it has no subspaces")
-    subspaces = read_subspaces(read_metrics(folder))
-    if not subspaces:
+def check_subspaces(run: Run) -> None:
+    """Raise `ValueError` unless a run has logged the activeness of its subspaces."""
+    path = run.folder.path
+    if run.classifies:
+        raise ValueError(f"{path} is a run of the task classification: it has no subspaces")
+    run.check_trained()
+    if not read_subspaces(run.metrics):
         raise ValueError(
-            f"{folder.path} has no records of {PREFIX} (training.activeness_every, by default "
+            f"{path} has no records of {PREFIX} (training.activeness_every, by default "
             "as sample_every, may be 0 or more than its steps)"
         )
-    return WatchedRun(folder, folder.read_config(), subspaces)
 
 
 def check_drawable(panels: Mapping[str, Sequence["Curve"]]) -> None:
-    """Says how many points a logarithmic axis cannot show.
+    """Print how many points a logarithmic axis cannot show.
 
     Raises:
         ValueError: If it can show none.
@@ -90,7 +84,7 @@ def check_drawable(panels: Mapping[str, Sequence["Curve"]]) -> None:
 
 
 def draw(panels: Mapping[str, Sequence["Curve"]], kind: str) -> bytes:
-    """The content of the file of the figure."""
+    """Return the content of the figure's file."""
     from disentangle.output.figures import encode_figure  # matplotlib takes a moment
 
     return encode_figure(draw_activeness(panels), kind)

@@ -7,7 +7,6 @@ over steps, one line for each choice of techniques.
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -15,17 +14,15 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from disentangle.cli.common import bad_input_exits
-from disentangle.cli.common import read_run as read_run_config
 from disentangle.config.arguments import new_parser, parse_arguments
 from disentangle.curves import (
     add_output_arguments,
     choose_file,
     group_runs,
-    read_metrics,
     write_picture,
 )
 from disentangle.curves.conditioning import (
-    ConditionedRun,
+    Layers,
     draw_conditioning,
     gather_layers,
     read_layers,
@@ -37,7 +34,7 @@ from disentangle.orthogonality.conditioning import (
     split_measure_name,
 )
 from disentangle.output.tables import Cell, format_table
-from disentangle.runs.run_folder import RunFolder
+from disentangle.runs.run import Run, open_runs
 
 if TYPE_CHECKING:
     from disentangle.output.figures import Curve
@@ -46,107 +43,107 @@ COMMAND = "plot-conditioning"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Draws the conditioning of runs; returns the exit status."""
+    """Draw the conditioning of runs; return the exit status."""
     with bad_input_exits(COMMAND):
         options = parse_arguments(build_parser(), arguments)
-        paths = {Path(path).resolve(): path for path in options.run}  # each run once
-        folders = [RunFolder.open(path) for path in paths.values()]
+        runs = open_runs(options.run)
         name = f"{options.quantity}-{options.measure}"
-        file = choose_file(folders, options.output, name, overwrite=options.overwrite)
-        runs = [read_run(folder, options.quantity, options.measure) for folder in folders]
-        layers = choose_layers(runs, options.layers)
-        panels = gather_layers(group_runs(runs), layers, options.measure)
+        file = choose_file(runs, options.output, name, overwrite=options.overwrite)
+        found = {run: find_layers(run, options.quantity, options.measure) for run in runs}
+        layers = choose_layers(found, options.layers)
+        groups = {label: [found[run] for run in group] for label, group in group_runs(runs).items()}
+        panels = gather_layers(groups, layers, options.measure)
         check_finite(panels, options)
     picture = draw(panels, options, file.suffix[1:])
     with bad_input_exits(COMMAND):  # a folder may be there and not be ours to write in
         write_picture(file, picture, overwrite=options.overwrite)
-    print(tabulate(folders, options.quantity, layers))
+    print(tabulate(runs, options.quantity, layers))
     return 0
 
 
-def tabulate(folders: Sequence[RunFolder], quantity: str, layers: Sequence[str]) -> str:
-    """All measures of the last step at which a layer of a run was measured.
+def tabulate(runs: Sequence[Run], quantity: str, layers: Sequence[str]) -> str:
+    """Return a table of all measures at the last step at which a layer of a run was measured.
 
     The condition number of a covariance is that with the `eps` of its meta-layer, in a column.
     """
     header = ["run", "layer", "step", *MEASURES]
     rows: list[list[Cell]] = []
-    for folder in folders:
-        lines = read_metrics(folder)
+    for run in runs:
         for layer in layers:
             names = [measure_name(layer, quantity, measure) for measure in MEASURES]
-            if last := next((line for line in reversed(lines) if names[0] in line), None):
+            if last := next((line for line in reversed(run.metrics) if names[0] in line), None):
                 values = [last.get(name) for name in names]
-                rows.append([str(folder.path), layer, last["step"], *values])
+                rows.append([run.name, layer, last["step"], *values])
     if quantity == "covariance":
         header.append("eps")
-        known = {str(folder.path): read_meta_layers(folder) for folder in folders}
+        known = {run.name: read_meta_layers(run) for run in runs}
         rows = [[*row, known[str(row[0])].get(str(row[1]))] for row in rows]
     return format_table(header, rows)
 
 
-def read_meta_layers(folder: RunFolder) -> dict[str, float]:
-    """What the SVD meta-layers of a run add to their covariances, by the layer's name."""
-    run = read_run_config(folder)
+def read_meta_layers(run: Run) -> dict[str, float]:
+    """Return the `eps` that the SVD meta-layers of a run add to their covariances, by layer."""
     with torch.device("meta"):  # others' configurations can ask for any amount of memory
-        return getattr(run.build_model(), "meta_layers", {})
+        return getattr(run.config.build_model(), "meta_layers", {})
 
 
 def build_parser() -> ArgumentParser:
-    """The options of the command."""
+    """Build the parser of the command."""
     parser = new_parser(COMMAND)
     parser.add_argument("run", type=str, nargs="+", help="Run folders, one line for each.")
     parser.add_argument(
         "--quantity",
         type=Literal[QUANTITIES],
         default="weight",
-        help="Of the Pre-SVD parameters, or what a probe recorded of features.",
+        help="Quantity to draw: of the Pre-SVD parameters, or of features that a probe recorded.",
     )
     parser.add_argument(
-        "--measure", type=Literal[MEASURES], default="condition", help="What is drawn of it."
+        "--measure", type=Literal[MEASURES], default="condition", help="Measure to draw."
     )
     parser.add_argument("--layers", type=str, nargs="+", help="Default: all, a panel for each.")
     add_output_arguments(parser)
     return parser
 
 
-def read_run(folder: RunFolder, quantity: str, measure: str) -> ConditionedRun:
-    """The values of one measure in the `metrics.jsonl` of a run.
+def find_layers(run: Run, quantity: str, measure: str) -> Layers:
+    """Return the values of one measure in the `metrics.jsonl` of a run.
 
     Raises:
-        ValueError: If there are none; it names what there is.
+        ValueError: If there are none; it names the quantities that there are.
     """
-    lines = read_metrics(folder)
-    layers = read_layers(lines, quantity, measure)
+    run.check_trained()
+    layers = read_layers(run.metrics, quantity, measure)
     if not layers:
-        kinds = (split_measure_name(name) for name in chain.from_iterable(lines))
+        kinds = (split_measure_name(name) for name in chain.from_iterable(run.metrics))
         recorded = sorted({kind[1] for kind in kinds if kind is not None})
         reason = "training.conditioning_every may be 0 or more than its steps"
         there_is = ", ".join(recorded) or f"none ({reason})"
-        raise ValueError(f"{folder.path} has no records of the {quantity}; of these: {there_is}")
-    return ConditionedRun(folder, folder.read_config(), layers)
+        raise ValueError(
+            f"{run.folder.path} has no records of the {quantity}; of these: {there_is}"
+        )
+    return layers
 
 
-def choose_layers(runs: Sequence[ConditionedRun], names: Sequence[str] | None) -> list[str]:
-    """The layers to draw, all or those that are named.
+def choose_layers(found: Mapping[Run, Layers], names: Sequence[str] | None) -> list[str]:
+    """Return the layers to draw, all or those that are named.
 
     Raises:
         ValueError: If a name is unknown, or a run has none of them.
     """
-    available = list(dict.fromkeys(chain.from_iterable(run.layers for run in runs)))
+    available = list(dict.fromkeys(chain.from_iterable(found.values())))
     chosen = available if names is None else list(dict.fromkeys(names))
     for name in chosen:
         if name not in available:
             raise ValueError(f"there are no records of a layer {name!r}; of {', '.join(available)}")
-    for run in runs:
-        if not run.layers.keys() & set(chosen):
-            there_is = ", ".join(run.layers)
+    for run, layers in found.items():
+        if not layers.keys() & set(chosen):
+            there_is = ", ".join(layers)
             raise ValueError(f"{run.folder.path} has records of {there_is} only: see --layers")
     return chosen
 
 
 def check_finite(panels: Mapping[str, Sequence["Curve"]], options: Namespace) -> None:
-    """Says how many points cannot be drawn.
+    """Print how many points cannot be drawn.
 
     Raises:
         ValueError: If none can.
@@ -165,7 +162,7 @@ def check_finite(panels: Mapping[str, Sequence["Curve"]], options: Namespace) ->
 
 
 def draw(panels: Mapping[str, Sequence["Curve"]], options: Namespace, kind: str) -> bytes:
-    """The content of the file of the figure."""
+    """Return the content of the figure's file."""
     from disentangle.output.figures import encode_figure  # matplotlib takes a moment
 
     return encode_figure(draw_conditioning(panels, options.quantity, options.measure), kind)

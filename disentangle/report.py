@@ -19,20 +19,20 @@ from disentangle.output.text import escape_control_characters
 from disentangle.reporting.build import build_report
 from disentangle.reporting.markdown import build_markdown, picture_files
 from disentangle.reporting.page import build_page
-from disentangle.reporting.runs import read_runs
-from disentangle.runs.run_folder import RunFolder
+from disentangle.reporting.runs import shorten_names
+from disentangle.runs.run import open_runs
 
 MOST_TRAVERSALS = 100  # latents side by side: a grid of more is beyond all screens
 ENDINGS = {"html": ".html", "markdown": ".md"}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the report; returns the exit status."""
+    """Write the report; return the exit status."""
     with bad_input_exits("report"):
         options = parse_arguments(build_parser(), arguments)
         file = choose_file(options)
-        paths = {Path(path).resolve(): path for path in options.run}  # each run once
-        runs = read_runs([RunFolder.open(path) for path in paths.values()])
+        runs = open_runs(options.run)
+        shorten_names(runs)
         document = build_report(
             runs,
             title=options.title,
@@ -56,25 +56,28 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def build_parser() -> ArgumentParser:
-    """The options of the command."""
+    """Build the parser of the command."""
     parser = new_parser("report")
     parser.add_argument("run", type=str, nargs="+", help="Run folders.")
     parser.add_argument(
         "--out",
         type=str,
-        help="The file: .html, or .md with its pictures in a folder of that name and `_files`; "
+        help="File: .html, or .md with its pictures in a folder of that name and `_files`; "
         "default: `report` with the ending of the format.",
     )
     parser.add_argument(
         "--format", type=Literal[tuple(ENDINGS)], help="Default: by the ending, or html."
     )
-    parser.add_argument("--title", type=str, help="Above the report.")
+    parser.add_argument("--title", type=str, help="Title of the report.")
     parser.add_argument(
-        "--traversals", type=int, default=1, help="Latents to start from; 0: none are drawn."
+        "--traversals",
+        type=int,
+        default=1,
+        help="Number of latents to start traversals from; with 0 none are drawn.",
     )
-    parser.add_argument("--seed", type=int, default=0, help="Of these latents.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed for sampling these latents.")
     parser.add_argument("--device", type=str, help="Default: a GPU if there is one.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace what is there.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace existing files.")
     return parser
 
 
@@ -100,7 +103,7 @@ def choose_file(options: Namespace) -> Path:
 
 
 def pictures_beside(file: Path) -> Path:
-    """The folder with the pictures of a report in Markdown."""
+    """Return the folder for the pictures of a report in Markdown."""
     return file.with_name(f"{file.stem}_files")
 
 

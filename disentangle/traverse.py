@@ -16,7 +16,7 @@ from disentangle.cli.view import View, add_view_arguments, choose_sources, open_
 from disentangle.config.arguments import new_parser, parse_arguments
 from disentangle.output.files import check_folder
 from disentangle.output.text import escape_control_characters
-from disentangle.runs.run_folder import RunFolder
+from disentangle.runs.run import Run
 from disentangle.traversal import check_animation
 from disentangle.traversal.draw import Animation, check_free, draw_sheets, name_sheets
 
@@ -24,7 +24,7 @@ SAMPLES = 1  # unless told otherwise
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Draws the traversals of a run; returns the exit status."""
+    """Draw the traversals of a run; return the exit status."""
     with bad_input_exits("traverse"):
         options = parse_arguments(build_parser(), arguments)
         sources = choose_sources([options.run] if options.run else [], options)
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def build_parser() -> ArgumentParser:
-    """The options of the command."""
+    """Build the parser of the command."""
     parser = new_parser("traverse")
     parser.add_argument("run", type=str, nargs="?", help="A run folder.")
     add_view_arguments(parser, samples=SAMPLES)
@@ -62,7 +62,7 @@ def build_parser() -> ArgumentParser:
         "--out",
         type=str,
         metavar="FOLDER",
-        help="Of the pictures; default: `traversals` in the run, or here.",
+        help="Folder of the pictures; default: `traversals` in the run, or here.",
     )
     parser.add_argument(
         "--overwrite",
@@ -72,7 +72,7 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def choose_folder(source: RunFolder | str, options: Namespace) -> Path:
+def choose_folder(source: Run | str, options: Namespace) -> Path:
     """Return the folder for the pictures.
 
     Raises:
@@ -81,13 +81,13 @@ def choose_folder(source: RunFolder | str, options: Namespace) -> Path:
     if options.out is not None:
         folder = Path(options.out)
     else:
-        folder = Path("traversals") if isinstance(source, str) else source.traversals
+        folder = Path("traversals") if isinstance(source, str) else source.folder.traversals
     check_folder(folder)
     return folder
 
 
 def draw(view: View, folder: Path, options: Namespace) -> list[Path]:
-    """Writes a grid and an animation of each group of axes; returns the files."""
+    """Write a grid and an animation of each group of axes; return the files."""
     several = len({axis.group for axis in view.model.axes}) > 1
     name = "sefa" if options.sefa else "traversal"
     sheets = name_sheets(view.axes, name, several=several and not options.sefa)

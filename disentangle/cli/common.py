@@ -1,4 +1,4 @@
-"""What the commands share."""
+"""Helpers that the commands share."""
 
 import sys
 from collections.abc import Iterator
@@ -7,15 +7,12 @@ from contextlib import contextmanager
 import torch
 from jsonargparse import ArgumentParser
 
-from disentangle.config import RunConfig
-from disentangle.config.parse import parse_run
 from disentangle.output.text import escape_control_characters
-from disentangle.runs.run_folder import RunFolder
 
 
 @contextmanager
 def bad_input_exits(command: str) -> Iterator[None]:
-    """Turns the complaint of a check into one line on the terminal and exit status 2.
+    """Turn the error of a check into one line on the terminal and exit status 2.
 
     Only for the part of a command that checks and writes nothing: in the part that works, a
     `ValueError` is a defect of ours, and its traceback is wanted.
@@ -30,13 +27,8 @@ def bad_input_exits(command: str) -> Iterator[None]:
         sys.exit(2)
 
 
-def read_run(folder: RunFolder) -> RunConfig:
-    """The configuration of a saved run."""
-    return parse_run(["--config", str(folder.config)])[0]
-
-
 def pick_device(name: str | None) -> torch.device:
-    """The device of that name, or a GPU if there is one, or the CPU.
+    """Return the device of that name, or a GPU if there is one, or the CPU.
 
     Raises:
         ValueError: If there is no such device.
@@ -51,7 +43,7 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def add_sefa_arguments(parser: ArgumentParser) -> None:
-    """Adds `--sefa` and `--sefa_layer`, by which SeFa's axes take the place of a model's own."""
+    """Add `--sefa` and `--sefa_layer`, by which SeFa's axes take the place of a model's own."""
     parser.add_argument(
         "--sefa",
         action="store_true",
@@ -61,5 +53,5 @@ def add_sefa_arguments(parser: ArgumentParser) -> None:
         "--sefa_layer",
         type=str,
         metavar="LAYER",
-        help="That takes in the latents; default: the first such layer of the model.",
+        help="Layer that takes in the latents; default: the first such layer of the model.",
     )

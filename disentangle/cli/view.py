@@ -1,4 +1,4 @@
-"""What is looked at of a generator: what the commands that draw its axes share."""
+"""The view of a generator: options of the commands that draw its axes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +10,12 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor, nn
 
 from disentangle.adapters import load_generator_from
-from disentangle.cli.common import add_sefa_arguments, pick_device, read_run
+from disentangle.cli.common import add_sefa_arguments, pick_device
 from disentangle.data import scale_pixels
 from disentangle.data.images.decoding import Decoder
 from disentangle.models import Axis, Encoder, Generator, sefa_axes
 from disentangle.models.evaluation_mode import device_of
-from disentangle.runs.run_folder import RunFolder
+from disentangle.runs.run import Run
 from disentangle.traversal import invert, pick_axes, rank_axes
 
 SEFA_AXES = 10  # that are drawn unless told otherwise
@@ -25,13 +25,13 @@ INVERSION_DRAWS = 512  # that an inversion chooses its starts from
 
 
 class View(NamedTuple):
-    """What is looked at.
+    """A generator, with axes to move along and latents to start from.
 
     Attributes:
-        model: In evaluation mode, on the device that was asked for.
-        axes: To move along.
-        latents: To start from, shape `(S, D)`, on the device of the model.
-        values: The `V` positions along each axis, in standard deviations.
+        model: Generator in evaluation mode, on the device that was asked for.
+        axes: Axes to move along.
+        latents: Latents to start from, shape `(S, D)`, on the device of the model.
+        values: `V` positions along each axis, in standard deviations.
         originals: Images `(C, H, W)` that the latents stand for, with what the model makes of them;
             empty unless an image was given.
     """
@@ -44,18 +44,18 @@ class View(NamedTuple):
 
 
 def add_view_arguments(parser: ArgumentParser, *, samples: int) -> None:
-    """The options that say what is looked at.
+    """Add the options that choose a view.
 
     Args:
-        parser: The command's.
-        samples: How many latents to start from unless told otherwise.
+        parser: Parser of the command.
+        samples: Default number of latents to start from.
     """
     parser.add_argument(
         "--generator",
         type=str,
         metavar="FILE.py:NAME",
-        help="What has that name when this Python file has run, such as what "
-        "disentangle.adapters.adapt makes; in place of a run.",
+        help="Generator that has this name when the Python file has run, such as one made by "
+        "disentangle.adapters.adapt; in place of a run.",
     )
     parser.add_argument(
         "--axes",
@@ -102,24 +102,24 @@ def _add_start_arguments(parser: ArgumentParser, samples: int) -> None:
         help="Start from this image: its code, or without an encoder the latent that gradient "
         "descent finds for it.",
     )
-    parser.add_argument("--seed", type=int, default=0, help="Of the choice of latents.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed for sampling the latents.")
     parser.add_argument(
         "--truncation",
         type=float,
         default=1.0,
-        help="What draws of the prior are multiplied by, 0 to 1: smaller ones make more typical, "
+        help="Factor for draws of the prior, 0 to 1: smaller ones make more typical, "
         "less varied images. The values along an axis stay as they are.",
     )
 
 
-def choose_sources(runs: Sequence[str], options: Namespace) -> list[RunFolder | str]:
-    """The run folders, and after them the generator that the options name, if they do.
+def choose_sources(runs: Sequence[str], options: Namespace) -> list[Run | str]:
+    """Open the runs; after them comes the generator that the options name, if any.
 
     Raises:
         FileNotFoundError: If there is no such run.
         ValueError: If there is neither a run nor a generator.
     """
-    sources: list[RunFolder | str] = [RunFolder.open(path) for path in runs]
+    sources: list[Run | str] = [Run.open(path) for path in runs]
     if options.generator is not None:
         sources.append(options.generator)
     if not sources:
@@ -127,30 +127,30 @@ def choose_sources(runs: Sequence[str], options: Namespace) -> list[RunFolder | 
     return sources
 
 
-def name_source(source: RunFolder | str) -> str:
-    """What a person reads above the pictures."""
-    return source if isinstance(source, str) else str(source.path)
+def name_source(source: Run | str) -> str:
+    """Return the name above the pictures."""
+    return source if isinstance(source, str) else source.name
 
 
-def open_view(source: RunFolder | str, options: Namespace, *, samples: int) -> View:
-    """What the options say is looked at of a run, or of a user's own generator.
+def open_view(source: Run | str, options: Namespace, *, samples: int) -> View:
+    """Return the view that the options choose of a run, or of a user's own generator.
 
     Args:
-        source: The run's folder; or FILE.py:NAME.
-        options: Those of `add_view_arguments`.
-        samples: As there.
+        source: A run; or FILE.py:NAME.
+        options: Options of `add_view_arguments`.
+        samples: Default number of latents to start from.
 
     Raises:
         FileNotFoundError: If the run has no model yet, or there is no such image or file.
-        ValueError: If an option is out of range, has no meaning beside the others, or names
-            something that is not there; or the file makes no generator.
+        ValueError: If an option is out of range, requires another, or names something that does
+            not exist; or the file makes no generator.
     """
     check_options(options)
     model = _load(source, options.device)
     axes = choose_axes(model, options)
     count = samples if options.samples is None else options.samples
-    folder = None if isinstance(source, str) else source
-    latents, originals = choose_latents(model, folder, options, count)
+    run = None if isinstance(source, str) else source
+    latents, originals = choose_latents(model, run, options, count)
     if options.sort:
         # as the metric wants them, whatever the latents to start from are
         generator = torch.Generator().manual_seed(options.seed)
@@ -160,10 +160,10 @@ def open_view(source: RunFolder | str, options: Namespace, *, samples: int) -> V
     return View(model, axes, latents, values, originals)
 
 
-def _load(source: RunFolder | str, device: str | None) -> Generator:
-    """The model of a run, on a GPU if there is one; a user's own generator, where it is."""
+def _load(source: Run | str, device: str | None) -> Generator:
+    """Load the model of a run onto a GPU if there is one; a user's own generator stays."""
     if not isinstance(source, str):
-        return source.load_generator().to(pick_device(device))
+        return source.generator.to(pick_device(device))
     generator = load_generator_from(source)
     if device is None:
         return generator
@@ -173,7 +173,7 @@ def _load(source: RunFolder | str, device: str | None) -> Generator:
 
 
 def check_options(options: Namespace) -> None:
-    """Raises `ValueError` if a number is out of its range, or an option has no meaning."""
+    """Raise `ValueError` if a number is out of its range, or options exclude each other."""
     for name, least in (("steps", 2), ("samples", 1)):
         if options[name] is not None and not least <= options[name] <= MOST:
             raise ValueError(f"--{name} must be between {least} and {MOST}, got {options[name]}")
@@ -191,11 +191,11 @@ def check_options(options: Namespace) -> None:
 
 
 def choose_axes(model: Any, options: Namespace) -> tuple[Axis, ...]:
-    """The model's own axes, or those of SeFa, or some of them.
+    """Return the model's own axes, or those of SeFa, or some of them.
 
     Raises:
-        ValueError: If SeFa cannot be had of the model or the layer, an axis is not there, or an
-            option has no meaning.
+        ValueError: If SeFa cannot be applied to the model or the layer, an axis does not exist, or
+            an option requires another.
     """
     if options.sefa:
         axes = _find_sefa_axes(model, options)
@@ -206,7 +206,7 @@ def choose_axes(model: Any, options: Namespace) -> tuple[Axis, ...]:
     else:
         for name in ("sefa_layer", "sefa_offset", "sefa_count"):
             if options[name] is not None:
-                raise ValueError(f"--{name} has a meaning with --sefa only")
+                raise ValueError(f"--{name} requires --sefa")
         axes = model.axes
     return axes if options.axes is None else pick_axes(axes, options.axes)
 
@@ -219,17 +219,17 @@ def _find_sefa_axes(model: Any, options: Namespace) -> tuple[Axis, ...]:
 
 
 def choose_latents(
-    model: Any, folder: RunFolder | None, options: Namespace, samples: int
+    model: Any, run: Run | None, options: Namespace, samples: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The latents `(S, D)` to start from, and the image they stand for beside what is made of it.
+    """Return latents `(S, D)` to start from, and a given image beside its reconstruction.
 
     They are the code of an image, codes of random images, or draws from the prior.
     """
     has_encoder = isinstance(model, Encoder)
-    has_images = has_encoder and folder is not None
+    has_images = has_encoder and run is not None
     around = options.around or ("images" if has_images or options.image else "prior")
     if around == "images" and options.truncation != 1:
-        raise ValueError("--truncation has a meaning with draws of the prior only: --around prior")
+        raise ValueError("--truncation requires draws of the prior: --around prior")
     generator = torch.Generator().manual_seed(options.seed)
     if options.image is not None:
         return find_image(model, Path(options.image), generator)
@@ -238,9 +238,9 @@ def choose_latents(
         return options.truncation * draws, {}
     if not has_encoder:
         raise ValueError("--around images needs a model with an encoder; use --around prior")
-    if folder is None:
+    if run is None:
         raise ValueError("--around images needs the data set of a run; use --around prior")
-    data = read_run(folder).build_data()
+    data = run.config.build_data()
     random = np.random.default_rng(options.seed)
     indices = random.choice(len(data), samples, replace=samples > len(data))
     with torch.no_grad():
@@ -250,12 +250,12 @@ def choose_latents(
 def find_image(
     model: Any, file: Path, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The latent `(1, D)` of the image in a file, and the image beside its reconstruction.
+    """Return the latent `(1, D)` of an image in a file, and the image beside its reconstruction.
 
     Args:
-        model: With an encoder or without.
-        file: Cropped to its central square and resized to what the model makes.
-        generator: Of the latents that an inversion starts from.
+        model: A generator, with an encoder or without.
+        file: Image, cropped to its central square and resized to the model's size.
+        generator: Random generator for the latents that an inversion starts from.
     """
     draws = model.sample_latents(INVERSION_DRAWS, generator).to(device_of(model))
     with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from disentangle.curves.merging import group_runs, merge_runs, name_curve
 from disentangle.curves.output import add_output_arguments, choose_file, write_picture
-from disentangle.runs.metrics_log import collect_values, read_metrics
+from disentangle.runs.metrics_log import collect_values
 
 __all__ = [
     "add_output_arguments",
@@ -11,6 +11,5 @@ __all__ = [
     "group_runs",
     "merge_runs",
     "name_curve",
-    "read_metrics",
     "write_picture",
 ]

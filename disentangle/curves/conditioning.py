@@ -5,12 +5,11 @@ over steps, one line for each choice of techniques.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from disentangle.curves.merging import merge_runs
 from disentangle.orthogonality.conditioning import split_measure_name
 from disentangle.runs.metrics_log import collect_values
-from disentangle.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,24 +31,11 @@ LINEAR = {"effective_rank"}
 LEAST = {"condition": 1.0, "nonnull_condition": 1.0}  # there is no smaller ratio
 
 
-class ConditionedRun(NamedTuple):
-    """What one run has of one measure of one quantity.
-
-    Attributes:
-        folder: The run's.
-        config: The run's configuration, as it stands in the file.
-        layers: For each layer the values by step; not a number where they were not finite.
-    """
-
-    folder: RunFolder
-    config: dict[str, Any]
-    layers: dict[str, dict[int, float]]
+Layers = dict[str, dict[int, float]]  # values of a run by layer and step, NaN if not finite
 
 
-def read_layers(
-    lines: Iterable[Mapping[str, Any]], quantity: str, measure: str
-) -> dict[str, dict[int, float]]:
-    """The values of one measure of one quantity in the log of a run, for each layer by step.
+def read_layers(lines: Iterable[Mapping[str, Any]], quantity: str, measure: str) -> Layers:
+    """Return the values of one measure of one quantity in the log of a run.
 
     Examples:
         >>> lines = [{"step": 10, "conditioning/U/weight/condition": 2.0}]
@@ -65,19 +51,19 @@ def read_layers(
 
 
 def gather_layers(
-    groups: Mapping[str, Sequence[ConditionedRun]], layers: Iterable[str], measure: str
+    groups: Mapping[str, Sequence[Layers]], layers: Iterable[str], measure: str
 ) -> dict[str, list["Curve"]]:
-    """The curves of each layer, one for each experiment that has records of it.
+    """Return the curves of each layer, one for each experiment that has records of it.
 
     Args:
-        groups: The runs of each experiment, by the label of its curves.
-        layers: To be drawn.
-        measure: That the runs have.
+        groups: Values of the runs of each experiment, by the label of its curves.
+        layers: Layers to draw.
+        measure: Measure of these values.
     """
     curves: dict[str, list[Curve]] = {layer: [] for layer in layers}
     for layer in curves:
         for label, group in groups.items():
-            values = [run.layers[layer] for run in group if layer in run.layers]
+            values = [found[layer] for found in group if layer in found]
             if values:
                 curves[layer].append(merge_runs(label, values, logarithmic=measure not in LINEAR))
     return curves
@@ -86,13 +72,13 @@ def gather_layers(
 def draw_conditioning(
     panels: Mapping[str, Sequence["Curve"]], quantity: str, measure: str, **options: Any
 ) -> "Figure":
-    """A panel for each layer.
+    """Draw a panel for each layer.
 
     Args:
-        panels: As from `gather_layers`.
-        quantity: That was measured.
-        measure: Of it.
-        **options: Further ones of `disentangle.output.figures.draw_curves`.
+        panels: Curves by layer, see `gather_layers`.
+        quantity: Quantity that was measured.
+        measure: Measure of the quantity.
+        **options: Further options of `disentangle.output.figures.draw_curves`.
     """
     from disentangle.output.figures import draw_curves  # matplotlib takes a moment
 

@@ -5,21 +5,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from disentangle.runs.experiments import Run, group_by_experiment
+from disentangle.runs.experiments import group_by_experiment
+from disentangle.runs.run import Run
 
 if TYPE_CHECKING:
     from disentangle.output.figures import Curve
 
 
 def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Runs of the same experiment, which differ by chance only, by a label of their own."""
+    """Group runs by experiment, under the label of its curve."""
     return {
         name_curve(label, len(group)): group for label, group in group_by_experiment(runs).items()
     }
 
 
 def name_curve(label: str, runs: int) -> str:
-    """What the curve of so many runs of an experiment is called.
+    """Return the label of the curve of an experiment with so many runs.
 
     Examples:
         >>> name_curve("NOG", 1), name_curve("NOG", 3)
@@ -29,11 +30,11 @@ def name_curve(label: str, runs: int) -> str:
 
 
 def merge_runs(label: str, runs: Sequence[dict[int, float]], *, logarithmic: bool) -> "Curve":
-    """One curve for the values by step of several runs: their mean and their range.
+    """Return one curve for the values by step of several runs: their mean and their range.
 
     Args:
-        label: The curve's.
-        runs: At least one.
+        label: Label of the curve.
+        runs: Values of one or more runs.
         logarithmic: Whether the mean is the geometric one; zero, which a logarithmic axis cannot
             show, is then left out.
 

@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser
 
 from disentangle.output.files import check_file, write_file
 from disentangle.output.text import escape_control_characters
-from disentangle.runs.run_folder import RunFolder
+from disentangle.runs.run import Run
 
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -22,13 +22,11 @@ def add_output_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="Replace the file.")
 
 
-def choose_file(
-    folders: Sequence[RunFolder], output: str | None, name: str, *, overwrite: bool
-) -> Path:
+def choose_file(runs: Sequence[Run], output: str | None, name: str, *, overwrite: bool) -> Path:
     """Return the file to write.
 
     Args:
-        folders: Folders of the runs that are drawn.
+        runs: Runs that are drawn.
         output: Path given on the command line, if any.
         name: File name, without ending, in the folder of a single run.
         overwrite: Whether a file may be replaced.
@@ -37,9 +35,9 @@ def choose_file(
         ValueError: If there are several runs and no path, or as in `check_file`.
         FileExistsError: If the file exists and must not be replaced.
     """
-    if output is None and len(folders) > 1:
-        raise ValueError(f"--output FILE is needed to draw {len(folders)} runs together")
-    file = folders[0].plots / f"{name}.png" if output is None else Path(output)
+    if output is None and len(runs) > 1:
+        raise ValueError(f"--output FILE is needed to draw {len(runs)} runs together")
+    file = runs[0].folder.plots / f"{name}.png" if output is None else Path(output)
     check_file(file, overwrite=overwrite, endings=FORMATS, new_folder=output is None)
     return file
 

@@ -1,7 +1,7 @@
-"""What `disentangle evaluate` scores, by which metrics, and what it keeps of it.
+"""Scores of runs and of codes.
 
-What is scored: `target`, `run_subject`, `points`, `encoding`, `looking`, `draws`, `feature_sets`.
-By which metrics: `registry`, `inputs`, `choice`, `options`, and `rehearsal` of the options.
-The work: `job`, `processes`, `failures`, `progress`.
-What is kept: `report`, `summary`, `heat_maps`.
+Targets: `target`, `generator_target`, `classifier_target`, and `representations` for codes.
+Metrics: `registry`, `inputs`, `selection`, and `rehearsal` of their options.
+Work: `planning`, `runner`, `processes`, `progress`.
+Results: `summary`, `comparison`, `heat_maps`; the file itself is `runs/scores_file.py`.
 """

@@ -11,8 +11,8 @@ from disentangle.data import LabelledImages
 from disentangle.evaluation.classify import classify_images
 from disentangle.evaluation.processes import DECODED, Processes
 from disentangle.evaluation.progress import Progress
-from disentangle.evaluation.sampling import Draws
-from disentangle.evaluation.target import Target
+from disentangle.evaluation.representations import Target
+from disentangle.evaluation.request import Draws
 
 
 class ClassifierTarget(Target):

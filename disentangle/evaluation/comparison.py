@@ -10,36 +10,21 @@ from disentangle.config import flatten
 from disentangle.evaluation.registry import METRICS, choose_metrics
 from disentangle.evaluation.summary import describe_protocol, split_values
 from disentangle.output.tables import Cell, format_cell
-from disentangle.runs.run_folder import RunFolder
+from disentangle.runs.run import Run
+from disentangle.runs.scores_file import Score, metric_of
 
 DIGITS = 4  # after the decimal point
-
-
-class ScoredRun(NamedTuple):
-    """A run and its scores.
-
-    Attributes:
-        folder: The run's.
-        config: The run's configuration, as it stands in the file.
-        step: Training step that was scored.
-        scores: By the metric's name, as `scores.json` holds them.
-    """
-
-    folder: RunFolder
-    config: dict[str, Any]
-    step: int | None
-    scores: dict[str, dict[str, Any]]
 
 
 class Spread(NamedTuple):
     """A score over the runs of an experiment.
 
     Attributes:
-        mean: Over the runs; not a number if one of them has the score, but undefined, or if they
-            are infinite in both directions.
+        mean: Mean over the runs; NaN if the score of one is undefined, or if they are infinite in
+            both directions.
         std: Standard deviation, unbiased; None for one run.
-        runs: How many have the score.
-        undefined: Of how many of these it is undefined.
+        runs: Number of runs with the score.
+        undefined: Number of these whose score is undefined.
     """
 
     mean: float
@@ -49,15 +34,15 @@ class Spread(NamedTuple):
 
 
 def gather_spreads(
-    groups: Mapping[str, Sequence[ScoredRun]], metrics: str | None = None
+    groups: Mapping[str, Sequence[Run]], metrics: str | None = None
 ) -> dict[str, dict[str, Spread]]:
-    """By the name of the score and the label of the experiment.
+    """Return the spread of each score by its name and the label of the experiment.
 
     Further values that no run has are left out, such as the deviation over a single seed.
 
     Args:
-        groups: The runs of each experiment.
-        metrics: Names and groups of metrics with commas between them; all if it is None.
+        groups: Runs of each experiment.
+        metrics: Names and groups of metrics with commas between them; None for all.
 
     Raises:
         ValueError: If there is no score of the metrics that are asked for.
@@ -67,17 +52,16 @@ def gather_spreads(
     for label, runs in groups.items():
         for run in runs:
             for name, entry in run.scores.items():
-                if name.partition(" (")[0] not in chosen and metrics is not None:
+                if metric_of(name) not in chosen and metrics is not None:
                     continue
                 for score, value in split_values(name, entry).items():
-                    # a score that is not defined is null in the file
                     values.setdefault(score, {}).setdefault(label, []).append(
                         np.nan if value is None else value
                     )
     if not values:
         raise ValueError(f"no run has a score of {metrics or 'any metric'}")
     order = {name: number for number, name in enumerate(METRICS)}
-    ordered = sorted(values, key=lambda name: order.get(_metric_of(name), -1))
+    ordered = sorted(values, key=lambda name: order.get(metric_of(name).partition(", ")[0], -1))
     return {
         name: {label: merge_values(found) for label, found in values[name].items()}
         for name in ordered
@@ -85,12 +69,8 @@ def gather_spreads(
     }
 
 
-def _metric_of(name: str) -> str:
-    return name.partition(" (")[0].partition(", ")[0]
-
-
 def merge_values(values: Sequence[float]) -> Spread:
-    """Mean and standard deviation of the scores of several runs.
+    """Return the mean and standard deviation of the scores of several runs.
 
     Examples:
         >>> merge_values([0.5, 1.5]).mean, merge_values([2.0]).std
@@ -104,9 +84,9 @@ def merge_values(values: Sequence[float]) -> Spread:
 
 
 def line_up(
-    groups: Mapping[str, Sequence[ScoredRun]], spreads: Mapping[str, Mapping[str, Spread]]
+    groups: Mapping[str, Sequence[Run]], spreads: Mapping[str, Mapping[str, Spread]]
 ) -> tuple[list[str], list[list[Cell]]]:
-    """A row for each score, a column for each experiment."""
+    """Return the header and rows of a table: a row for each score, a column for each experiment."""
     header = ["metric", *(_count(label, len(runs)) for label, runs in groups.items())]
     rows: list[list[Cell]] = [
         [name, *(_show(by_label.get(label), len(groups[label])) for label in groups)]
@@ -132,17 +112,17 @@ def _show(spread: Spread | None, runs: int) -> Cell:
     return text if spread.runs == runs else f"{text} ({spread.runs} of {runs})"
 
 
-def list_notes(runs: Sequence[ScoredRun], names: set[str]) -> list[str]:
-    """What makes the scores less comparable than they look."""
+def list_notes(runs: Sequence[Run], names: set[str]) -> list[str]:
+    """Return notes on why the scores are less comparable than they look."""
     notes = []
     for name in sorted(names):
         entries = [run.scores[name] for run in runs if name in run.scores]
         protocols = {describe_protocol(_essence(entry)) for entry in entries}
         if len(protocols) > 1:
             notes.append(f"{name}: protocols differ: {'; '.join(sorted(protocols))}")
-        if len({str(entry["protocol"].get("runs")) for entry in entries}) > 1:
+        if len({str(entry.protocol.get("runs")) for entry in entries}) > 1:
             notes.append(f"{name}: scored among different runs, and only comparable within each")
-        caveats = (entry["details"].get("caveat") for entry in entries)
+        caveats = (entry.details.get("caveat") for entry in entries)
         if caveat := next(filter(None, caveats), None):
             notes.append(f"{name}: {caveat}")
     steps = sorted({run.step for run in runs if run.step is not None})
@@ -151,15 +131,15 @@ def list_notes(runs: Sequence[ScoredRun], names: set[str]) -> list[str]:
     return notes + _name_repeated(runs)
 
 
-def _name_repeated(runs: Sequence[ScoredRun]) -> list[str]:
-    """Notes on runs of the same seed, whose deviation says nothing of that over seeds."""
+def _name_repeated(runs: Sequence[Run]) -> list[str]:
+    """Return notes on runs of the same seed, whose deviation is not that over seeds."""
     alike: dict[frozenset[tuple[str, str]], list[str]] = {}
     for run in runs:
-        options = flatten({key: value for key, value in run.config.items() if key != "output"})
-        alike.setdefault(frozenset(options.items()), []).append(str(run.folder.path))
+        options = flatten({key: value for key, value in run.raw_config.items() if key != "output"})
+        alike.setdefault(frozenset(options.items()), []).append(run.name)
     return [f"alike in seed, too: {', '.join(paths)}" for paths in alike.values() if paths[1:]]
 
 
-def _essence(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The protocol without the names of runs, which are told apart, and without seeds."""
-    return {k: value for k, value in entry["protocol"].items() if k not in ("runs", "seeds")}
+def _essence(score: Score) -> dict[str, Any]:
+    """Return the protocol without the names of runs, which have a note of their own, and seeds."""
+    return {k: value for k, value in score.protocol.items() if k not in ("runs", "seeds")}

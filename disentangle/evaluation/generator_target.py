@@ -16,14 +16,13 @@ from disentangle.evaluation.feature_extraction import SharedDistance, look_at
 from disentangle.evaluation.feature_sets import load_distance, load_network
 from disentangle.evaluation.processes import DECODED, Processes
 from disentangle.evaluation.progress import Progress
-from disentangle.evaluation.representations import Points, name_codes
-from disentangle.evaluation.sampling import Draws
-from disentangle.evaluation.scores_file import ALONG_SEFA, FITTED
-from disentangle.evaluation.target import Target
+from disentangle.evaluation.representations import Points, Target, name_codes
+from disentangle.evaluation.request import Draws
 from disentangle.losses.elbo import gaussian_divergence
 from disentangle.metrics import Features, FittedEncoder, fit_encoder
 from disentangle.metrics.features import FeatureNetwork
 from disentangle.models import Encoder, LatentVAE, RotatedGenerator, SubspaceVAE
+from disentangle.runs.scores_file import ALONG_SEFA, FITTED
 
 
 class GeneratorTarget(Target):

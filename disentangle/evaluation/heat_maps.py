@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from disentangle.evaluation.target import Target
+from disentangle.evaluation.representations import Target
+from disentangle.runs.scores_file import Score
 
 # name of the file: its title, and where the matrix (K, F) stands, in the order of preference
 MAPS = {
@@ -25,13 +26,13 @@ MOST_CODES = 300  # rows of a picture that can still be opened
 LINE = 11  # characters of a factor's name that fit below a column
 
 
-def write_heat_maps(folder: Path, target: Target, scores: Mapping[str, Any]) -> list[Path]:
-    """Draws the matrices that are among the scores, of up to `MOST_CODES` codes.
+def write_heat_maps(folder: Path, target: Target, scores: Mapping[str, Score]) -> list[Path]:
+    """Draw the matrices that are among the scores, of up to `MOST_CODES` codes.
 
     Args:
-        folder: Made if there is something to draw.
-        target: What was scored.
-        scores: By the metric's name.
+        folder: Folder of the files, made if there is anything to draw.
+        target: Target that was scored.
+        scores: Scores by the name of the metric.
 
     Returns:
         The files.
@@ -39,9 +40,9 @@ def write_heat_maps(folder: Path, target: Target, scores: Mapping[str, Any]) -> 
     files, suffix = [], target.suffixes.get("codes", "")
     for name, (title, places) in MAPS.items():
         found = [
-            (metric, details[key])
+            (metric, scores[metric + suffix].details[key])
             for metric, key in places
-            if key in (details := scores.get(metric + suffix, {}).get("details", {}))
+            if metric + suffix in scores and key in scores[metric + suffix].details
         ]
         if not found or len(found[0][1]) > MOST_CODES:
             continue
@@ -57,7 +58,7 @@ def write_heat_maps(folder: Path, target: Target, scores: Mapping[str, Any]) -> 
 
 
 def is_too_tall(metric: str, details: Mapping[str, Any]) -> bool:
-    """Whether a metric has a matrix with too many codes for a heat map."""
+    """Return True if a metric has a matrix with too many codes for a heat map."""
     keys = [key for _, places in MAPS.values() for name, key in places if name == metric]
     return any(len(details[key]) > MOST_CODES for key in keys if key in details)
 

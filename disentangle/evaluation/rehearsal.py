@@ -10,8 +10,7 @@ from torch import Tensor
 from disentangle.evaluation.generator_target import GeneratorTarget
 from disentangle.evaluation.progress import Progress
 from disentangle.evaluation.registry import METRICS
-from disentangle.evaluation.representations import Points, name_codes
-from disentangle.evaluation.target import Target
+from disentangle.evaluation.representations import Points, Target, name_codes
 from disentangle.metrics import Features, fit_encoder
 
 FEW = 200  # points of a rehearsal

@@ -1,9 +1,9 @@
-"""Codes of points with known factors: what the metrics of arrays are computed from."""
+"""Codes of points with known factors, from a file, as a target of metrics."""
 
 import hashlib
 import zipfile
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from disentangle.data.ground_truth.npz import read_plain_array
 from disentangle.data.official import refuse_broken
+from disentangle.evaluation.progress import Progress
+from disentangle.evaluation.request import Draws
 from disentangle.metrics.inputs import as_codes_and_factors, as_test_split
 
 REQUIRED, OPTIONAL = ("codes", "factors"), ("test_codes", "test_factors", "factor_names")
@@ -31,6 +33,7 @@ class Points:
         divergences: Mean over the training points of the divergence of each code's posterior from
             the prior, shape `(K,)`, in nats; None if there is no posterior.
         drawn_from: Number of training points that these are a random subset of; None for all.
+        source: Path of their file and its SHA-256 checksum, empty if they are from no file.
     """
 
     codes: np.ndarray
@@ -41,10 +44,11 @@ class Points:
     factor_names: tuple[str, ...]
     divergences: np.ndarray | None = None
     drawn_from: int | None = None
+    source: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_points(path: str | Path) -> Points:
-    """The arrays of a `.npz` file: `codes`, `factors`, and optionally a test split and names.
+    """Read the arrays of a `.npz` file: `codes`, `factors`, and optionally a test split and names.
 
     Args:
         path: A file as `numpy.savez` writes it, with `codes` `(N, K)`, `factors` `(N, F)`, and
@@ -57,14 +61,16 @@ def read_points(path: str | Path) -> Points:
         ValueError: If it is another kind of file, or its arrays do not fit together.
     """
     arrays = _read_arrays(Path(path))
+    with open(path, "rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
     try:
-        return _check_arrays(arrays)
+        return replace(_check_arrays(arrays), source={"file": str(path), "sha256": checksum})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def draw_points(points: Points, count: int | None, test_count: int | None, *, seed: int) -> Points:
-    """Random points of those of a file, without replacement and in their order.
+    """Return random points of a file, without replacement and in their order.
 
     Args:
         points: All points.
@@ -95,7 +101,7 @@ def draw_points(points: Points, count: int | None, test_count: int | None, *, se
 def _draw_rows(
     name: str, count: int | None, rng: np.random.Generator, *arrays: Any
 ) -> tuple[Any, ...]:
-    """The same rows of each array."""
+    """Return the same rows of each array."""
     if count is None:
         return arrays
     total = len(arrays[0])
@@ -105,21 +111,15 @@ def _draw_rows(
     return tuple(array[rows] for array in arrays)
 
 
-def identify_points(path: str | Path) -> dict[str, str]:
-    """The name of a file, and the checksum of its content, which tells it from others."""
-    with open(path, "rb") as file:
-        checksum = hashlib.file_digest(file, "sha256")
-    return {"file": str(path), "sha256": checksum.hexdigest()}
-
-
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of codes {path}")
     with refuse_broken(path, "an .npz file of plain arrays"), zipfile.ZipFile(path) as archive:
         names = {name.removesuffix(".npy") for name in archive.namelist()}
+        known = sorted(names.intersection(REQUIRED + OPTIONAL))
+        arrays = {name: read_plain_array(archive, name, LIMIT) for name in known}
     _check_names(path, names)
-    with refuse_broken(path, "an .npz file of plain arrays"), zipfile.ZipFile(path) as archive:
-        return {name: read_plain_array(archive, name, LIMIT) for name in sorted(names)}
+    return arrays
 
 
 def _check_names(path: Path, names: Set[str]) -> None:
@@ -151,5 +151,39 @@ def _check_arrays(arrays: Mapping[str, np.ndarray]) -> Points:
 
 
 def name_codes(codes: np.ndarray) -> tuple[str, ...]:
-    """Names of the columns of codes `(N, K)` that have none of their own."""
+    """Return names for the columns of codes `(N, K)` that have none of their own."""
     return tuple(f"code {k}" for k in range(codes.shape[1]))
+
+
+class Target:
+    """Codes to score, from anywhere; base class of targets that offer more to metrics.
+
+    Args:
+        name: Name in tables and messages.
+        points: Codes and factors.
+        draws: Numbers of random draws, and their seed.
+        progress: Progress bars.
+
+    Attributes:
+        offers: Kinds of input that a metric can have, keys of `NEEDS` in `evaluation.inputs`.
+        peers: Targets with the same points, itself included, for metrics of several runs.
+        across_settings: Whether the peers may differ in more than their seed.
+        suffixes: Suffixes of the names of scores that need a kind of input, if it is not from the
+            model's own encoder or axes.
+    """
+
+    suffixes: Mapping[str, str] = {}
+    across_settings = False
+
+    def __init__(self, name: str, points: Points, draws: Draws, progress: Progress) -> None:
+        self.name, self.draws, self.progress = name, draws, progress
+        self.points = points
+        self.peers: Sequence[Target] = (self,)
+        self.offers = {"codes", "factors"}
+        if points.test_codes is not None:
+            self.offers.add("test split")
+
+    @property
+    def point_count(self) -> int:
+        """Number of training points."""
+        return len(self.points.codes)

@@ -1,9 +1,10 @@
-"""One target, what is to be computed of it, and where that goes."""
+"""The computation of metrics of one target."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,55 +15,47 @@ from disentangle.evaluation.generator_target import GeneratorTarget
 from disentangle.evaluation.heat_maps import write_heat_maps
 from disentangle.evaluation.processes import Processes, describe_error
 from disentangle.evaluation.registry import METRICS
-from disentangle.evaluation.scores_file import (
-    FIT,
-    library_versions,
-    merge_report,
-    split_details,
-    write_report,
-)
-from disentangle.evaluation.target import Target
+from disentangle.evaluation.representations import Target
 from disentangle.losses.active_units import find_active
 from disentangle.runs.run_folder import RunFolder
+from disentangle.runs.scores_file import FIT, Score, ScoresFile, split_details, write_scores
+
+LIBRARIES = ("disentangle", "torch", "numpy", "scipy", "scikit-learn")
 
 
 @dataclass
 class Job:
-    """A target, what to compute of it and where to put that.
+    """A target, the metrics to compute of it, and their scores.
 
     Attributes:
-        target: What is scored.
-        names: Of the metrics to compute.
-        left_out: Why other metrics are not computed, by their name: `for want of …` or `as …`.
-        step: Training step of the model.
-        folder: For `scores.json` and `plots`; None writes nothing.
-        old: What `scores.json` holds.
-        codes: What tells the file of codes from others, if there is one.
-        scores: What has been computed, by the metric's name.
-        failed: Why a metric could not be computed after all, by its name.
-        plots: The heat maps that were written.
+        target: Target to score.
+        names: Names of the metrics to compute.
+        left_out: Reasons why other metrics are not computed, by their name.
+        folder: Folder for `scores.json` and `plots`; None writes nothing.
+        saved: Scores of the same model or codes that the folder already holds.
+        scores: Scores that have been computed, by the name of the metric.
+        failed: Reasons why metrics could not be computed after all, by their name.
+        plots: Heat maps that were written.
         active: Number of active codes and of all codes; None without codes that have a posterior.
     """
 
     target: Target
     names: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
-    step: int | None = None
     folder: RunFolder | None = None
-    old: dict[str, Any] | None = None
-    codes: dict[str, str] | None = None
-    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+    saved: ScoresFile = field(default_factory=ScoresFile)
+    scores: dict[str, Score] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     plots: list[Path] = field(default_factory=list)
     active: tuple[int, int] | None = None
 
     def prepare(self, protocol: Mapping[str, Any]) -> None:
-        """Fits an encoder if one is wanted, and encodes; every process must take part.
+        """Fit an encoder if one is requested, and encode; every process must take part.
 
         All jobs come before the first `compute`, which may ask for the codes of the others' runs.
 
         Args:
-            protocol: The options of `fit_encoder`.
+            protocol: Options of `fit_encoder`.
         """
         target = self.target
         if not isinstance(target, GeneratorTarget):
@@ -81,12 +74,12 @@ class Job:
     def compute(
         self, protocols: Mapping[str, dict[str, Any]], processes: Processes, bar: tqdm
     ) -> None:
-        """Computes the scores, and writes each; every process must take part.
+        """Compute the scores, and write each; every process must take part.
 
         Args:
-            protocols: The options of each metric.
-            processes: Which encode and decode.
-            bar: Counts metrics.
+            protocols: Options of each metric.
+            processes: Processes that encode and decode.
+            bar: Progress bar that counts metrics.
         """
         for name in self.names:
             bar.set_postfix_str(name)
@@ -102,7 +95,7 @@ class Job:
     def _attempt(
         self, names: Sequence[str], work: Callable[[], object], processes: Processes
     ) -> bool:
-        """Does the work, or notes why what it is for fails, as the rest may take hours."""
+        """Do the work of some metrics, or note why they fail; return True on success."""
         try:
             processes.together(work)
         except Exception as error:
@@ -150,20 +143,19 @@ class Job:
 
     def _describe(
         self, score: float, protocol: dict[str, Any], seconds: float, details: dict[str, Any]
-    ) -> dict[str, Any]:
+    ) -> Score:
         stored, too_large = split_details(details)
-        entry = {
-            "score": score,
-            "seed": self.target.draws.seed,
-            "protocol": protocol,
-            "seconds": round(seconds, 3),
-            "versions": library_versions(),
-            "details": stored,
-        }
-        return entry | ({"too_large": too_large} if too_large else {})
+        return Score(
+            score=score,
+            seed=self.target.draws.seed,
+            protocol=protocol,
+            seconds=round(seconds, 3),
+            versions={name: version(name) for name in LIBRARIES},
+            details=stored,
+            too_large=too_large,
+        )
 
     def _write_scores(self) -> None:
         if self.folder is not None:
             self.folder.path.mkdir(parents=True, exist_ok=True)
-            report = merge_report(self.old, self.step, self.scores, codes=self.codes)
-            write_report(self.folder.scores, report)
+            write_scores(self.folder.scores, self.saved.updated(self.scores))

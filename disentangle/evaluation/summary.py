@@ -11,31 +11,35 @@ from disentangle.evaluation.registry import METRICS
 from disentangle.evaluation.runner import Job
 from disentangle.losses.active_units import ACTIVE_VARIANCE
 from disentangle.output.tables import Cell, Format, format_table
+from disentangle.runs.scores_file import Score, metric_of
 
 BAR = 24  # characters of the longest bar
 TERSE = 60  # characters of a protocol in the table of a terminal
 
 
-def split_values(name: str, entry: Mapping[str, Any]) -> dict[str, float | None]:
-    """The numbers of a metric that tables show, by what they are called there.
+def split_values(name: str, score: Score) -> dict[str, float | None]:
+    """Return the numbers that tables show of a score, by the names that they have there.
 
     Args:
-        name: The metric's, with what may be added to it in parentheses.
-        entry: What `scores.json` holds of it.
+        name: Name of the metric, perhaps with a suffix in parentheses.
+        score: The score.
+
+    Raises:
+        ValueError: If a detail that tables show is not a number.
 
     Examples:
-        >>> entry = {"score": 0.5, "details": {"completeness": 0.25, "informativeness": None}}
-        >>> split_values("dci (fitted encoder)", entry)
+        >>> details = {"completeness": 0.25, "informativeness": None}
+        >>> split_values("dci (fitted encoder)", Score(score=0.5, protocol={}, details=details))
         {'dci (fitted encoder)': 0.5, 'dci (fitted encoder), completeness': 0.25,
          'dci (fitted encoder), informativeness': None}
     """
-    metric = METRICS.get(name.partition(" (")[0])
+    metric = METRICS.get(metric_of(name))
     further = metric.values if metric is not None else ()
-    return {name: entry["score"]} | {f"{name}, {key}": entry["details"][key] for key in further}
+    return {name: score.score} | {f"{name}, {key}": score.number(key) for key in further}
 
 
 def format_jobs(jobs: Sequence[Job], kind: Format) -> str:
-    """All scores in one table; with several targets, the first column says whose they are."""
+    """Return all scores in one table; with several targets, the first column names the target."""
     rows = [
         [job.target.name, *row]
         for job in jobs
@@ -48,19 +52,19 @@ def format_jobs(jobs: Sequence[Job], kind: Format) -> str:
     return format_table(header, rows, kind)
 
 
-def _rows(name: str, entry: Mapping[str, Any], width: int | None) -> Iterable[list[Cell]]:
-    protocol = describe_protocol(entry["protocol"])
+def _rows(name: str, score: Score, width: int | None) -> Iterable[list[Cell]]:
+    protocol = describe_protocol(score.protocol)
     if width is not None and len(protocol) > width:
         protocol = protocol[: width - 1] + "…"
     # a second to the tenth: what follows depends on what else the machine does
-    seconds: list[Cell] = [f"{entry['seconds']:.1f}", protocol]
-    for label, value in split_values(name, entry).items():
+    seconds: list[Cell] = [f"{score.seconds:.1f}", protocol]
+    for label, value in split_values(name, score).items():
         yield [label, None if value is None else float(value), *seconds]
         seconds = [None, None]
 
 
 def describe_protocol(protocol: Mapping[str, Any]) -> str:
-    """The protocol on one line.
+    """Return the protocol on one line.
 
     Examples:
         >>> describe_protocol({"points": 100, "values": [-2.0, 2.0], "runs": ["a", "b"]})
@@ -76,21 +80,22 @@ def describe_protocol(protocol: Mapping[str, Any]) -> str:
 
 
 def list_notes(job: Job) -> list[str]:
-    """What a reader of the scores must know besides."""
+    """Return notes that a reader of the scores must know besides."""
     notes: dict[str, list[str]] = {}
     for name, reason in job.left_out.items():
-        notes.setdefault(f"not computed, {reason}", []).append(name)
+        notes.setdefault(f"not computed: {reason}", []).append(name)
     for name, reason in job.failed.items():
         notes.setdefault(f"could not be computed: {reason}", []).append(name)
     for name, entry in job.scores.items():
-        if caveat := entry["details"].get("caveat"):
+        if caveat := entry.details.get("caveat"):
             notes.setdefault(caveat, []).append(name)
-        if large := entry.get("too_large"):
-            notes.setdefault(f"too large to be stored: {', '.join(large)}", []).append(name)
-        if job.folder is not None and is_too_tall(name.partition(" (")[0], entry["details"]):
+        if entry.too_large:
+            note = f"too large to be stored: {', '.join(entry.too_large)}"
+            notes.setdefault(note, []).append(name)
+        if job.folder is not None and is_too_tall(metric_of(name), entry.details):
             note = f"not drawn, as there are more than {MOST_CODES} codes"
             notes.setdefault(note, []).append(name)
-        if excluded := entry["details"].get("excluded_factors"):
+        if excluded := entry.details.get("excluded_factors"):
             names = ", ".join(job.target.points.factor_names[f] for f in excluded)
             notes.setdefault(f"left out, as it has one value: {names}", []).append(name)
     lines = [f"{note} ({', '.join(names)})" for note, names in notes.items()]
@@ -102,11 +107,11 @@ def list_notes(job: Job) -> list[str]:
 
 
 def format_axes(job: Job) -> str | None:
-    """The activeness of each axis, with bars; None if it was not computed."""
+    """Return the activeness of each axis with bars, or None if it was not computed."""
     found = [entry for name, entry in job.scores.items() if name.startswith("activeness")]
     if not found or not isinstance(job.target, GeneratorTarget):
         return None
-    per_axis = found[0]["details"]["per_axis"]
+    per_axis = found[0].details["per_axis"]
     most = max(per_axis.max(), np.finfo(float).tiny)
     rows: list[list[Cell]] = [
         [f"{axis.group}, {axis.name}", float(value), "█" * round(BAR * value / most)]

@@ -1,51 +1,48 @@
 """The scores of a run and the heat maps behind them, for a page."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from itertools import product
 
 from disentangle.evaluation.heat_maps import MAPS
-from disentangle.evaluation.scores_file import FITTED
 from disentangle.evaluation.summary import split_values
 from disentangle.explorer.page import HeatMap
 from disentangle.models import Axis
+from disentangle.runs.scores_file import FITTED, Score
 
 
-def list_scores(scores: Mapping[str, Any]) -> list[tuple[str, float | None]]:
-    """The numbers that tables show, by what they are called there.
+def list_scores(scores: Mapping[str, Score]) -> list[tuple[str, float | None]]:
+    """Return the numbers that tables show, with the names that they have there.
 
-    Args:
-        scores: By the metric's name, as `scores.json` holds them.
+    Raises:
+        ValueError: If a detail that tables show is not a number.
 
     Examples:
-        >>> list_scores({"mig": {"score": 0.5, "details": {}}})
+        >>> list_scores({"mig": Score(score=0.5, protocol={}, details={})})
         [('mig', 0.5)]
     """
-    return [
-        (label, value)
-        for name, entry in scores.items()
-        for label, value in split_values(name, entry).items()
-        if value is None or isinstance(value, int | float)
-    ]
+    return [pair for name, score in scores.items() for pair in split_values(name, score).items()]
 
 
 def list_maps(
-    scores: Mapping[str, Any], axes: Sequence[Axis], name_factors: Callable[[], Sequence[str]]
+    scores: Mapping[str, Score], axes: Sequence[Axis], name_factors: Callable[[], Sequence[str]]
 ) -> list[HeatMap]:
-    """The matrices of codes and factors that are among the scores.
+    """Return the matrices of codes and factors that are among the scores.
 
     Args:
-        scores: By the metric's name, as `scores.json` holds them.
-        axes: All of the model; they name the codes if they are as many.
-        name_factors: Gives the names of the factors, if there is a matrix; other factors than the
-            matrix has are numbered.
+        scores: Scores by the name of the metric, as read from `scores.json`.
+        axes: All axes of the model; they name the codes if they are as many.
+        name_factors: Returns the names of the factors, called if there is a matrix; if they are not
+            as many, factors are numbered.
+
+    Raises:
+        ValueError: If a detail is not a matrix, but should be.
     """
-    details = {name: entry["details"] for name, entry in scores.items()}
-    found = [
-        (f"{title}{suffix}", details[metric + suffix][key])
-        for suffix in ("", FITTED)
-        for title, places in MAPS.values()
-        for metric, key in [(m, k) for m, k in places if k in details.get(m + suffix, ())][:1]
-    ]
+    found = []
+    for suffix, (title, places) in product(("", FITTED), MAPS.values()):
+        known = [(scores[m + suffix], key) for m, key in places if m + suffix in scores]
+        matrices = (score.matrix(key) for score, key in known)
+        if matrix := next(filter(None, matrices), None):
+            found.append((f"{title}{suffix}", matrix))
     factors = name_factors() if found else ()
     maps = []
     for title, matrix in found:

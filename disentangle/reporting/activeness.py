@@ -1,4 +1,4 @@
-"""How much each axis of the generators of a report changes the image."""
+"""Activeness of each axis of the generators of a report."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,17 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from disentangle.curves import name_curve
-from disentangle.curves.activeness import (
-    WatchedRun,
-    draw_activeness,
-    gather_subspaces,
-    read_subspaces,
-)
+from disentangle.curves.activeness import draw_activeness, gather_subspaces, read_subspaces
 from disentangle.models import Axis
 from disentangle.reporting.document import Block, Picture, Points, Section, Text
 from disentangle.reporting.generators import ShownGenerator
 from disentangle.reporting.pictures import COLUMNS, picture_of_figure
-from disentangle.reporting.runs import ReportedRun
+from disentangle.runs.run import Run
 
 TITLE = "Activeness of the axes"
 METRIC = "activeness"
@@ -25,17 +20,17 @@ UNIT = "activeness: variance of pixels in [−1, 1]"
 
 
 class Bars(NamedTuple):
-    """What a figure of bars shows.
+    """Content of a figure of bars.
 
     Attributes:
-        run: Whose.
-        names: Of the bars.
-        values: `(N,)`.
-        errors: `(N,)`, standard errors; None if they are not known.
-        source: Where the values are from, in words.
+        run: Run of the values.
+        names: `N` bar labels.
+        values: Values, shape `(N,)`.
+        errors: Standard errors, shape `(N,)`; None if they are unknown.
+        source: Source of the values, for the caption.
     """
 
-    run: ReportedRun
+    run: Run
     names: list[str]
     values: np.ndarray
     errors: np.ndarray | None
@@ -43,7 +38,7 @@ class Bars(NamedTuple):
 
 
 def draw_section(shown: Sequence[ShownGenerator]) -> Section:
-    """Bars of one run of each experiment, and curves over the steps where they were logged."""
+    """Draw bars for one run of each experiment, and curves over the steps if they were logged."""
     blocks: list[Block] = [
         Text(
             "How much an axis, moved alone, changes the image: next to nothing for a dead one. It "
@@ -60,14 +55,14 @@ def draw_section(shown: Sequence[ShownGenerator]) -> Section:
 
 
 def find_scored(generator: ShownGenerator) -> Bars | None:
-    """The activeness of every axis, of the first run of an experiment that was evaluated so."""
+    """Return the activeness of every axis of the first run that was scored by it; None without."""
     for run in generator.runs:
-        details = run.scored.scores.get(METRIC, {}).get("details", {})
+        details = run.scores[METRIC].details if METRIC in run.scores else {}
         if details.get("per_axis"):
             values = np.array(details["per_axis"], dtype=float)
             errors = np.array(details.get("standard_errors", np.nan), dtype=float)
             axes = () if generator.model is None else generator.model.axes
-            source = f"activeness of each axis, scored at step {run.scored.step}"
+            source = f"activeness of each axis, scored at step {run.step}"
             if np.isfinite(errors).any():
                 source += "; whiskers: standard error"
             errors = np.broadcast_to(errors, values.shape)
@@ -76,9 +71,9 @@ def find_scored(generator: ShownGenerator) -> Bars | None:
 
 
 def find_logged(generator: ShownGenerator) -> Bars | None:
-    """The last that the first run of an experiment which watched its subspaces has logged."""
+    """Return the last activeness that the first run with any has logged; None without."""
     for run in generator.runs:
-        if subspaces := read_subspaces(run.lines):
+        if subspaces := read_subspaces(run.metrics):
             last = max(step for values in subspaces.values() for step in values)
             values = np.array([values.get(last, np.nan) for values in subspaces.values()])
             source = (
@@ -89,7 +84,7 @@ def find_logged(generator: ShownGenerator) -> Bars | None:
 
 
 def name_axes(axes: Sequence[Axis], count: int) -> list[str]:
-    """The names of `count` axes, numbers if there are not as many.
+    """Return the names of `count` axes, or numbers if there are not as many.
 
     Examples:
         >>> name_axes((), 2)
@@ -121,13 +116,8 @@ def _draw_bars(bars: Bars, generator: ShownGenerator, largest: float) -> Picture
 
 
 def _draw_curves(shown: Sequence[ShownGenerator]) -> Picture | None:
-    """The activeness of subspaces over the steps; None if it was not logged."""
-    groups = {
-        name_curve(generator.label, len(generator.runs)): [
-            WatchedRun(run.folder, run.config, read_subspaces(run.lines)) for run in generator.runs
-        ]
-        for generator in shown
-    }
+    """Draw the activeness of subspaces over the steps; return None if it was not logged."""
+    groups = {name_curve(one.label, len(one.runs)): one.runs for one in shown}
     panels = {
         label: curves
         for label, curves in gather_subspaces(groups).items()

@@ -10,15 +10,17 @@ from disentangle.reporting import activeness, conditioning
 from disentangle.reporting.configuration import list_configuration
 from disentangle.reporting.document import Document
 from disentangle.reporting.generators import load_generators
-from disentangle.reporting.runs import ReportedRun, group_reported, list_runs
+from disentangle.reporting.runs import list_runs
 from disentangle.reporting.samples import show_samples
 from disentangle.reporting.scores import list_scores
 from disentangle.reporting.training import draw_training
 from disentangle.reporting.traversals import draw_traversals
+from disentangle.runs.experiments import group_by_experiment
+from disentangle.runs.run import Run
 
 
 def build_report(
-    runs: Sequence[ReportedRun],
+    runs: Sequence[Run],
     *,
     title: str | None = None,
     traversals: int = 1,
@@ -26,20 +28,20 @@ def build_report(
     device: torch.device,
     time: datetime,
 ) -> Document:
-    """What there is to say of runs.
+    """Build the report of runs.
 
     Args:
-        runs: At least one.
-        title: Default: how many runs and experiments there are.
-        traversals: How many latents to start from; none are drawn if it is 0.
-        seed: Of these latents.
-        device: Where they are decoded.
-        time: When the report is made.
+        runs: One or more runs, see `shorten_names`.
+        title: Title; by default the numbers of runs and experiments.
+        traversals: Number of latents to start from; with 0 no traversals are drawn.
+        seed: Seed for sampling these latents.
+        device: Device to decode on.
+        time: Time of the report.
 
     Raises:
-        ValueError: If the files of a model are not what a run writes.
+        ValueError: If scores or the files of a model are damaged.
     """
-    groups = group_reported(runs)
+    groups = group_by_experiment(runs)
     shown = load_generators(groups, device)
     sections = [
         list_runs(groups),

@@ -1,4 +1,4 @@
-"""How well conditioned the layers of the runs of a report were."""
+"""Conditioning of the layers of the runs of a report."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -9,7 +9,7 @@ import numpy as np
 from disentangle.curves import name_curve
 from disentangle.curves.conditioning import (
     QUANTITY_LABELS,
-    ConditionedRun,
+    Layers,
     draw_conditioning,
     gather_layers,
     read_layers,
@@ -18,6 +18,7 @@ from disentangle.orthogonality.conditioning import QUANTITIES
 from disentangle.reporting.document import Block, Picture, Points, Section, Table, Tables, Text
 from disentangle.reporting.pictures import COLUMNS, picture_of_figure
 from disentangle.reporting.runs import Groups, name_curves
+from disentangle.runs.run import Run
 
 if TYPE_CHECKING:
     from disentangle.output.figures import Curve
@@ -32,16 +33,20 @@ MEASURES = {
 
 
 def draw_section(groups: Groups) -> Section:
-    """A figure and a table for each quantity that was logged."""
+    """Draw a figure and a table for each quantity that was logged."""
     blocks: list[Block] = []
-    tables, having = [], set()
+    tables: list[Table] = []
+    having: set[Run] = set()
     for quantity in QUANTITIES:
         measure, found = choose_measure(groups, quantity)
         if found:
-            runs = list(chain.from_iterable(found.values()))
-            having |= {run.folder.path for run in runs}
-            layers = dict.fromkeys(chain.from_iterable(run.layers for run in runs))
-            panels = gather_layers(found, layers, measure)
+            having |= found.keys()
+            shown = {
+                name_curve(label, len(runs)): [found[run] for run in runs if run in found]
+                for label, runs in groups.items()
+            }
+            layers = dict.fromkeys(chain.from_iterable(found.values()))
+            panels = gather_layers(shown, layers, measure)
             blocks.append(_draw(panels, quantity, measure, name_curves(groups)))
             tables.append(_tabulate(panels, f"{MEASURES[measure]} of the {_name(quantity)}"))
     if not tables:
@@ -51,24 +56,20 @@ def draw_section(groups: Groups) -> Section:
     missing = [
         f"{run.name} has no records of conditioning"
         for run in chain.from_iterable(groups.values())
-        if run.folder.path not in having
+        if run not in having
     ]
     return Section(TITLE, [*blocks, Points(missing)] if missing else blocks)
 
 
-def choose_measure(groups: Groups, quantity: str) -> tuple[str, dict[str, list[ConditionedRun]]]:
-    """What is shown of a quantity, and the runs that have any finite value of it."""
+def choose_measure(groups: Groups, quantity: str) -> tuple[str, dict[Run, Layers]]:
+    """Return the measure to show of a quantity, and its values of runs with any finite one."""
+    runs = list(chain.from_iterable(groups.values()))
     for measure in MEASURES:
-        having: dict[str, list[ConditionedRun]] = {}
-        for label, runs in groups.items():
-            for run in runs:
-                layers = read_layers(run.lines, quantity, measure)
-                if any(map(_is_shown, layers.values())):
-                    shown = ConditionedRun(run.folder, run.config, layers)
-                    having.setdefault(name_curve(label, len(runs)), []).append(shown)
-        if having:
+        known = ((run, read_layers(run.metrics, quantity, measure)) for run in runs)
+        found = {run: layers for run, layers in known if any(map(_is_shown, layers.values()))}
+        if found:
             break
-    return measure, having
+    return measure, found
 
 
 def _is_shown(values: Mapping[int, float]) -> bool:
@@ -88,7 +89,7 @@ def _name(quantity: str) -> str:
 
 
 def _tabulate(panels: Panels, caption: str) -> Table:
-    """The last values of each layer, with their range over runs."""
+    """Return a table of the last values of each layer, with their range over runs."""
     labels = dict.fromkeys(curve.label for curves in panels.values() for curve in curves)
     rows = []
     for layer, curves in panels.items():

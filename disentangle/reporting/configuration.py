@@ -1,4 +1,4 @@
-"""The configuration of the runs of a report: what they share, and in what experiments differ."""
+"""Configuration of the runs of a report: options that differ, and options that all share."""
 
 from collections.abc import Mapping
 
@@ -7,15 +7,15 @@ from disentangle.reporting.document import Block, Section, Table, Tables
 from disentangle.reporting.runs import Groups
 from disentangle.runs.experiments import CHANCE
 
-TOP = "run"  # how options outside any section are headed
+TOP = "run"  # heading of the options outside any section
 
 
 def list_configuration(groups: Groups) -> Section:
-    """A table of the options in which experiments differ, and small ones of those that all share.
+    """List the options in which experiments differ, and those that all share.
 
     Runs of the same experiment differ in their seed and folder only, which stand elsewhere.
     """
-    configs = {label: flatten(runs[0].config) for label, runs in groups.items()}
+    configs = {label: flatten(runs[0].raw_config) for label, runs in groups.items()}
     if sum(map(len, groups.values())) > 1:
         configs = {
             label: {option: value for option, value in config.items() if option not in CHANCE}
@@ -35,7 +35,7 @@ def list_configuration(groups: Groups) -> Section:
 
 
 def _divide(options: Mapping[str, str]) -> list[Table]:
-    """A table for each section of the configuration."""
+    """Return a table for each section of the configuration."""
     sections: dict[str, list[list[str]]] = {TOP: []}
     for option, value in options.items():
         section, dot, rest = option.partition(".")

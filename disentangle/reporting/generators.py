@@ -1,40 +1,41 @@
-"""The generators of a report: of each experiment the first run's."""
+"""The generators of a report, one for each experiment: that of its first run."""
 
 from typing import NamedTuple
 
 import torch
 from diffusers import ModelMixin
 
-from disentangle.reporting.runs import Groups, ReportedRun
+from disentangle.reporting.runs import Groups
+from disentangle.runs.run import Run
 
 
 class ShownGenerator(NamedTuple):
-    """What stands for an experiment.
+    """An experiment, with the generator of its first run.
 
     Attributes:
-        label: Of the experiment.
-        number: Of the experiment, from 1.
-        runs: Of the experiment; the first is the one that is drawn.
-        model: Of the first run, in evaluation mode; None if it has not written any yet.
+        label: Label of the experiment.
+        number: Number of the experiment, from 1.
+        runs: Runs of the experiment; the first is the one that is drawn.
+        model: Generator of the first run, in evaluation mode; None if it has not written one yet.
     """
 
     label: str
     number: int
-    runs: list[ReportedRun]
+    runs: list[Run]
     model: ModelMixin | None
 
     @property
-    def run(self) -> ReportedRun:
-        """The one that is drawn."""
+    def run(self) -> Run:
+        """The run that is drawn."""
         return self.runs[0]
 
-    def title(self, run: ReportedRun) -> str:
-        """How a picture of a run of the experiment is headed."""
+    def title(self, run: Run) -> str:
+        """Return the heading of a picture of a run of the experiment."""
         return self.label if run.name in self.label else f"{self.label}, run {run.name}"
 
 
 def load_generators(groups: Groups, device: torch.device) -> list[ShownGenerator]:
-    """The generators of all experiments but those that recognise.
+    """Load the generators of all experiments but those of the task classification.
 
     Raises:
         ValueError: If the files of a model are not what a run writes.
@@ -42,12 +43,12 @@ def load_generators(groups: Groups, device: torch.device) -> list[ShownGenerator
     return [
         ShownGenerator(label, number, list(runs), _load(runs[0], device))
         for number, (label, runs) in enumerate(groups.items(), start=1)
-        if not runs[0].folder.classifies
+        if not runs[0].classifies
     ]
 
 
-def _load(run: ReportedRun, device: torch.device) -> ModelMixin | None:
+def _load(run: Run, device: torch.device) -> ModelMixin | None:
     try:
-        return run.folder.load_generator().to(device)
+        return run.generator.to(device)
     except FileNotFoundError:  # a run in progress
         return None

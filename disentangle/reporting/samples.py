@@ -42,6 +42,6 @@ def _show_sheet(generator: ShownGenerator) -> Picture | None:
     words = f"Sheet of samples, {generator.label}."
     step = file.stem.removeprefix("step-").lstrip("0")
     caption = f"{generator.title(generator.run)}: step {step}."
-    if generator.run.config["task"] == "vae":
+    if generator.run.raw_config["task"] == "vae":
         caption += " Two rows of images, two of their reconstructions, four of new ones."
     return picture_of_image(sheet, f"samples-{generator.number}", words, caption, has_text=False)

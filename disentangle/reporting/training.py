@@ -1,4 +1,4 @@
-"""Losses and accuracies of the runs of a report, step by step."""
+"""Losses and accuracies of the runs of a report over the steps of training."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,7 +10,8 @@ import numpy as np
 from disentangle.curves import collect_values, merge_runs, name_curve
 from disentangle.reporting.document import Block, Points, Section, Text
 from disentangle.reporting.pictures import COLUMNS, picture_of_figure
-from disentangle.reporting.runs import Groups, ReportedRun, name_curves
+from disentangle.reporting.runs import Groups, name_curves
+from disentangle.runs.run import Run
 
 if TYPE_CHECKING:
     from disentangle.output.figures import Curve
@@ -19,7 +20,7 @@ TITLE = "Training"
 
 
 def draw_training(groups: Groups) -> Section:
-    """The losses, each on a scale of its own, and the accuracies of classifiers."""
+    """Draw the losses, each on a scale of its own, and the accuracies of classifiers."""
     from disentangle.output.figures import draw_curves  # matplotlib takes a moment
 
     blocks: list[Block] = []
@@ -43,7 +44,7 @@ def draw_training(groups: Groups) -> Section:
             caption = f"{words} {since}" if name == "loss" else words
             blocks.append(picture_of_figure(figure, f"training-{name}", words, caption))
     every = list(chain.from_iterable(groups.values()))
-    remarks = [f"{r.name} has no log: it has not been trained" for r in every if not r.lines]
+    remarks = [f"{r.name} has no log: it has not been trained" for r in every if not r.metrics]
     remarks += [remark for run in every if (remark := find_divergence(run))]
     remarks += [remark for label, runs in groups.items() if (remark := _compare_ends(label, runs))]
     if remarks:
@@ -51,27 +52,27 @@ def draw_training(groups: Groups) -> Section:
     return Section(TITLE, blocks or [Text("No loss was logged.")])
 
 
-def find_divergence(run: ReportedRun) -> str:
-    """Since when a loss of a run is not finite; empty if all of them always are.
+def find_divergence(run: Run) -> str:
+    """Return a remark on where a loss of a run is not finite; empty if all are everywhere.
 
     Curves leave such values out, and a mean over runs would hide it.
     """
     found = {
         name: [step for step, value in values.items() if not np.isfinite(value)]
-        for name, values in collect_values(run.lines, _name_loss).items()
+        for name, values in collect_values(run.metrics, _name_loss).items()
     }
     if not (bad := {name: steps for name, steps in found.items() if steps}):
         return ""
     first, lines = min(map(min, bad.values())), max(map(len, bad.values()))
     return (
-        f"{run.name}: {', '.join(bad)} not finite in {lines} of {len(run.lines)} lines of the log, "
-        f"first at step {first}: left out of the curves"
+        f"{run.name}: {', '.join(bad)} not finite in {lines} of {len(run.metrics)} lines of the "
+        f"log, first at step {first}: left out of the curves"
     )
 
 
-def _compare_ends(label: str, runs: Sequence[ReportedRun]) -> str:
-    """That the runs of an experiment are not equally far, if so."""
-    ends = sorted({run.lines[-1]["step"] for run in runs if run.lines})
+def _compare_ends(label: str, runs: Sequence[Run]) -> str:
+    """Return a remark if the runs of an experiment end at different steps; else empty."""
+    ends = sorted({run.metrics[-1]["step"] for run in runs if run.metrics})
     if len(ends) < 2:
         return ""
     return (
@@ -83,14 +84,14 @@ def _compare_ends(label: str, runs: Sequence[ReportedRun]) -> str:
 def gather_terms(
     groups: Groups, wanted: Callable[[str], bool]
 ) -> tuple[dict[str, list["Curve"]], bool]:
-    """The curves of each term, one for each experiment, and whether a logarithmic axis shows all.
+    """Return the curves of each term and experiment, and whether a logarithmic axis can show all.
 
     Args:
-        groups: The runs of each experiment.
-        wanted: Tells a term by its name in the log.
+        groups: Runs of each experiment.
+        wanted: Returns True for the name of a wanted term in the log.
     """
     values = {
-        run.folder.path: collect_values(run.lines, lambda name: name if wanted(name) else None)
+        run: collect_values(run.metrics, lambda name: name if wanted(name) else None)
         for runs in groups.values()
         for run in runs
     }
@@ -101,7 +102,7 @@ def gather_terms(
     panels: dict[str, list[Curve]] = {term: [] for term in terms}
     for label, runs in groups.items():
         for term in terms:
-            found = [values[run.folder.path] for run in runs]
+            found = [values[run] for run in runs]
             if having := [terms_of[term] for terms_of in found if term in terms_of]:
                 panels[term].append(merge(name_curve(label, len(runs)), having))
     return panels, positive

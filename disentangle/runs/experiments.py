@@ -1,50 +1,30 @@
 """Runs that differ by chance only are one experiment: how commands group and name them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from disentangle.config import find_differing, flatten
 from disentangle.orthogonality import LOSS_TECHNIQUES, OPTIMIZER_TECHNIQUES, WEIGHT_TECHNIQUES
 from disentangle.output.text import cut, escape_control_characters
-from disentangle.runs.run_folder import RunFolder
+from disentangle.runs.run import Run
 
 CHANCE = {"seed", "output"}  # in which two runs of the same experiment may differ
 MOST_OPTIONS = 2  # by which experiments are named
 NAMES = {"task", "model.name", "data.name"}  # another one comes with many other options
 
 
-class HasConfig(Protocol):
-    """A run, whatever else is known of it."""
-
-    @property
-    def folder(self) -> RunFolder:
-        """The run's."""
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The run's configuration, as it stands in the file."""
-
-
-Run = TypeVar("Run", bound=HasConfig)
-
-
-def group_by_experiment(
-    runs: Iterable[Run], name_run: Callable[[Run], str] = lambda run: str(run.folder.path)
-) -> dict[str, list[Run]]:
-    """Runs of the same experiment, by its techniques and, if these do not tell, what else differs.
+def group_by_experiment(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Group runs by experiment: its techniques and, if these do not tell, what else differs.
 
     Experiments with the same techniques are told by the options in which they differ, or of many by
-    the names of task, model and data; if that does not tell them, by the name of a run.
-
-    Args:
-        runs: In any order.
-        name_run: The name of a run, which no other has; default: its folder.
+    the names of task, model and data; if that does not tell them, by the name of a run, which no
+    other run may have.
     """
     groups: dict[tuple[str, frozenset[tuple[str, str]]], list[Run]] = {}
     for run in runs:
-        same = frozenset(_choose_options(run.config).items())
-        groups.setdefault((name_techniques(run.config), same), []).append(run)
+        same = frozenset(_choose_options(run.raw_config).items())
+        groups.setdefault((name_techniques(run.raw_config), same), []).append(run)
     techniques = [name for name, _ in groups]
     configs = [dict(same) for _, same in groups]
     labels = [
@@ -54,7 +34,7 @@ def group_by_experiment(
     told = {label for label, count in Counter(labels).items() if count == 1 and label is not None}
     named = {}
     for name, label, group in zip(techniques, labels, groups.values(), strict=True):
-        named[label if label in told else f"{name}: {_quote(name_run(group[0]))}"] = group
+        named[label if label in told else f"{name}: {_quote(group[0].name)}"] = group
     return named
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from disentangle.runs.atomic import replace_text
-from disentangle.runs.run_folder import RunFolder
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
@@ -59,17 +58,6 @@ def _append_lines(file: Path, lines: dict[int, dict[str, float]]) -> None:
         for step, line in lines.items():
             row = {key: value if math.isfinite(value) else None for key, value in line.items()}
             stream.write(json.dumps({"step": step, **row}) + "\n")
-
-
-def read_metrics(folder: RunFolder) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` of a run.
-
-    Raises:
-        ValueError: If it has none.
-    """
-    if not folder.metrics.is_file():
-        raise ValueError(f"{folder.path} has no {folder.metrics.name}: it has not been trained")
-    return read_lines(folder.metrics)
 
 
 def collect_values(

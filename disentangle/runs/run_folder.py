@@ -10,8 +10,7 @@ from diffusers import ModelMixin
 
 from disentangle.config.choices import current_name
 from disentangle.config.yaml_files import read_yaml
-from disentangle.models import load_model
-from disentangle.output.files import check_folder
+from disentangle.output.files import check_file, check_folder
 from disentangle.runs.atomic import replace_files, temporary_of
 from disentangle.runs.lock import holding
 
@@ -58,20 +57,6 @@ class RunFolder:
         self.traversals = self.path / "traversals"
         self.plots = self.path / "plots"
         self.scores = self.path / "scores.json"
-
-    @classmethod
-    def open(cls, path: str | Path) -> "RunFolder":
-        """An existing run.
-
-        Raises:
-            FileNotFoundError: If the folder does not exist.
-            ValueError: If it is not the folder of a run.
-        """
-        folder = cls(path)
-        if not folder.path.is_dir():
-            raise FileNotFoundError(f"there is no run folder {folder.path}")
-        folder.read_config()
-        return folder
 
     def read_config(self) -> dict[str, Any]:
         """The saved configuration, as it stands in the file.
@@ -146,6 +131,12 @@ class RunFolder:
         begun = temporary_of(self.config)
         return self.path.is_dir() and all(entry == begun for entry in self.path.iterdir())
 
+    def check_writable(self) -> None:
+        """Raise `ValueError` unless scores and plots can be written."""
+        check_folder(self.plots)
+        check_folder(self.path)  # `scores.json` is replaced by a new file
+        check_file(self.scores, overwrite=True, new_folder=True)
+
     def clear(self) -> None:
         """Removes what a run writes, and nothing else that may lie in the folder.
 
@@ -158,36 +149,6 @@ class RunFolder:
                 shutil.rmtree(entry)
             else:
                 entry.unlink(missing_ok=True)
-
-    def load_generator(self) -> ModelMixin:
-        """The generator: the averaged one if the run keeps an average, else the trained one.
-
-        Raises:
-            FileNotFoundError: If the run has not written a model yet.
-            ValueError: If it is a run of the task `classification`.
-        """
-        if self.classifies:
-            raise ValueError(
-                f"{self.path} is a run of the task classification: it has no generator"
-            )
-        return load_model(self.final)
-
-    def load_classifier(self) -> ModelMixin:
-        """The network that the validation chose, or else the last one.
-
-        Raises:
-            FileNotFoundError: If the run has not written a model yet.
-            ValueError: If it is a run of another task.
-        """
-        if not self.classifies:
-            task = self.read_config()["task"]
-            raise ValueError(f"{self.path} is a run of the task {task}: it has no classifier")
-        return load_model(self.final)
-
-    @property
-    def classifies(self) -> bool:
-        """Whether it is a run of the task `classification`."""
-        return self.read_config()["task"] == "classification"
 
     @property
     def final(self) -> Path:

@@ -10,7 +10,7 @@ from disentangle import compare
 from disentangle.curves import group_runs
 from disentangle.output.tables import FORMATS, format_table
 from disentangle.runs.experiments import group_by_experiment
-from disentangle.runs.run_folder import RunFolder
+from disentangle.runs.run import Run
 
 
 def make_run(folder, scores, *, seed=0, step=10, techniques=(), **config):
@@ -137,7 +137,7 @@ def test_no_experiment_has_the_name_of_another(tmp_path, section, one, other):
         make_run(tmp_path / f"{number}", {"mig": 0.5}, seed=number, **{section: values})
         for number, values in enumerate((one, one, other))
     ]
-    runs = [compare.read_run(RunFolder(folder)) for folder in folders]
+    runs = [Run(folder) for folder in folders]
     for groups in (group_by_experiment(runs), group_runs(runs)):
         assert [[str(run.folder.path) for run in group] for group in groups.values()] == [
             folders[:2],
@@ -158,7 +158,7 @@ def test_folders_that_look_alike_are_told_apart(tmp_path):
         for name, config in zip(names, configs, strict=True)
     ]
     folders.append(make_run(tmp_path / "again", {"mig": 0.5}, seed=1, **configs[2]))
-    groups = group_runs([compare.read_run(RunFolder(folder)) for folder in folders])
+    groups = group_runs([Run(folder) for folder in folders])
     assert list(groups) == [
         rf"no technique: {tmp_path}/a\nb",
         rf"no technique: {tmp_path}/a\\nb",

@@ -22,12 +22,12 @@ from disentangle.evaluation.processes import Processes, SharedError
 from disentangle.evaluation.progress import Progress
 from disentangle.evaluation.registry import METRICS, choose_metrics
 from disentangle.evaluation.representations import Points, draw_points
+from disentangle.evaluation.request import Draws
 from disentangle.evaluation.runner import Job
-from disentangle.evaluation.sampling import Draws
-from disentangle.evaluation.scores_file import merge_report, read_report, write_report
 from disentangle.metrics import activeness, dci, mig, udr
 from disentangle.models import Axis, load_model, sefa_axes, unrotate_latents
 from disentangle.models.subspace_vae import ConvEncoder
+from disentangle.runs.scores_file import Score, ScoresFile, read_scores, write_scores
 from tests.helpers.launching import ON_CPU, on_two_processes
 
 SMALL = ["--points", "300", "--test_points", "150", "--activeness.latents", "4"]
@@ -184,7 +184,9 @@ def test_a_gan_gets_the_activeness_of_every_axis(run, capsys):
     assert len(scores["activeness"]["details"]["per_axis"]) == 18
     printed = capsys.readouterr().out
     assert "block 2, dimension 5" in printed
-    assert "for want of codes: a model with an encoder, or --encoder fit (mig, sap" in printed
+    assert (
+        "not computed: needs codes: a model with an encoder, or --encoder fit (mig, sap" in printed
+    )
 
 
 @pytest.mark.parametrize("run", ["tiny_gan"], indirect=True)
@@ -412,9 +414,9 @@ def test_what_was_computed_before_an_interruption_is_kept(run, monkeypatch):
         (["--sefa", "--encoder", "fit"], "--encoder fit reads the model's own axes"),
         (["--sefa", "--metrics", "mig"], "goes with activeness and variation_predictability, not"),
         (["--sefa", "--metrics", "supervised"], "not with mig, sap, modularity, explicitness, irs"),
-        (["--sefa_layer", "x"], "--sefa_layer has a meaning with --sefa only"),
+        (["--sefa_layer", "x"], "--sefa_layer requires --sefa"),
         (["--sefa", "--sefa_layer", "x"], "no layer of kind Linear, ConvTranspose2d"),
-        (["--output", "x"], "--output goes with --codes"),
+        (["--output", "x"], "--output requires --codes"),
         (["--output", ""], "--output must name a folder, got ''"),
         (["--codes", "x.npz"], "give run folders, or --codes FILE, and not both"),
         (["--features.images", "1"], "features.images must be at least 2, got 1"),
@@ -466,7 +468,7 @@ def test_any_error_is_that_of_one_metric(run, capsys, monkeypatch, error, reason
         raise error
 
     monkeypatch.setitem(METRICS, "mig", replace(METRICS["mig"], function=fail))
-    monkeypatch.setattr("disentangle.evaluate.check_options", lambda *arguments: None)
+    monkeypatch.setattr("disentangle.evaluation.selection.check_options", lambda *arguments: None)
     assert evaluate.main([str(run), *SMALL, "--metrics", "mig,irs"]) == 1
     assert list(scores_of(run)) == ["irs"]
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "could not be" in line)
@@ -526,7 +528,9 @@ def test_codes_from_anywhere(arrays, tmp_path, capsys):
     assert (output / "plots" / "dci-importance.png").is_file()
     printed = capsys.readouterr().out
     assert "factor_vae_score" in printed
-    assert "as dci takes its place below 1,000 training points (histogram_dci)" in printed
+    assert (
+        "not computed: dci takes its place below 1,000 training points (histogram_dci)" in printed
+    )
 
 
 def test_codes_without_a_test_split(arrays, tmp_path, capsys, complaint):
@@ -897,12 +901,13 @@ def test_infinity_and_what_is_not_defined_are_told_apart(tmp_path):
         "a": {"score": inf, "protocol": {}, "details": details},
         "b": {"score": nan, "protocol": {}, "details": {}},
     }
-    write_report(file, merge_report(None, 1, scores))
+    scores = {name: Score(**entry) for name, entry in scores.items()}
+    write_scores(file, ScoresFile(1).updated(scores))
     assert '"score": "Infinity"' in file.read_text()
-    found = read_report(file)["scores"]
-    assert found["a"]["score"] == inf
-    assert found["a"]["details"] == {"matrix": [[-inf, None], [0.5, inf]], "name": "x"}
-    assert found["b"]["score"] is None
+    found = read_scores(file).scores
+    assert found["a"].score == inf
+    assert found["a"].details == {"matrix": [[-inf, None], [0.5, inf]], "name": "x"}
+    assert found["b"].score is None
     text = file.read_text()
-    write_report(file, merge_report(read_report(file), 1, {}))
+    write_scores(file, read_scores(file).at_step(1).updated({}))
     assert file.read_text() == text

@@ -18,6 +18,7 @@ from disentangle.explorer.server import draw_at, read_positions
 from disentangle.explorer.strips import encode_images, encode_strips
 from disentangle.explorer.writing import write_explorer
 from disentangle.models import Axis
+from disentangle.runs.scores_file import Score
 
 HOSTILE = """</script><script>alert("a")</script><img src=x onerror=alert(1)>$data & 'b'"""
 AXES = (
@@ -109,11 +110,12 @@ def test_runs_must_have_the_same_samples():
 def test_numbers_behind_the_page():
     matrix = [[0.5, None], [0.25, 0.0]]
     scores = {
-        "mig": {"score": 0.5, "details": {"mutual_information": matrix}},
-        "dci (fitted encoder)": {
-            "score": None,
-            "details": {"importance": matrix, "completeness": 0.1, "informativeness": 0.2},
-        },
+        "mig": Score(score=0.5, protocol={}, details={"mutual_information": matrix}),
+        "dci (fitted encoder)": Score(
+            score=None,
+            protocol={},
+            details={"importance": matrix, "completeness": 0.1, "informativeness": 0.2},
+        ),
     }
     assert list_scores(scores)[:2] == [("mig", 0.5), ("dci (fitted encoder)", None)]
     assert len(list_scores(scores)) == 4
@@ -171,11 +173,9 @@ def test_a_page_of_one_run_and_of_two(run, tmp_path, capsys, complaint):
     assert len(read_data(out.read_text())["runs"]) == 2
 
 
-def test_the_data_set_may_be_away(run, monkeypatch):
-    folder = SimpleNamespace()
+def test_the_data_set_may_be_away(run):
     gone = SimpleNamespace(build_data=lambda: Image.open(run / "nothing"))
-    monkeypatch.setattr(explore, "read_run", lambda folder: gone)
-    assert explore.name_factors(folder) == ()
+    assert explore.name_factors(SimpleNamespace(config=gone)) == ()
 
 
 @pytest.mark.parametrize(

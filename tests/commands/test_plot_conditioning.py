@@ -14,8 +14,8 @@ from disentangle.config.parse import parse_run
 from disentangle.curves import group_runs, merge_runs
 from disentangle.orthogonality.conditioning import MEASURES, measure_name
 from disentangle.output.figures import COLUMNS, Curve, draw_bars, draw_curves, encode_figure
-from disentangle.plot_conditioning import main, read_run
-from disentangle.runs.run_folder import RunFolder
+from disentangle.plot_conditioning import main
+from disentangle.runs.run import Run
 
 LAYERS = ["a.U", "b.U"]
 
@@ -183,8 +183,7 @@ def test_experiments_with_the_same_techniques_are_told_apart_by_what_differs(tmp
             ("other", ["ow", "nog"], 1e-3),
         ]
     ]
-    runs = [read_run(RunFolder(folder), "weight", "condition") for folder in folders]
-    groups = group_runs(runs)
+    groups = group_runs(map(Run, folders))
     expected = ["NOG, optimizer.lr 0.0001", "NOG, optimizer.lr 0.001", "OW + NOG"]
     assert list(groups) == expected
     assert [group[0].folder.path for group in groups.values()] == folders

@@ -25,9 +25,11 @@ from disentangle.reporting.document import Picture, Points, Table, Tables, Text
 from disentangle.reporting.generators import load_generators
 from disentangle.reporting.markdown import build_markdown
 from disentangle.reporting.page import build_page
-from disentangle.reporting.runs import group_reported, read_runs
+from disentangle.reporting.runs import shorten_names
 from disentangle.reporting.traversals import MOST, draw_traversals
+from disentangle.runs.experiments import group_by_experiment
 from disentangle.runs.metrics_log import activeness_name
+from disentangle.runs.run import open_runs
 from disentangle.runs.run_folder import RunFolder
 
 HOSTILE = """</td></style><script>alert("a")</script><img src=x onerror=alert(1)> | `b` _c_ $d$"""
@@ -89,8 +91,14 @@ def undrawn(monkeypatch):
     monkeypatch.setattr("disentangle.output.figures.encode_figure", lambda *_: buffer.getvalue())
 
 
+def open_named(*folders):
+    runs = open_runs(folders)
+    shorten_names(runs)
+    return runs
+
+
 def build(*folders, **options):
-    runs = read_runs([RunFolder.open(folder) for folder in folders])
+    runs = open_named(*folders)
     time = datetime.fromisoformat("2026-01-02T03:04:00+00:00")
     return build_report(runs, device=torch.device("cpu"), time=time, **options)
 
@@ -109,7 +117,7 @@ def remarks(blocks):
 
 
 def groups_of(*folders):
-    return {folder.name: read_runs([RunFolder(folder)]) for folder in folders}
+    return {folder.name: open_runs([folder]) for folder in folders}
 
 
 def generator_of(folder):
@@ -254,7 +262,7 @@ def test_configuration_is_what_is_shared_and_what_differs(tmp_path):
     first = make_run(tmp_path / "a", seed=0, objective={"beta": 1.0, "kind": "beta"})
     again = make_run(tmp_path / "b", seed=1, objective={"beta": 1.0, "kind": "beta"})
     other = make_run(tmp_path / "c", seed=0, objective={"beta": 4.0}, task="gan")
-    runs = {"x": read_runs([RunFolder(f) for f in (first, again)])} | groups_of(other)
+    runs = {"x": open_named(first, again)} | groups_of(other)
     differing, shared = list_configuration(runs).blocks
     assert differing.header == ["option", "x", "c"]
     assert sorted(differing.rows) == [
@@ -299,13 +307,13 @@ def test_names_are_without_the_folders_that_all_runs_are_in(tmp_path):
     folders = [tmp_path / name for name in ("x/a", "x/b/c", "y")]
     for beta, folder in enumerate(folders):
         make_run(folder, objective={"beta": beta, "kind": "beta", f"other {beta}": 1})
-    runs = read_runs([RunFolder(folder) for folder in folders])
+    runs = open_named(*folders)
     assert [run.name for run in runs] == ["x/a", "x/b/c", "y"]
-    assert list(group_reported(runs)) == [f"no technique: {run.name}" for run in runs]
-    runs = read_runs([RunFolder(folder) for folder in folders[:2]])
+    assert list(group_by_experiment(runs)) == [f"no technique: {run.name}" for run in runs]
+    runs = open_named(*folders[:2])
     assert [run.name for run in runs] == ["a", "b/c"]
-    assert list(group_reported(runs)) == ["no technique: a", "no technique: b/c"]
-    (run,) = read_runs([RunFolder(folders[0])])
+    assert list(group_by_experiment(runs)) == ["no technique: a", "no technique: b/c"]
+    (run,) = open_named(folders[0])
     assert run.name == str(folders[0])
 
 
@@ -314,7 +322,7 @@ def test_a_value_is_not_taken_for_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(make_run(tmp_path / "x").parent)
     for path, name in (("a", "data"), ("../y", "other")):
         make_run(Path(path), model={"name": name})
-    groups = group_reported(read_runs([RunFolder("a"), RunFolder("../y")]))
+    groups = group_by_experiment(open_named("a", "../y"))
     assert list(groups) == ["no technique, model.name data", "no technique, model.name other"]
 
 

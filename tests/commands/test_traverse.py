@@ -8,7 +8,7 @@ from PIL import Image
 from disentangle import train, traverse
 from disentangle.cli import view
 from disentangle.models import sefa_axes
-from disentangle.runs.run_folder import RunFolder
+from disentangle.runs.run import Run
 from disentangle.traversal import draw, invert
 
 NOISE = ("--sefa", "--sefa_layer", "noise_projection", "--sefa_offset", "0")
@@ -88,7 +88,7 @@ def drawn(monkeypatch):
 def test_along_the_directions_of_sefa(tiny_vae, tmp_path, drawn, capsys):
     assert train.main([*tiny_vae, "--training.steps", "2"]) == 0
     run = tmp_path / "run"
-    model = RunFolder(run).load_generator()
+    model = Run(run).generator
     for named in ([], ["--sefa_layer", "decoder.subspaces.0"]):
         assert traverse.main([str(run), "--steps", "3", "--sefa", *named]) == 0
         assert str(run / "traversals" / "sefa.png") in capsys.readouterr().out
@@ -154,7 +154,7 @@ def test_around_a_given_image(run, tmp_path, drawn, monkeypatch):
     assert names[1].startswith("reconstruction (squared error ")
     white, made = drawn["originals"].values()
     assert (white == 1).all()
-    model = RunFolder(run).load_generator()
+    model = Run(run).generator
     with torch.no_grad():
         torch.testing.assert_close(made, model.decode(drawn["latents"])[0])
         if not is_gan(run):
@@ -183,9 +183,9 @@ def test_gif_and_mp4(tiny_vae, tmp_path):
         (["--sefa"], "EigenGAN takes in its latents at several layers"),
         (["--sefa", "--sefa_layer", "noise"], "is named 'noise'; there is noise_projection"),
         (["--sefa", "--sefa_layer", "noise_projection"], "offset must say which"),
-        (["--sefa_layer", "a"], "--sefa_layer has a meaning with --sefa only"),
-        (["--sefa_count", "2"], "--sefa_count has a meaning with --sefa only"),
-        (["--sefa_offset", "0"], "--sefa_offset has a meaning with --sefa only"),
+        (["--sefa_layer", "a"], "--sefa_layer requires --sefa"),
+        (["--sefa_count", "2"], "--sefa_count requires --sefa"),
+        (["--sefa_offset", "0"], "--sefa_offset requires --sefa"),
         (
             [*NOISE, "--sefa_count", "9"],
             "--sefa_count must be between 1 and 8, got 9",
@@ -209,7 +209,7 @@ def test_bad_choices_of_directions(tiny_gan, tmp_path, options, message, complai
         (["--axes", "nose"], "no axis 'nose': expected an index from 0 to"),
         (["--image", "nowhere.png"], "there is no image nowhere.png"),
         (["--image", "a.png", "--samples", "2"], "leave out --around and --samples"),
-        (["--around", "images", "--truncation", "0.5"], "--truncation has a meaning with draws"),
+        (["--around", "images", "--truncation", "0.5"], "--truncation requires draws"),
         (["--animation", "apng"], "animation: "),
         (["--range", "-1"], "--range must be positive, got -1.0"),
         (["--range", "inf"], "range: expected float, got inf"),

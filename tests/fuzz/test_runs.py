@@ -22,13 +22,12 @@ from disentangle import (
     train,
 )
 from disentangle import traverse as traverse_command
-from disentangle.evaluation.comparison import ScoredRun, gather_spreads, list_notes
-from disentangle.evaluation.scores_file import read_report
+from disentangle.evaluation.comparison import gather_spreads, list_notes
 from disentangle.explorer.scores import list_maps, list_scores
 from disentangle.runs.checkpoints import find_checkpoint, read_step
 from disentangle.runs.experiments import group_by_experiment
 from disentangle.runs.metrics_log import drop_lines_after, read_lines
-from disentangle.runs.run_folder import RunFolder
+from disentangle.runs.run import Run
 from tests.helpers.damage import damaged, read_or_refuse, trap
 
 OPTIONS = [
@@ -277,12 +276,12 @@ VALUES = st.recursive(
 
 def show_scores(folder):
     """What commands do with scores, as they do it."""
-    report = read_report(folder / "scores.json")
-    run = ScoredRun(RunFolder(folder), {}, report["step"], report["scores"])
+    run = Run(folder)
+    run.raw_config = {}
     spreads = gather_spreads(group_by_experiment([run]))
     "\n".join(list_notes([run], {name.partition(", ")[0] for name in spreads})).encode()
-    json.dumps(list_scores(report["scores"]))
-    for heat_map in list_maps(report["scores"], (), lambda: ("a", "b")):
+    json.dumps(list_scores(run.scores))
+    for heat_map in list_maps(run.scores, (), lambda: ("a", "b")):
         assert {len(row) for row in heat_map.values} == {len(heat_map.columns)}
 
 
@@ -297,7 +296,7 @@ def test_scores_without_a_matrix(tmp_path):
     del report["scores"]["mig"]["details"]["mutual_information"]
     (tmp_path / "scores.json").write_text(json.dumps(report))
     show_scores(tmp_path)
-    (heat_map,) = list_maps(read_report(tmp_path / "scores.json")["scores"], (), lambda: ())
+    (heat_map,) = list_maps(Run(tmp_path).scores, (), lambda: ())
     assert "DCI" in heat_map.title
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from disentangle.runs.atomic import replace_files, replace_text
 from disentangle.runs.lock import holding
+from disentangle.runs.run import Run
 from disentangle.runs.run_folder import RunFolder
 
 CONFIG = "{task: vae, model: {}, data: {}, output: run}"
@@ -49,7 +50,7 @@ def test_somebody_elses_config_makes_no_run(tmp_path, content):
         with pytest.raises(ValueError, match="is not a run folder"):
             RunFolder(tmp_path).check_claim(**flags)
     with pytest.raises(ValueError, match=r"its config\.yaml is not that of a run"):
-        RunFolder.open(tmp_path)
+        Run.open(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
@@ -106,11 +107,11 @@ def test_text_is_not_written_through_a_link(tmp_path):
 
 
 def test_opening(run, tmp_path):
-    assert RunFolder.open(run.path).config == run.config
+    assert Run.open(run.path).folder.config == run.config
     with pytest.raises(FileNotFoundError, match="there is no run folder"):
-        RunFolder.open(tmp_path / "nowhere")
+        Run.open(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"is not a run folder: it holds no config\.yaml"):
-        RunFolder.open(tmp_path)
+        Run.open(tmp_path)
 
 
 def test_files_are_replaced_whole(tmp_path):

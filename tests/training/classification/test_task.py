@@ -66,7 +66,7 @@ def test_the_best_model_of_the_validation_is_kept(tiny):
     folder = session.folder
     assert folder.read_step() == best
     held_out = hold_out(Digits(), 0.1)[1]
-    logits = classify(folder.load_classifier(), held_out, Accelerator(cpu=True), batch_size=50)
+    logits = classify(load_model(folder.final), held_out, Accelerator(cpu=True), batch_size=50)
     right = (logits.argmax(1).numpy() == held_out.labels).mean()
     assert right == pytest.approx(scores[best])
 
@@ -196,7 +196,7 @@ def test_evaluate_and_compare(tiny, capsys):
     entry = json.loads(folder.scores.read_text())["scores"]["accuracy"]
     assert entry["protocol"] == {"images": 360, "split": "test"}
     test = Digits(split="test")
-    logits = classify(folder.load_classifier(), test, Accelerator(cpu=True), batch_size=50)
+    logits = classify(load_model(folder.final), test, Accelerator(cpu=True), batch_size=50)
     right = (logits.argmax(1).numpy() == test.labels).mean()
     assert entry["score"] == pytest.approx(right)
     assert np.sum(entry["details"]["confusion"]) == 360
