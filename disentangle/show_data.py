@@ -1,4 +1,4 @@
-"""`disentangle data SET`: what a data set holds, as a picture and as a table.
+"""`disentangle data SET`: the contents of a data set, as a picture and as a table.
 
 The picture has a row for each factor: its values from left to right, all other factors fixed; or a
 row for each class.
@@ -36,7 +36,7 @@ SHEET = 64  # images of a set without factors
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Shows a data set; returns the exit status."""
+    """Show a data set; return the exit status."""
     with bad_input_exits(COMMAND):
         name = choose_set(arguments)
         options = parse_arguments(build_parser(name), arguments)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def choose_set(arguments: Sequence[str]) -> str:
-    """The name of the data set, which decides what options there are.
+    """Return the name of the data set, which decides on the options.
 
     Raises:
         ValueError: If there is none of that name.
@@ -73,7 +73,7 @@ def choose_set(arguments: Sequence[str]) -> str:
 
 
 def build_parser(name: str) -> ArgumentParser:
-    """The options of the command and of a data set."""
+    """Build the parser of the command and of a data set."""
     parser = new_parser(
         COMMAND,
         f"Options of the data set that was chosen, here {name}. Choices: {', '.join(DATA_SETS)}.",
@@ -91,7 +91,7 @@ def build_parser(name: str) -> ArgumentParser:
         help="Print the factors or classes (default without --preview).",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="Of the values of the factors that are fixed in a row."
+        "--seed", type=int, default=0, help="Seed for the factors that a row fixes."
     )
     parser.add_argument("--overwrite", action="store_true", help="Replace the file.")
     parser.add_class_arguments(DATA_SETS[name], "data")
@@ -99,7 +99,7 @@ def build_parser(name: str) -> ArgumentParser:
 
 
 def describe(data: ImageData) -> str:
-    """The number of images, their shape, and a table of the factors or classes if there are any."""
+    """Return the number and shape of the images, and a table of any factors or classes."""
     shape = data.image_channels, data.image_size, data.image_size
     lines = [f"{len(data)} images of shape {shape}"]
     if isinstance(data, GroundTruthData):
@@ -116,11 +116,11 @@ def describe(data: ImageData) -> str:
 
 
 def draw_preview(data: ImageData, seed: int) -> Image.Image:
-    """A row for each factor or class; of a set without these, images from all over it.
+    """Draw a row for each factor or class; of a set without these, images from all over it.
 
     Args:
-        data: What to draw.
-        seed: Of the values that a row leaves as they are.
+        data: Data set to draw.
+        seed: Seed for the factors that a row fixes.
     """
     if isinstance(data, LabelledImages):
         return draw_classes(data)
@@ -131,7 +131,7 @@ def draw_preview(data: ImageData, seed: int) -> Image.Image:
 
 
 def draw_classes(data: LabelledImages) -> Image.Image:
-    """The first images of each class, of no more classes than a sheet has rows."""
+    """Draw the first images of each class, of no more classes than a sheet has rows."""
     classes = spread(len(data.class_names), MOST_ROWS)
     places = [np.flatnonzero(data.labels == k)[:MOST_COLUMNS] for k in classes]
     columns = max(1, min(map(len, places)))
@@ -143,7 +143,7 @@ def draw_classes(data: LabelledImages) -> Image.Image:
 
 
 def draw_factor(data: GroundTruthData, base: np.ndarray, k: int) -> Image.Image:
-    """The images of factors `(1, F)` whose k-th takes on its values."""
+    """Draw the images of factors `(1, F)` whose k-th takes on its values."""
     name, size = data.factor_names[k], data.factor_sizes[k]
     values = spread(size, MOST_COLUMNS)
     factors = base.repeat(len(values), axis=0)
@@ -155,7 +155,7 @@ def draw_factor(data: GroundTruthData, base: np.ndarray, k: int) -> Image.Image:
 
 
 def spread(size: int, most: int) -> np.ndarray:
-    """All integers from 0 to `size - 1`, or if they are more than `most`, so many of them.
+    """Return all integers from 0 to `size - 1`, or `most` of them if they are more.
 
     Examples:
         >>> spread(3, 5), spread(40, 5)
@@ -165,7 +165,7 @@ def spread(size: int, most: int) -> np.ndarray:
 
 
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures below each other."""
+    """Return pictures below each other as one."""
     height = sum(picture.height for picture in pictures)
     canvas = Image.new("RGB", (max(picture.width for picture in pictures), height), "white")
     y = 0

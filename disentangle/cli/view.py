@@ -60,11 +60,13 @@ def add_view_arguments(parser: ArgumentParser, *, samples: int) -> None:
     parser.add_argument(
         "--axes",
         type=str,
-        help="With commas between them: indices from 0, groups such as 'block 1', or axes such as "
-        "'block 1/dimension 2'; default: all.",
+        help="Indices from 0, groups such as 'block 1', or axes such as 'block 1/dimension 2', "
+        "with commas between them; default: all.",
     )
     parser.add_argument(
-        "--sort", action="store_true", help="In each group, those that change the image most first."
+        "--sort",
+        action="store_true",
+        help="Sort each group, axes that change the image most first.",
     )
     parser.add_argument("--steps", type=int, default=9, help="Values of each axis.")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""How much each subspace of runs changed the image, step by step."""
+"""Activeness of the subspaces of runs over the steps of training."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain

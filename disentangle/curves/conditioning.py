@@ -1,4 +1,4 @@
-"""How well conditioned the layers of runs were, step by step.
+"""Conditioning of the layers of runs over the steps of training.
 
 The figure of Song, Sebe and Wang, TPAMI 2022, https://arxiv.org/abs/2212.05599: condition number
 over steps, one line for each choice of techniques.

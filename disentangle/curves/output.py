@@ -1,4 +1,4 @@
-"""Where a figure of curves goes."""
+"""The file of a figure of curves."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -21,13 +21,13 @@ class ClassifierTarget(Target):
     Every process must ask for the same things in the same order: classifying is shared.
 
     Args:
-        name: For tables and messages.
-        model: The classifier.
-        data: None of which it was trained on or chosen by.
-        split: How they are called among those of the data set.
-        draws: How much is drawn.
-        processes: Which classify.
-        device: Where.
+        name: Name in tables and messages.
+        model: Classifier.
+        data: Images that it was neither trained nor selected on.
+        split: Name of these images among those of the data set.
+        draws: Numbers of random draws, and their seed.
+        processes: Processes that classify.
+        device: Device to compute on.
     """
 
     def __init__(

@@ -31,12 +31,12 @@ class GeneratorTarget(Target):
     Every process must ask for the same things in the same order: encoding and decoding are shared.
 
     Args:
-        name: For tables and messages.
-        model: A generator, perhaps an encoder; a rotated one is judged by its axes only.
-        data: The data set, if anything needs it.
-        draws: How much is drawn.
-        processes: Which encode and decode.
-        device: Where.
+        name: Name in tables and messages.
+        model: A generator, perhaps with an encoder; a rotated one is judged by its axes only.
+        data: Data set, if a metric needs it.
+        draws: Numbers of random draws, and their seed.
+        processes: Processes that encode and decode.
+        device: Device to compute on.
         fits_encoder: Whether `fit_encoder` will be called, for codes by an encoder that is fitted
             to the generator in place of its own.
     """
@@ -72,13 +72,13 @@ class GeneratorTarget(Target):
                     self.offers |= {"factors", "test split", "rendering"}
 
     def use_device(self) -> None:
-        """Moves the model to where it computes, and has it compute in full single precision."""
+        """Move the model to the device, and let it compute in full single precision."""
         # rounds convolutions to 10 bits on a GPU, which steps along a path do not survive
         torch.backends.cudnn.allow_tf32 = False
         self.model.to(self.device)
 
     def fit_encoder(self, **protocol: Any) -> FittedEncoder:
-        """Fits the encoder that reads the axes' coordinates off images, in the first process."""
+        """Fit an encoder that predicts the axes' coordinates from images, in the first process."""
 
         def decode(latents: Tensor) -> Tensor:
             self.progress.advance(len(latents))
@@ -137,7 +137,7 @@ class GeneratorTarget(Target):
 
     @property
     def factor_sizes(self) -> tuple[int, ...]:
-        """How many values each factor takes."""
+        """Number of values of each factor."""
         return self.data.factor_sizes
 
     def represent(self, factors: np.ndarray) -> np.ndarray:
@@ -151,7 +151,7 @@ class GeneratorTarget(Target):
 
     @property
     def has_posterior(self) -> bool:
-        """Whether a code is the mean of a distribution whose variance the encoder tells too."""
+        """True if the encoder returns the mean and variance of a posterior."""
         return isinstance(self.model, SubspaceVAE | LatentVAE) and not self.fits_encoder
 
     @cached_property
@@ -207,13 +207,13 @@ class GeneratorTarget(Target):
 
     @property
     def origin_of_axes(self) -> dict[str, str]:
-        """What a protocol says of axes that are not the model's own."""
+        """Entry of a protocol on axes that are not the model's own."""
         rotated = isinstance(self.model, RotatedGenerator)
         return {"axes": self.model.axes[0].group} if rotated else {}
 
     @property
     def coordinates(self) -> list[int] | None:
-        """Of which coordinates the axes are; None if one runs across them, or two are of one."""
+        """Coordinate of each axis; None if an axis is along none of them, or two are along one."""
         rows, columns = self.directions.nonzero(as_tuple=True)
         found = columns.tolist()
         whole = rows.tolist() == list(range(len(self.model.axes)))
@@ -244,7 +244,7 @@ class GeneratorTarget(Target):
 
     @property
     def reference_count(self) -> int:
-        """How many images of the data set others are compared with."""
+        """Number of images of the data set that others are compared with."""
         return min(self.draws.features.reference_images, len(self.data))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Finds out that an option of a metric is wrong before the work starts."""
+"""Trial calls of metrics, which find a wrong option before the work starts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,15 +18,15 @@ FACTORS = (2, 3)  # sizes
 
 
 def check_options(name: str, target: Target, protocol: Mapping[str, Any]) -> None:
-    """Calls a metric with the options it is to have on a few random numbers.
+    """Call a metric with its options on a few random numbers.
 
     Where a metric would encode or decode, it has checked its options and is stopped. Nothing is
     done for options that nobody changed.
 
     Args:
-        name: The metric's.
-        target: It will be computed of.
-        protocol: Its options.
+        name: Name of the metric.
+        target: Target to score.
+        protocol: Options of the metric.
 
     Raises:
         ValueError: If the metric refuses them, with the option's name in front.
@@ -48,7 +48,7 @@ def check_options(name: str, target: Target, protocol: Mapping[str, Any]) -> Non
 
 
 def check_fit(protocol: Mapping[str, Any]) -> None:
-    """Calls `fit_encoder` until it would decode.
+    """Call `fit_encoder` until it would decode.
 
     Raises:
         ValueError: If it refuses its options.
@@ -79,7 +79,7 @@ def _rehearse(name: str, target: Target, protocol: Mapping[str, Any], *, few: in
 
 
 class _StandIn:
-    """Has what a target has, but random numbers in place of codes and features."""
+    """A target with random numbers in place of codes and features."""
 
     def __init__(self, target: Target, few: int) -> None:
         self.target, self.few, self.draws = target, few, target.draws

@@ -24,12 +24,12 @@ class Points:
     """Codes, and the factors behind them if they are known.
 
     Attributes:
-        codes: Of `N` training points, shape `(N, K)`.
-        factors: Shape `(N, F)`; None if there is no ground truth.
-        test_codes: Of `M` other points, shape `(M, K)`; None if there are none.
-        test_factors: Shape `(M, F)`; None if there are none.
-        code_names: The K names.
-        factor_names: The F names, empty without factors.
+        codes: Codes of `N` training points, shape `(N, K)`.
+        factors: Their factors, shape `(N, F)`; None if there is no ground truth.
+        test_codes: Codes of `M` other points, shape `(M, K)`; None if there are none.
+        test_factors: Factors of these, shape `(M, F)`; None if there are none.
+        code_names: `K` names.
+        factor_names: `F` names, empty without factors.
         divergences: Mean over the training points of the divergence of each code's posterior from
             the prior, shape `(K,)`, in nats; None if there is no posterior.
         drawn_from: Number of training points that these are a random subset of; None for all.

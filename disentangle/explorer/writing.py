@@ -53,7 +53,7 @@ def write_explorer(
 
     Raises:
         FileExistsError: If the file exists and `overwrite` is False.
-        ValueError: If the file has another ending or no folder, or as `traverse` and
+        ValueError: If the file has another ending or cannot be written, or as `traverse` and
             `encode_strips`.
 
     Examples:

@@ -13,7 +13,7 @@ from disentangle.runs.atomic import replace_text
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, without any that a crash, or a run in progress, has torn.
+    """Return the lines of `metrics.jsonl`, without any torn by a crash or a run in progress.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -23,20 +23,20 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 
 def drop_lines_after(file: Path, step: int) -> None:
-    """Removes the lines of steps that a resumed run will make, and write, again."""
+    """Remove the lines of steps that a resumed run will make, and write, again."""
     text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
     kept = [line for line in text.splitlines(keepends=True) if _step_of(line) <= step]
     replace_text(file, "".join(kept))
 
 
 def _step_of(line: str) -> float:
-    """The step of a line; infinity for one that is torn."""
+    """Return the step of a line; infinity for one that is torn."""
     parsed = _parse(line)
     return math.inf if parsed is None else parsed["step"]
 
 
 def _parse(line: str) -> dict[str, Any] | None:
-    """A line; `None` for one that is torn."""
+    """Parse a line; return `None` for one that is torn."""
     try:
         parsed = json.loads(line)
     except (ValueError, RecursionError):
@@ -45,7 +45,7 @@ def _parse(line: str) -> dict[str, Any] | None:
 
 
 def _is_line(parsed: dict[str, Any]) -> bool:
-    """Whether it has a step and, besides, nothing but numbers and null."""
+    """Return True for a line with a step and, besides, nothing but numbers and null."""
     integers = [value for value in parsed.values() if type(value) is int]
     others = {type(value) for value in parsed.values()} - {int, float, NoneType}
     whole = not others and all(abs(value) < 2**63 for value in integers)
@@ -63,11 +63,11 @@ def _append_lines(file: Path, lines: dict[int, dict[str, float]]) -> None:
 def collect_values(
     lines: Iterable[Mapping[str, Any]], name_of: Callable[[str], str | None]
 ) -> dict[str, dict[int, float]]:
-    """Some of what a run logged, by step; not a number where it was not finite.
+    """Return some values of a log by step; NaN where they were not finite.
 
     Args:
-        lines: Of `metrics.jsonl`.
-        name_of: What a value is called, of what it is called in the log; `None` leaves it out.
+        lines: Lines of `metrics.jsonl`.
+        name_of: Returns the name of a value for its name in the log; `None` leaves it out.
 
     Examples:
         >>> lines = [{"step": 10, "loss": 2.0}, {"step": 20, "loss": None}]
@@ -86,7 +86,7 @@ PREFIX = "activeness"
 
 
 def activeness_name(group: str) -> str:
-    """What the activeness of a subspace is called in logs.
+    """Return the name of the activeness of a subspace in logs.
 
     Examples:
         >>> activeness_name("block 1")
@@ -96,7 +96,7 @@ def activeness_name(group: str) -> str:
 
 
 def split_activeness_name(name: str) -> str | None:
-    """The subspace of the name of an activeness; `None` for another name.
+    """Return the subspace of the name of an activeness; `None` for another name.
 
     Examples:
         >>> split_activeness_name("activeness/block 1")

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and who may write into it."""
+"""The folder of a run: its files, and who may write them."""
 
 import json
 import os
@@ -34,15 +34,15 @@ class RunFolder:
     """The folder of one run.
 
     Attributes:
-        path: The folder; without `..`, which would mean another one as soon as it is made.
-        config: `config.yaml`, the run's whole configuration; what makes a folder a run.
+        path: Path of the folder, without `..`, which would mean another one once it is made.
+        config: `config.yaml`, the run's whole configuration; it makes a folder a run.
         metrics: `metrics.jsonl`, one line per logged step.
         checkpoints: Folders `step-N`, to resume from.
-        best: The model that a validation chose, if the run validates.
+        best: Model that the validation chose, if the run validates.
         samples: Sheets of samples.
-        traversals: Where `disentangle traverse` writes.
-        plots: Where `disentangle evaluate` and the commands that plot write.
-        scores: Where `disentangle evaluate` writes.
+        traversals: Pictures of `disentangle traverse`.
+        plots: Figures of `disentangle evaluate` and the commands that plot.
+        scores: `scores.json` of `disentangle evaluate`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -59,7 +59,7 @@ class RunFolder:
         self.scores = self.path / "scores.json"
 
     def read_config(self) -> dict[str, Any]:
-        """The saved configuration, as it stands in the file.
+        """Return the saved configuration, as it stands in the file.
 
         Raises:
             ValueError: If there is none, or it is not that of a run.
@@ -107,7 +107,7 @@ class RunFolder:
         return saved
 
     def _check_kinds(self) -> None:
-        """Whether files are files and folders folders, which would be found hours later.
+        """Raise unless files are files and folders are folders, which would be found hours later.
 
         A folder whose files are replaced must lie here: they could be anyone's elsewhere.
         """
@@ -121,13 +121,13 @@ class RunFolder:
                 raise ValueError(f"nothing can be resumed while {entry} is a link to elsewhere")
 
     def _check_empty(self) -> None:
-        """Whether there is nothing here, or an empty folder, and a folder can be made."""
+        """Raise unless nothing is here, or an empty folder, and a folder can be made."""
         if os.path.lexists(self.path) and not self._is_empty():
             raise ValueError(f"{self.path} exists and is not a run folder: choose another --output")
         check_folder(self.path)
 
     def _is_empty(self) -> bool:
-        """Whether it is a folder of nothing, or of what is left of a start that was killed."""
+        """Return True for a folder that is empty but for the remains of a start that was killed."""
         begun = temporary_of(self.config)
         return self.path.is_dir() and all(entry == begun for entry in self.path.iterdir())
 
@@ -138,7 +138,7 @@ class RunFolder:
         check_file(self.scores, overwrite=True, new_folder=True)
 
     def clear(self) -> None:
-        """Removes what a run writes, and nothing else that may lie in the folder.
+        """Remove the files of a run, and nothing else that may lie in the folder.
 
         The configuration stays until it is replaced: without it, the rest would be nobody's if
         this is cut short.
@@ -152,12 +152,12 @@ class RunFolder:
 
     @property
     def final(self) -> Path:
-        """The folder of the model that counts: the best if the run chooses one, or the average."""
+        """Folder of the final model: the best if the run chooses one, or the EMA, or the last."""
         folders = [self.path / name for name in ("best", "ema", "model")]
         return next((folder for folder in folders if folder.is_dir()), folders[-1])
 
     def export(self, name: str, model: ModelMixin, step: int) -> None:
-        """Writes a model and its step to the folder `name`, each file whole or not at all."""
+        """Write a model and its step to the folder `name`, each file whole or not at all."""
 
         def write(folder: Path) -> None:
             model.save_pretrained(folder)
@@ -166,12 +166,12 @@ class RunFolder:
         replace_files(self.path / name, write)
 
     def read_step(self) -> int:
-        """The step after which the model that counts was written; errors as in `read_step`."""
+        """Return the step after which the final model was written; errors as in `read_step`."""
         return read_step(self.final / STEP_FILE)
 
 
 def read_step(file: Path) -> int:
-    """The `step` that a file of JSON holds.
+    """Return the `step` that a file of JSON holds.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -187,7 +187,7 @@ def read_step(file: Path) -> int:
 
 
 def _is_run(config: dict[str, Any]) -> bool:
-    """Whether a configuration has the parts of a run, each of its kind."""
+    """Return True for a configuration with the parts of a run, each of its kind."""
     mappings = (config.get(name, {}) for name in SECTIONS)
     techniques = config.get("orthogonality", [])
     return (

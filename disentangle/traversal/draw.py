@@ -60,7 +60,7 @@ def draw_traversals(
 
     Raises:
         FileExistsError: If a file exists and `overwrite` is False; nothing is written then.
-        ValueError: If there is no axis, the animation cannot be written, or as `traverse` and
+        ValueError: If there is no axis, a file cannot be written, or as `traverse` and
             `save_animation`.
 
     Examples:

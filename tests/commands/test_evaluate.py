@@ -4,7 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
-from math import inf, nan
+from math import nan
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +27,6 @@ from disentangle.evaluation.runner import Job
 from disentangle.metrics import activeness, dci, mig, udr
 from disentangle.models import Axis, load_model, sefa_axes, unrotate_latents
 from disentangle.models.subspace_vae import ConvEncoder
-from disentangle.runs.scores_file import Score, ScoresFile, read_scores, write_scores
 from tests.helpers.launching import ON_CPU, on_two_processes
 
 SMALL = ["--points", "300", "--test_points", "150", "--activeness.latents", "4"]
@@ -892,22 +891,3 @@ def test_two_processes_score_as_one(run):
     assert set(found[0]) == set(names.split(","))
     assert found[0] == found[1]
     assert printed[0] == printed[1]
-
-
-def test_infinity_and_what_is_not_defined_are_told_apart(tmp_path):
-    file = tmp_path / "scores.json"
-    details = {"matrix": np.array([[-inf, nan], [0.5, inf]]), "name": "x"}
-    scores = {
-        "a": {"score": inf, "protocol": {}, "details": details},
-        "b": {"score": nan, "protocol": {}, "details": {}},
-    }
-    scores = {name: Score(**entry) for name, entry in scores.items()}
-    write_scores(file, ScoresFile(1).updated(scores))
-    assert '"score": "Infinity"' in file.read_text()
-    found = read_scores(file).scores
-    assert found["a"].score == inf
-    assert found["a"].details == {"matrix": [[-inf, None], [0.5, inf]], "name": "x"}
-    assert found["b"].score is None
-    text = file.read_text()
-    write_scores(file, read_scores(file).at_step(1).updated({}))
-    assert file.read_text() == text
