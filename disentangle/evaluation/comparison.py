@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,19 +46,14 @@ def gather_spreads(
         metrics: Names and groups of metrics with commas between them; None for all.
 
     Raises:
-        ValueError: If there is no score of the metrics that are asked for.
+        ValueError: If no run has a score of these metrics, or a detail is not a number.
     """
-    chosen = set(choose_metrics("all" if metrics is None else metrics)[0])
+    chosen = None if metrics is None else choose_metrics(metrics)[0]
     values: dict[str, dict[str, list[float]]] = {}
     for label, runs in groups.items():
-        for run in runs:
-            for name, entry in run.scores.items():
-                if metric_of(name) not in chosen and metrics is not None:
-                    continue
-                for score, value in split_values(name, entry).items():
-                    values.setdefault(score, {}).setdefault(label, []).append(
-                        np.nan if value is None else value
-                    )
+        for score, value in chain.from_iterable(_list_values(run, chosen) for run in runs):
+            known = values.setdefault(score, {}).setdefault(label, [])
+            known.append(np.nan if value is None else value)
     if not values:
         raise ValueError(f"no run has a score of {metrics or 'any metric'}")
     order = {name: number for number, name in enumerate(METRICS)}
@@ -67,6 +63,15 @@ def gather_spreads(
         for name in ordered
         if ", " not in name or not all(np.isnan(found).all() for found in values[name].values())
     }
+
+
+def _list_values(run: Run, chosen: Sequence[str] | None) -> list[tuple[str, float | None]]:
+    """Return the names and values of a run's scores; None chooses all metrics."""
+    scores = {n: s for n, s in run.scores.items() if chosen is None or metric_of(n) in chosen}
+    try:
+        return [pair for name in scores for pair in split_values(name, scores[name]).items()]
+    except ValueError as error:
+        raise ValueError(f"{run.folder.scores}: {error}") from error
 
 
 def merge_values(values: Sequence[float]) -> Spread:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
+from math import isfinite
 
 from disentangle.evaluation.heat_maps import MAPS
 from disentangle.evaluation.summary import split_values
@@ -11,7 +12,7 @@ from disentangle.runs.scores_file import FITTED, Score
 
 
 def list_scores(scores: Mapping[str, Score]) -> list[tuple[str, float | None]]:
-    """Return the numbers that tables show, with the names that they have there.
+    """Return the numbers that tables show, with the names that they have there; None if infinite.
 
     Raises:
         ValueError: If a detail that tables show is not a number.
@@ -20,7 +21,8 @@ def list_scores(scores: Mapping[str, Score]) -> list[tuple[str, float | None]]:
         >>> list_scores({"mig": Score(score=0.5, protocol={}, details={})})
         [('mig', 0.5)]
     """
-    return [pair for name, score in scores.items() for pair in split_values(name, score).items()]
+    pairs = (pair for name, score in scores.items() for pair in split_values(name, score).items())
+    return [(label, _finite(value)) for label, value in pairs]
 
 
 def list_maps(
@@ -42,7 +44,7 @@ def list_maps(
         known = [(scores[m + suffix], key) for m, key in places if m + suffix in scores]
         matrices = (score.matrix(key) for score, key in known)
         if matrix := next(filter(None, matrices), None):
-            found.append((f"{title}{suffix}", matrix))
+            found.append((f"{title}{suffix}", [list(map(_finite, row)) for row in matrix]))
     factors = name_factors() if found else ()
     maps = []
     for title, matrix in found:
@@ -50,6 +52,11 @@ def list_maps(
         columns = factors if len(factors) == count else [f"factor {f}" for f in range(count)]
         maps.append(HeatMap(title, _name_codes(len(matrix), axes), columns, matrix))
     return maps
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a number that JSON has; None for infinity."""
+    return value if value is not None and isfinite(value) else None
 
 
 def _name_codes(count: int, axes: Sequence[Axis]) -> list[str]:

@@ -316,6 +316,10 @@ def test_bad_input(runs, tmp_path, complaint):
     for content in ("", "[]", '{"step": 1}', '{"step": 1, "scores": {"mig": 3}}', word):
         file.write_text(content)
         assert "is not what `disentangle evaluate` writes" in complaint(compare.main, runs)
+    detail = {"score": 0.5, "protocol": {}, "details": {"infoe": "high"}}
+    file.write_text(json.dumps({"step": 1, "scores": {"infomec": detail}}))
+    message = f"{file}: infoe in scores.json must be a number, got 'high'"
+    assert message in complaint(compare.main, runs)
     file.unlink()
     assert "has no scores.json: run `disentangle evaluate` first" in complaint(compare.main, runs)
 

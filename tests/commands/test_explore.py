@@ -129,6 +129,13 @@ def test_numbers_behind_the_page():
     assert not list_maps({}, AXES, lambda: pytest.fail("no matrix, no names"))
 
 
+def test_infinite_numbers_are_undefined_on_the_page():
+    details = {"mutual_information": [[0.5, float("inf")]]}
+    scores = {"mig": Score(score=float("inf"), protocol={}, details=details)}
+    assert list_scores(scores) == [("mig", None)]
+    assert list_maps(scores, (), lambda: ())[0].values == [[0.5, None]]
+
+
 def test_all_sliders_combine():
     z = torch.tensor([0.1, 0.2, 0.3])
     positions = [-0.5, 0.25]
