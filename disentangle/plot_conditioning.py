@@ -54,10 +54,11 @@ def main(arguments: Sequence[str]) -> int:
         groups = {label: [found[run] for run in group] for label, group in group_runs(runs).items()}
         panels = gather_layers(groups, layers, options.measure)
         check_finite(panels, options)
+        table = tabulate(runs, options.quantity, layers)
     picture = draw(panels, options, file.suffix[1:])
     with bad_input_exits(COMMAND):  # a folder may be there and not be ours to write in
         write_picture(file, picture, overwrite=options.overwrite)
-    print(tabulate(runs, options.quantity, layers))
+    print(table)
     return 0
 
 
@@ -119,7 +120,7 @@ def find_layers(run: Run, quantity: str, measure: str) -> Layers:
         reason = "training.conditioning_every may be 0 or more than its steps"
         there_is = ", ".join(recorded) or f"none ({reason})"
         raise ValueError(
-            f"{run.folder.path} has no records of the {quantity}; of these: {there_is}"
+            f"{run.folder.path} has no records of the {quantity}; recorded: {there_is}"
         )
     return layers
 
@@ -134,7 +135,8 @@ def choose_layers(found: Mapping[Run, Layers], names: Sequence[str] | None) -> l
     chosen = available if names is None else list(dict.fromkeys(names))
     for name in chosen:
         if name not in available:
-            raise ValueError(f"there are no records of a layer {name!r}; of {', '.join(available)}")
+            known = ", ".join(available)
+            raise ValueError(f"there are no records of a layer {name!r}; choose from: {known}")
     for run, layers in found.items():
         if not layers.keys() & set(chosen):
             there_is = ", ".join(layers)

@@ -33,6 +33,8 @@ def main(arguments: Sequence[str]) -> int:
         file = choose_file(options)
         runs = open_runs(options.run)
         shorten_names(runs)
+        for run in runs:
+            _ = run.scores  # a damaged file is found before models are loaded
         document = build_report(
             runs,
             title=options.title,

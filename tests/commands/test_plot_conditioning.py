@@ -414,10 +414,10 @@ def test_bad_input_gets_one_line(tmp_path, complaint):
     cases = [
         (["/no/such/run"], "there is no run folder /no/such/run"),
         ([run, tmp_path], "is not a run folder"),
-        ([run, "--quantity", "gradient"], "has no records of the gradient; of these: weight"),
+        ([run, "--quantity", "gradient"], "has no records of the gradient; recorded: weight"),
         ([run, "--quantity", "bias"], "gradient"),
         ([run, "--measure", "rank"], "effective_rank"),
-        ([run, "--layers", "a.U", "c.U"], "no records of a layer 'c.U'; of a.U, b.U"),
+        ([run, "--layers", "a.U", "c.U"], "no records of a layer 'c.U'; choose from: a.U, b.U"),
         ([run, "--output", tmp_path / "x.bmp"], "the file must end in .png or .pdf or .svg"),
         ([run, "--output", tmp_path / "x"], "the file must end in .png or .pdf or .svg"),
         ([run, "--output", tmp_path / "no" / "x.png"], "there is no folder"),
@@ -449,7 +449,7 @@ def test_a_run_without_the_chosen_layers(tmp_path, complaint):
 
 def test_a_run_that_measured_nothing(tmp_path, complaint):
     run = write_run(tmp_path / "run", {10: {}})
-    assert "of these: none (training.conditioning_every may be 0 or more" in complaint(main, [run])
+    assert "recorded: none (training.conditioning_every may be 0 or more" in complaint(main, [run])
     (run / "metrics.jsonl").unlink()
     assert "has no metrics.jsonl: it has not been trained" in complaint(main, [run])
 
