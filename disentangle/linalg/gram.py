@@ -90,12 +90,13 @@ class EigenRoot(NamedTuple):
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, gram: Tensor, resolution: float) -> "EigenRoot":
+    def of(cls, gram: Tensor, resolution: float, floor: Tensor | None = None) -> "EigenRoot":
         """From `A Aᵀ`, whose lower triangle is read.
 
         Args:
             gram: `(…, q, q)`, float64.
             resolution: Fraction of the trace below which an eigenvalue counts as zero.
+            floor: Singular value below which one counts as zero too, `(…)`, float64.
         """
         # NumPy has done the small arithmetic before PyTorch has made the calls for it.
         trace = gram.numpy().trace(axis1=-2, axis2=-1)[..., None]
@@ -103,7 +104,10 @@ class EigenRoot(NamedTuple):
         finite = np.isfinite(trace)
         lambdas, U = torch.linalg.eigh(torch.where(torch.from_numpy(finite)[..., None], gram, 0.0))
         values, null = lambdas.numpy(), np.where(finite, 0.0, np.nan)
-        sigmas = np.sqrt(np.where(values > resolution * trace, values, null))
+        zero = resolution * trace
+        if floor is not None:
+            zero = np.maximum(zero, floor.numpy()[..., None] ** 2)
+        sigmas = np.sqrt(np.where(values > zero, values, null))
         dtype = torch.float32 if _well_conditioned(sigmas) else torch.float64
         return cls(U, torch.from_numpy(sigmas), dtype)
 
@@ -125,7 +129,7 @@ class EigenRoot(NamedTuple):
 class IteratedRoot(NamedTuple):
     """`H = (A Aᵀ)^½` by products of matrices: on a GPU, where they need no word from the host.
 
-    `H` is regularised: `(A Aᵀ + τ I)^½` with `τ` at the resolution of the Gram matrix.
+    `H` is regularised: `(A Aᵀ + τ I)^½` with `τ` at the resolution of the Gram matrix or above.
 
     Attributes:
         root: `H`, `(…, q, q)`.
@@ -144,27 +148,32 @@ class IteratedRoot(NamedTuple):
     dtype: torch.dtype = torch.float64
 
     @classmethod
-    def of(cls, gram: Tensor, resolution: float) -> "IteratedRoot":
+    def of(cls, gram: Tensor, resolution: float, floor: Tensor | None = None) -> "IteratedRoot":
         """From `A Aᵀ`, both triangles of it, by the coupled Newton-Schulz iteration.
 
         Source: Higham, Functions of Matrices, 2008, eq. 6.35.
 
         Args:
             gram: `(…, q, q)`, float64.
-            resolution: `τ` as a fraction of the trace.
+            resolution: `τ` as a fraction of the trace, at least.
+            floor: `√τ` at least, `(…)`, float64.
         """
         q = gram.shape[-1]
         identity = torch.eye(q, dtype=gram.dtype, device=gram.device)
         trace = _trace(gram)
         trace = torch.where(trace == 0, 1.0, trace)
-        bound = trace.sqrt() * math.sqrt(1 + q * resolution)
+        tau = resolution * trace
+        if floor is not None:
+            tau = torch.maximum(tau, floor[..., None, None].square())
+        bound = (trace + q * tau).sqrt()
+        # Also if τ is larger: the quotient τ / bound² grows with it.
         lowest = math.sqrt(resolution / (1 + q * resolution))
-        Y, Z = (gram + resolution * trace * identity) / bound**2, identity
+        Y, Z = (gram + tau * identity) / bound**2, identity
         for scale in _scales(lowest):
             T = 0.5 * scale * (3 * identity - scale**2 * (Z @ Y))
             Y, Z = Y @ T, T @ Z
         Z = Z / bound
-        U = resolution * trace * (Z @ Z)
+        U = tau * (Z @ Z)
         left = identity - U
         # The series of (1 − u)^(−5/2), so that √(1 − u) f(u) = 1 + O(u³).
         filtered = Z @ left @ left @ (identity + 2.5 * U + 4.375 * (U @ U))

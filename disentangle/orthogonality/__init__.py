@@ -1,8 +1,8 @@
-"""Techniques that make a Pre-SVD layer orthogonal: in its gradient, its step size or its weight.
+"""Techniques that make a Pre-SVD layer orthogonal: in its gradient, its update or its weight.
 
 The mathematics are pure functions of tensors. Thin shells put them to work: `attach` those which
-act on the optimizer, just before each of its steps; `constrain_weight` those which act on the
-weight, a parametrization; `SkewOrthogonalConv2d` stands in for a convolution.
+act on the optimizer, just before or after each of its steps; `constrain_weight` those which act on
+the weight, a parametrization; `SkewOrthogonalConv2d` stands in for a convolution.
 """
 
 from disentangle.orthogonality.attach import Attachment, attach
@@ -11,7 +11,8 @@ from disentangle.orthogonality.constrain_weight import (
     WeightConstraint,
     constrain_weight,
 )
-from disentangle.orthogonality.nog import nearest_orthogonal_gradient
+from disentangle.orthogonality.nog import NogScale, nearest_orthogonal_gradient
+from disentangle.orthogonality.nou import nearest_orthogonal_update
 from disentangle.orthogonality.olr import optimal_learning_rate
 from disentangle.orthogonality.orthogonal_loss import orthogonal_loss
 from disentangle.orthogonality.orthogonal_weight import Orthonormal
@@ -31,6 +32,7 @@ __all__ = [
     "WEIGHT_CONSTRAINTS",
     "WEIGHT_TECHNIQUES",
     "Attachment",
+    "NogScale",
     "Orthonormal",
     "SkewOrthogonalConv2d",
     "SpectralNorm",
@@ -40,6 +42,7 @@ __all__ = [
     "attach",
     "constrain_weight",
     "nearest_orthogonal_gradient",
+    "nearest_orthogonal_update",
     "optimal_learning_rate",
     "orthogonal_loss",
     "resolve_parameters",

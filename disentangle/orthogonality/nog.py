@@ -4,22 +4,27 @@ Source: Song, Sebe and Wang, ECCV 2022, https://arxiv.org/abs/2207.02119.
 """
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from disentangle.distributed.dtensor import is_sharded, shard_like
 from disentangle.linalg import polar_factor, polar_factors
+from disentangle.linalg.primitives import reciprocal
 from disentangle.orthogonality.parameters import as_matrix
+from disentangle.orthogonality.spectral_norm import widen
 
-# Gradients of one shape up to here are stacked and treated in one call. On a CPU, with one thread
-# and with two, 8 of 6 × 1024 are then 4 to 6 times faster, of 64 × 64 1.4 to 2 times; 128 × 512 are
-# as fast either way, and 6 × 524288 1.4 to 3.6 times slower for the copy.
-_FEW_ENTRIES = 2**15
+NogScale = Literal["unit", "gradient"]
+NOG_SCALES: tuple[str, ...] = get_args(NogScale)
 
 
-def nearest_orthogonal_gradient(gradient: Tensor) -> Tensor:
-    """NOG: the polar factor of a gradient taken as a matrix. Its magnitude is discarded.
+def nearest_orthogonal_gradient(gradient: Tensor, *, scale: NogScale = "unit") -> Tensor:
+    """NOG: the polar factor of a gradient taken as a matrix.
+
+    As published, its singular values are 1 and the magnitude of the gradient is discarded: of a
+    gradient of rank r the Frobenius norm becomes `√r`. With `scale="gradient"` the result is
+    `polar(G) · ‖G‖_F / ‖polar(G)‖_F`, orthogonal too and as long as the gradient.
 
     A gradient of zero stays zero, and directions without gradient stay without (see
     `polar_factor`). A gradient with any entry that is not finite is passed through untouched, so
@@ -28,33 +33,42 @@ def nearest_orthogonal_gradient(gradient: Tensor) -> Tensor:
     Of a DTensor it is that of the full matrix, in the placements of the DTensor: every process
     gathers the matrix and must call this.
 
-    Source: https://arxiv.org/abs/2207.02119.
+    Source: https://arxiv.org/abs/2207.02119; the kept norm is not published.
 
     Args:
         gradient: As `as_matrix` takes it, floating point.
+        scale: `unit` or `gradient`.
 
     Returns:
         The shape and dtype of `gradient`.
 
     Raises:
         ValueError: If `gradient` is not dense or not floating point, or has fewer than 2
-            dimensions.
+            dimensions, or `scale` is unknown.
 
     Examples:
-        >>> nearest_orthogonal_gradient(torch.tensor([[5.0, 0.0], [0.0, -0.1]]))
+        >>> gradient = torch.tensor([[4.0, 0.0], [0.0, -3.0]])
+        >>> nearest_orthogonal_gradient(gradient)
         tensor([[ 1.,  0.],
                 [ 0., -1.]])
+        >>> nearest_orthogonal_gradient(gradient, scale="gradient").norm()
+        tensor(5.)
     """
+    _check_scale(scale)
     if is_sharded(gradient):
-        return shard_like(nearest_orthogonal_gradient(gradient.full_tensor()), gradient)
-    return _unless_lost(polar_factor(as_matrix(gradient)), gradient)
+        full = nearest_orthogonal_gradient(gradient.full_tensor(), scale=scale)
+        return shard_like(full, gradient)
+    return _in_place_of(gradient, polar_factor(as_matrix(gradient)), scale)
 
 
-def nearest_orthogonal_gradients(gradients: Sequence[Tensor]) -> list[Tensor]:
+def nearest_orthogonal_gradients(
+    gradients: Sequence[Tensor], *, scale: NogScale = "unit"
+) -> list[Tensor]:
     """NOG of several gradients, which may share kernels; without a derivative.
 
     Args:
         gradients: Each as for `nearest_orthogonal_gradient`.
+        scale: As there, of all.
 
     Returns:
         What `nearest_orthogonal_gradient` gives of each, up to rounding.
@@ -66,28 +80,45 @@ def nearest_orthogonal_gradients(gradients: Sequence[Tensor]) -> list[Tensor]:
         >>> nearest_orthogonal_gradients([torch.tensor([[5.0]]), torch.tensor([[-0.1], [0.0]])])
         [tensor([[1.]]), tensor([[-1.], [ 0.]])]
     """
+    _check_scale(scale)
     results = list(gradients)
-    alike: dict[object, list[int]] = {}
+    whole = [i for i, gradient in enumerate(gradients) if not is_sharded(gradient)]
+    polars = polar_factors([as_matrix(gradients[i]) for i in whole])
+    for i, polar in zip(whole, polars, strict=True):
+        results[i] = _in_place_of(gradients[i], polar, scale)
     for i, gradient in enumerate(gradients):
-        if is_sharded(gradient):
-            # At once, so that one full matrix is there at a time.
-            results[i] = nearest_orthogonal_gradient(gradient)
-        else:
-            shape = as_matrix(gradient).shape if gradient.numel() <= _FEW_ENTRIES else i
-            alike.setdefault((shape, gradient.dtype, gradient.device), []).append(i)
-    matrices = [_stack([as_matrix(gradients[i]) for i in members]) for members in alike.values()]
-    for members, polar in zip(alike.values(), polar_factors(matrices), strict=True):
-        for i, one in zip(members, polar if len(members) > 1 else [polar], strict=True):
-            results[i] = _unless_lost(one, gradients[i])
+        if is_sharded(gradient):  # one full matrix at a time
+            results[i] = nearest_orthogonal_gradient(gradient, scale=scale)
     return results
 
 
-def _stack(matrices: list[Tensor]) -> Tensor:
-    return torch.stack(matrices) if len(matrices) > 1 else matrices[0]
+def scale_to(polar: Tensor, norm: Tensor) -> Tensor:
+    """A polar factor with another Frobenius norm; zero stays zero.
+
+    Args:
+        polar: Any shape.
+        norm: 0-d, float64.
+
+    Examples:
+        >>> scale_to(torch.eye(2), torch.tensor(2.0).double().sqrt() * 3)
+        tensor([[3., 0.],
+                [0., 3.]])
+    """
+    factor = norm * reciprocal(torch.linalg.vector_norm(polar, dtype=torch.float64))
+    # The factor can be beyond the range of float16, which the product is not.
+    return (widen(polar) * factor).to(polar.dtype)
 
 
-def _unless_lost(polar: Tensor, gradient: Tensor) -> Tensor:
-    """The polar factor of a gradient in its shape, or the gradient where that is not finite."""
+def _in_place_of(gradient: Tensor, polar: Tensor, scale: NogScale) -> Tensor:
+    """The result for a gradient, in its shape; the gradient itself where that is not finite."""
+    if scale == "gradient":
+        polar = scale_to(polar, torch.linalg.vector_norm(gradient, dtype=torch.float64))
     # One entry tells: all of it is not a number if any of the gradient is not finite.
     lost = polar[:1, :1].isnan()
     return torch.where(lost, as_matrix(gradient), polar).reshape(gradient.shape)
+
+
+def _check_scale(scale: str) -> None:
+    if scale not in NOG_SCALES:
+        choices = ", ".join(NOG_SCALES)
+        raise ValueError(f"the scale of NOG must be one of {choices}, got {scale!r}")

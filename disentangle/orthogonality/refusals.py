@@ -1,4 +1,4 @@
-"""What NOG and OLR cannot work with, refused with the reason: when they are attached, at a step."""
+"""Checks of what NOG, OLR and NOU cannot work with: when they are attached, and at a step."""
 
 import math
 import warnings
@@ -6,14 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.optim import LBFGS, Adam, Optimizer, SparseAdam
+from torch.optim import ASGD, LBFGS, Adam, Optimizer, SparseAdam
 
 from disentangle.distributed.dtensor import is_sharded
 from disentangle.linalg.checks import check_floating
 from disentangle.orthogonality.groups import Group, groups_of_parameters
+from disentangle.orthogonality.nog import NOG_SCALES
+from disentangle.orthogonality.nou import check_precise
 from disentangle.orthogonality.parameters import as_list
 from disentangle.orthogonality.rate_trial import step_ratio
-from disentangle.orthogonality.techniques import OPTIMIZER_TECHNIQUES
+from disentangle.orthogonality.step_hooks import original_class
+from disentangle.orthogonality.techniques import DIRECTION_TECHNIQUES, OPTIMIZER_TECHNIQUES
 
 _FLATTENED = (
     "FullyShardedDataParallel (FSDP1) and DeepSpeed flatten parameters, and the matrix is lost: "
@@ -28,7 +31,21 @@ def check_techniques(techniques: Iterable[str]) -> tuple[str, ...]:
         if name not in OPTIMIZER_TECHNIQUES:
             choices = ", ".join(OPTIMIZER_TECHNIQUES)
             raise ValueError(f"{name!r} is no technique on an optimizer; choose from {choices}")
+    if set(DIRECTION_TECHNIQUES) <= set(named):
+        raise ValueError(
+            "nog and nou cannot be combined: nog orthogonalises the gradient, and nou the update, "
+            "whatever the gradient was"
+        )
     return tuple(name for name in OPTIMIZER_TECHNIQUES if name in named)
+
+
+def check_nog_scale(scale: str, techniques: Sequence[str]) -> None:
+    """Raise unless a scale is known, and goes with NOG."""
+    if scale not in NOG_SCALES:
+        raise ValueError(f"nog_scale must be one of {', '.join(NOG_SCALES)}, got {scale!r}")
+    if scale != "unit" and "nog" not in techniques:
+        chosen = ", ".join(techniques) or "none"
+        raise ValueError(f"nog_scale {scale} requires the technique nog, got {chosen}")
 
 
 def check_optimizer(optimizer: Optimizer, techniques: Sequence[str]) -> None:
@@ -49,16 +66,17 @@ def check_optimizer(optimizer: Optimizer, techniques: Sequence[str]) -> None:
     if not isinstance(optimizer, Optimizer):
         raise ValueError(f"expected a torch.optim.Optimizer, got {kind.__name__}")
     divided = kind.__name__ == "ZeroRedundancyOptimizer"
-    if divided and ("olr" in techniques or getattr(optimizer, "_overlap_with_ddp", False)):
+    if divided and (set(techniques) - {"nog"} or getattr(optimizer, "_overlap_with_ddp", False)):
         raise ValueError(
             "ZeroRedundancyOptimizer steps an optimizer inside it, which olr's rates do not reach, "
-            "nor nog with overlap_with_ddp=True: use fully_shard (FSDP2)"
+            "whose weight decay nou does not know, nor nog with overlap_with_ddp=True: use "
+            "fully_shard (FSDP2)"
         )
     if isinstance(optimizer, LBFGS):
         raise ValueError("LBFGS computes gradients anew within its step: choose another optimizer")
     if isinstance(optimizer, SparseAdam):
         raise ValueError(
-            "SparseAdam takes sparse gradients only, and nog and olr dense ones only: choose "
+            "SparseAdam takes sparse gradients only, and the techniques dense ones only: choose "
             "another optimizer, such as Adam, and sparse=False in embeddings"
         )
 
@@ -77,6 +95,21 @@ def check_parameters(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> 
         check_floating(repr(name), parameter, allow_meta=True)
         if id(parameter) not in held:
             raise ValueError(f"the optimizer does not hold the parameter {name!r}")
+
+
+def check_made_updates(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> None:
+    """Raise unless the updates that an optimizer makes can be replaced after its step."""
+    for name, parameter in parameters.items():
+        check_precise(repr(name), parameter)
+    kind = original_class(optimizer)
+    # By name: the package is not needed to tell.
+    if any(base is ASGD or "schedulefree" in base.__name__.lower() for base in kind.__mro__):
+        raise ValueError(
+            f"{kind.__name__} keeps copies of the weights, from which its next step or its result "
+            "is computed, without what nou changes: choose another optimizer, such as SGD or Adam"
+        )
+    if any(group.get("differentiable") for group in optimizer.param_groups):
+        raise ValueError("nou has no derivative: choose differentiable=False")
 
 
 def check_own_rates(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> None:
@@ -126,8 +159,8 @@ def check_step(optimizer: Optimizer, args: Sequence[object], kwargs: Mapping[str
     # The optimizer itself is the first of `args`.
     if (args[1] if len(args) > 1 else kwargs.get("closure")) is not None:
         raise ValueError(
-            "step() must be called without a closure: it computes the gradient anew, after NOG and "
-            "OLR have seen the one before"
+            "step() must be called without a closure: it computes the gradient anew, after the "
+            "techniques have seen the one before"
         )
     if getattr(optimizer, "grad_scale", None) is not None:
         raise ValueError(

@@ -30,7 +30,11 @@ class StepHooks:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         raise NotImplementedError
 
-    def _end_step(self, *_: object) -> None:
+    def _after_step(self, *_: object) -> None:
+        """Complete a step that did not raise."""
+        self._end_step()
+
+    def _end_step(self) -> None:
         """End a step that returned or raised; called once or several times."""
         raise NotImplementedError
 
@@ -38,7 +42,7 @@ class StepHooks:
         optimizer.__class__ = _extended(original_class(optimizer))  # type: ignore[arg-type]
         self._removals += [
             optimizer.register_step_pre_hook(self._before_step).remove,
-            optimizer.register_step_post_hook(self._end_step).remove,
+            optimizer.register_step_post_hook(self._after_step).remove,
             # Weak, or only the garbage collector would free the optimizer and its state.
             functools.partial(_restore_class, weakref.ref(optimizer)),
         ]

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
-from torch.optim import SGD, Adam, lr_scheduler
+from torch.optim import SGD, Adam, AdamW, lr_scheduler
 
 from disentangle.orthogonality import (
     Attachment,
@@ -315,7 +315,7 @@ def save_both(network, optimizer):
 
 
 @pytest.mark.parametrize("make_copy", [deepcopy_both, pickle_both, save_both])
-@pytest.mark.parametrize("techniques", [["nog"], ["olr"], ["nog", "olr"]])
+@pytest.mark.parametrize("techniques", [["nog"], ["olr"], ["nog", "olr"], ["nou"], ["nou", "olr"]])
 @pytest.mark.parametrize(
     "make_optimizer",
     [
@@ -475,7 +475,7 @@ class Counting(StepHooks):
     def _before_step(self, optimizer, args, kwargs):
         self.began += 1
 
-    def _end_step(self, *_):
+    def _end_step(self):
         self.ended += 1
 
 
@@ -596,6 +596,7 @@ def test_a_plateau_lowers_the_scheduled_rate():
     assert any(min(step) < max(step) for step in used)
 
 
+@pytest.mark.parametrize("techniques", [["nog", "olr"], ["nou", "olr"]])
 @pytest.mark.parametrize(
     "make_optimizer",
     [
@@ -604,15 +605,15 @@ def test_a_plateau_lowers_the_scheduled_rate():
     ],
     ids=["adam", "sgd"],
 )
-def test_checkpoints_round_trip(make_optimizer, tmp_path):
-    network, optimizer = make_training(make_optimizer)
+def test_checkpoints_round_trip(make_optimizer, techniques, tmp_path):
+    network, optimizer = make_training(make_optimizer, techniques)
     scheduler = lr_scheduler.StepLR(optimizer, step_size=2)
     train(network, optimizer, 3, scheduler=scheduler)
     saved = {"n": network.state_dict(), "o": optimizer.state_dict(), "s": scheduler.state_dict()}
     torch.save(saved, tmp_path / "checkpoint.pt")
     rates = train(network, optimizer, 3, scheduler=scheduler, first=3)
 
-    resumed, new_optimizer = make_training(make_optimizer)
+    resumed, new_optimizer = make_training(make_optimizer, techniques)
     new_scheduler = lr_scheduler.StepLR(new_optimizer, step_size=2)
     loaded = torch.load(tmp_path / "checkpoint.pt")
     resumed.load_state_dict(loaded["n"])
@@ -685,17 +686,19 @@ def test_half_precision_backs_off_until_it_does_not_overflow(fused):
     torch.testing.assert_close(orthogonal @ orthogonal.T, torch.eye(4), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("techniques", [["nog", "olr"], ["nou", "olr"]])
 @pytest.mark.parametrize(
     "make_optimizer",
     [
-        lambda parameters: Adam(parameters, lr=0.5),
+        # With its default eps Adam scales up the rounding of the smallest entries.
+        lambda parameters: Adam(parameters, lr=0.5, eps=1e-3),
         lambda parameters: SGD(parameters, lr=2.0, momentum=0.9, fused=True),
     ],
     ids=["adam", "sgd"],
 )
-def test_accumulated_gradients_are_treated_once(make_optimizer):
-    network, optimizer = make_training(make_optimizer, dtype=torch.float64)
-    joint, joint_optimizer = make_training(make_optimizer, dtype=torch.float64)
+def test_accumulated_gradients_are_treated_once(make_optimizer, techniques):
+    network, optimizer = make_training(make_optimizer, techniques, torch.float64)
+    joint, joint_optimizer = make_training(make_optimizer, techniques, torch.float64)
     seen, joint_seen = [], []
     watch_rates(optimizer, seen)
     watch_rates(joint_optimizer, joint_seen)
@@ -746,6 +749,20 @@ def test_nog_undoes_clipping_and_olr_sees_it():
             assert seen != plain_seen
 
 
+def test_nog_that_keeps_the_norm_keeps_the_clipped_one():
+    network, optimizer = make_training(lambda p: SGD(p, lr=0.1), [])
+    attach(optimizer, resolve_parameters(network, NAMES), ["nog"], nog_scale="gradient")
+    backward(network)
+    clip(network)
+    clipped = [network.get_parameter(name).grad.norm() for name in NAMES]
+    optimizer.step()
+    torch.testing.assert_close([network.get_parameter(n).grad.norm() for n in NAMES], clipped)
+    assert 0 < sum(norm.square() for norm in clipped) <= 1.001e-6
+    gradient = as_matrix(network.conv.weight.grad)
+    expected = clipped[0] ** 2 / 4 * torch.eye(4)
+    torch.testing.assert_close(gradient @ gradient.T, expected, atol=1e-12, rtol=1e-4)
+
+
 def test_what_is_registered_after_attach_clips_what_nog_gives():
     network, optimizer = make_training(lambda p: SGD(p, lr=0.1), ["nog"])
     norms = []
@@ -759,7 +776,7 @@ def test_what_is_registered_after_attach_clips_what_nog_gives():
     torch.testing.assert_close(squares[1:], [squares[0]] * 2)
 
 
-@pytest.mark.parametrize("techniques", [["nog"], ["olr"], ["nog", "olr"]])
+@pytest.mark.parametrize("techniques", [["nog"], ["olr"], ["nog", "olr"], ["nou", "olr"]])
 @pytest.mark.parametrize("optimizer_class", [SGD, Adam])
 def test_to_maximize_is_to_minimize_the_negative(optimizer_class, techniques):
     def make(maximize):
@@ -875,8 +892,8 @@ def test_optimizers_use_the_rate_that_they_are_given(make_optimizer, dtype):
     assert not (all if dtype is torch.bfloat16 else any)(still)
 
 
-@pytest.mark.parametrize("techniques", [["nog"], ["olr"], ["nog", "olr"]])
-@pytest.mark.parametrize("optimizer_class", [SGD, Adam])
+@pytest.mark.parametrize("techniques", [["nog"], ["olr"], ["nog", "olr"], ["nou"], ["nou", "olr"]])
+@pytest.mark.parametrize("optimizer_class", [SGD, Adam, AdamW])
 def test_a_step_does_not_wait_for_a_tensor(optimizer_class, techniques, count_scalars):
     network, optimizer = make_training(
         lambda parameters: optimizer_class(parameters, lr=0.5, fused=True), techniques
@@ -890,7 +907,7 @@ def test_a_step_does_not_wait_for_a_tensor(optimizer_class, techniques, count_sc
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.filterwarnings("ignore:This instance was constructed with capturable=True")
-@pytest.mark.parametrize("techniques", [["nog"], ["olr"], ["nog", "olr"]])
+@pytest.mark.parametrize("techniques", [["nog"], ["olr"], ["nog", "olr"], ["nou", "olr"]])
 @pytest.mark.parametrize(
     "make_optimizer",
     [
@@ -938,11 +955,12 @@ def test_a_differentiable_step_passes_gradcheck(techniques):
     assert torch.autograd.gradcheck(step, arguments)
 
 
-def test_compiled_networks_and_steps():
-    plain, plain_optimizer = make_training(lambda p: Adam(p, lr=0.5, fused=True))
+@pytest.mark.parametrize("techniques", [["nog", "olr"], ["nou", "olr"]])
+def test_compiled_networks_and_steps(techniques):
+    plain, plain_optimizer = make_training(lambda p: Adam(p, lr=0.5, fused=True), techniques)
     network, optimizer = make_training(lambda p: Adam(p, lr=0.5, fused=True), [])
     compiled = torch.compile(network, backend="eager")
-    attach(optimizer, resolve_parameters(compiled, NAMES), ["nog", "olr"])
+    attach(optimizer, resolve_parameters(compiled, NAMES), techniques)
     step = torch.compile(optimizer.step, backend="eager")
     for seed in range(2):
         backward(plain, seed)

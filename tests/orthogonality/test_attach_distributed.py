@@ -1,4 +1,4 @@
-"""NOG and OLR on two processes do what they do on one with the joint batch, in float64."""
+"""Techniques on two processes do what they do on one with the joint batch, in float64."""
 
 import os
 import warnings
@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import SGD, Adam
+from torch.optim import SGD, Adam, AdamW
 
 from disentangle.distributed.dtensor import sum_over_shards
 from disentangle.orthogonality import attach, resolve_parameters
@@ -23,8 +23,16 @@ OPTIMIZERS = {
     "sgd": lambda parameters: SGD(parameters, lr=3.0, momentum=0.9),
     "adam": lambda parameters: Adam(parameters, lr=0.2),
     "fused adam": lambda parameters: Adam(parameters, lr=0.2, fused=True),
+    "adamw": lambda parameters: AdamW(parameters, lr=0.2, weight_decay=0.5),
+    "fused adamw": lambda parameters: AdamW(parameters, lr=0.2, weight_decay=0.5, fused=True),
 }
-TECHNIQUES = {"nog": ["nog"], "olr": ["olr"], "nog+olr": ["nog", "olr"]}
+TECHNIQUES = {
+    "nog": ["nog"],
+    "olr": ["olr"],
+    "nog+olr": ["nog", "olr"],
+    "nou": ["nou"],
+    "nou+olr": ["nou", "olr"],
+}
 
 
 class Network(nn.Module):
@@ -144,8 +152,10 @@ CASES = [
     for wrapper in WRAPPERS
     for optimizer in OPTIMIZERS
     for techniques in TECHNIQUES
-    if optimizer == "sgd" or techniques == "nog+olr"
+    if optimizer == "sgd" or techniques in ("nog+olr", "nou+olr")
+    if "adamw" not in optimizer or "nou" in techniques
 ]
+ACCELERATED = [("sgd", "nog+olr"), ("adam", "nog+olr"), ("fused adamw", "nou+olr")]
 
 
 def sums():
@@ -207,9 +217,9 @@ def work(rank, folder):
     results["zero"] = train_together(DistributedDataParallel, divide, ["nog"])
     results["complaints"] = complaints()
     results["sums"] = sums()
-    for optimizer in ("sgd", "adam"):
+    for optimizer, techniques in ACCELERATED:
         results["accelerate", optimizer] = train_with_accelerate(
-            OPTIMIZERS[optimizer], ["nog", "olr"]
+            OPTIMIZERS[optimizer], TECHNIQUES[techniques]
         )
     torch.save(results, f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
@@ -243,9 +253,9 @@ def test_what_processes_hold_alike_is_counted_once(results):
         assert result["sums"] == {"fsdp2": PROCESSES, "hybrid fsdp2": 1}
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_accelerate_accumulates_as_one(results, optimizer):
-    alone = train_alone(optimizer, ["nog", "olr"])
+@pytest.mark.parametrize(("optimizer", "techniques"), ACCELERATED)
+def test_accelerate_accumulates_as_one(results, optimizer, techniques):
+    alone = train_alone(optimizer, TECHNIQUES[techniques])
     check([result["accelerate", optimizer] for result in results], alone)
 
 

@@ -1,4 +1,4 @@
-"""What NOG and OLR cannot work with gets a reason."""
+"""Refusals of what NOG, OLR and NOU cannot work with, with the reason."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from accelerate.utils.deepspeed import DummyOptim
 from torch import nn
 from torch.optim import LBFGS, SGD, SparseAdam, lr_scheduler
 
-from disentangle.orthogonality import OPTIMIZER_TECHNIQUES, attach, resolve_parameters
+from disentangle.orthogonality import attach, resolve_parameters
 
 NAMES = ("first.weight", "last.weight")
 
@@ -34,11 +34,25 @@ def test_names_of_techniques():
     optimizer = SGD(network.parameters(), lr=0.1)
     parameters = resolve_parameters(network, NAMES)
     for name in ("ol", "ow", "svd", ""):
-        with pytest.raises(ValueError, match=f"{name!r} is no technique.*choose from nog, olr"):
+        with pytest.raises(
+            ValueError, match=f"{name!r} is no technique.*choose from nog, olr, nou"
+        ):
             attach(optimizer, parameters, ["nog", name])
     with pytest.raises(ValueError, match="list of names, got the string 'nog'"):
         attach(optimizer, parameters, "nog")
     assert len(optimizer.param_groups) == 1
+
+
+def test_the_scale_of_nog():
+    network = Network()
+    optimizer = SGD(network.parameters(), lr=0.1)
+    parameters = resolve_parameters(network, NAMES)
+    with pytest.raises(ValueError, match="nog_scale must be one of unit, gradient, got 'norm'"):
+        attach(optimizer, parameters, ["nog"], nog_scale="norm")
+    for techniques, named in ([], "none"), (["olr"], "olr"), (["nou", "olr"], "olr, nou"):
+        with pytest.raises(ValueError, match=f"gradient requires the technique nog, got {named}"):
+            attach(optimizer, parameters, techniques, nog_scale="gradient")
+    attach(optimizer, parameters, ["olr"], nog_scale="unit")
 
 
 def test_a_parameter_that_the_optimizer_does_not_hold():
@@ -77,7 +91,7 @@ def test_techniques_are_attached_at_once():
     attach(optimizer, resolve_parameters(network, NAMES[:1]), ["olr"])
     with pytest.raises(ValueError, match=r"'first.weight' already has techniques"):
         attach(optimizer, resolve_parameters(network, NAMES), ["nog"])
-    attach(optimizer, resolve_parameters(network, NAMES[1:]), OPTIMIZER_TECHNIQUES)
+    attach(optimizer, resolve_parameters(network, NAMES[1:]), ["nog", "olr"])
 
 
 @pytest.mark.parametrize(
@@ -194,6 +208,7 @@ def test_optimizers_of_others_are_tried_too():
         (False, ["nog"], True),
         (False, ["olr"], False),
         (False, ["nog", "olr"], False),
+        (False, ["nou"], False),
         (True, ["nog"], False),
     ],
 )
@@ -224,7 +239,7 @@ def test_a_closure():
     optimizer.step(closure=None)
 
 
-@pytest.mark.parametrize("techniques", [["nog"], ["olr"]])
+@pytest.mark.parametrize("techniques", [["nog"], ["olr"], ["nou"]])
 def test_a_sparse_gradient(techniques):
     embedding = nn.Embedding(5, 3, sparse=True)
     optimizer = SGD(embedding.parameters(), lr=0.1)
@@ -236,7 +251,7 @@ def test_a_sparse_gradient(techniques):
     assert torch.equal(embedding.weight, before)
 
 
-@pytest.mark.parametrize("techniques", [["nog"], ["olr"]])
+@pytest.mark.parametrize("techniques", [["nog"], ["olr"], ["nou"]])
 def test_parameters_that_were_replaced_in_the_optimizer(techniques):
     """As Accelerate does for FSDP2, and DeepSpeed."""
     network = Network()
