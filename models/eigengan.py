@@ -101,8 +101,8 @@ class EigenGAN(StandardNormalPrior, ModelMixin, ConfigMixin):
         noise_dim: Dimension of the noise that the features start from.
         base_channels: Channels at the full resolution; doubled at each coarser one.
         max_channels: Upper bound on the channels.
-        pre_svd_weight: What every basis is kept to: `free`, `orthogonal` (orthonormal rows) or
-            `spectral` (spectral norm 1).
+        pre_svd_weight: Constraint of every basis: `free`, `orthogonal` or `orthonormal_kernel`
+            (orthonormal rows), or `spectral` (spectral norm 1).
 
     Raises:
         ValueError: If `image_size` is not a power of two from 32, a width is not positive, or

@@ -70,8 +70,9 @@ class ResNet(ModelMixin, ConfigMixin):
         base_channels: Channels of the first stage.
         normalisation: What is done to the pixels first: `imagenet` brings the colours to mean 0 and
             deviation 1 over ImageNet, as torchvision's weights expect.
-        pre_svd_weight: What the Pre-SVD layer is kept to: `free`; `orthogonal`, a skew-orthogonal
-            convolution; or `spectral` (spectral norm 1).
+        pre_svd_weight: Constraint of the Pre-SVD layer: `free`; `orthogonal`, a skew-orthogonal
+            convolution; `orthonormal_kernel`, a plain convolution whose kernel as a matrix
+            `(out, in·k·k)` has orthonormal rows or columns; or `spectral` (spectral norm 1).
 
     Raises:
         ValueError: If a name or a depth is unknown, a number is not positive, or the image is too

@@ -55,8 +55,9 @@ class SimpleGAN(StandardNormalPrior, ModelMixin, ConfigMixin):
         image_channels: 1 for grey images, 3 for colour.
         latent_dim: Dimension `D` of the latent; the papers' `nz`.
         base_channels: Channels at the full resolution; the others grow in proportion.
-        pre_svd_weight: What the first layer's weight is kept to: `free`, `orthogonal` (orthonormal
-            rows, or columns if `D > 16 C`) or `spectral` (spectral norm 1).
+        pre_svd_weight: Constraint of the first layer's weight: `free`, `orthogonal` (orthonormal
+            rows, or columns if `D > 16 C`), `orthonormal_kernel` (the same, since the kernel is the
+            map) or `spectral` (spectral norm 1).
 
     Raises:
         ValueError: If `image_size` is neither 64 nor 128, a width is not positive, or

@@ -160,8 +160,9 @@ class SubspaceVAE(VectorCodeVAE):
         whiten_codes: Whiten the posterior's means over a batch in training, and by running
             averages in evaluation, so that codes are decorrelated. The divergence is then at least
             `K / 2` nats, since every mean varies as much as the prior.
-        pre_svd_weight: What every basis, and the weight before whitening, is kept to: `free`,
-            `orthogonal` (orthonormal rows) or `spectral` (spectral norm 1).
+        pre_svd_weight: Constraint of every basis, and of the weight before whitening: `free`,
+            `orthogonal` or `orthonormal_kernel` (orthonormal rows), or `spectral` (spectral norm
+            1).
 
     Raises:
         ValueError: If `image_size` is not a power of two from 32, a width is not positive, there

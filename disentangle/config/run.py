@@ -14,11 +14,21 @@ from disentangle.config.optimizer import OptimizerConfig
 from disentangle.config.training import TrainingConfig
 from disentangle.config.vae import VAEObjective
 from disentangle.config.yaml_files import dump_yaml
-from disentangle.orthogonality import WEIGHT_TECHNIQUES, Technique, WeightConstraint
+from disentangle.orthogonality import (
+    DIRECTION_TECHNIQUES,
+    WEIGHT_TECHNIQUES,
+    NogScale,
+    Technique,
+    WeightConstraint,
+)
 
 FROM_MODEL = {"image_size", "image_channels"}  # the model's say; other sections must not repeat it
 FROM_RUN = {"pre_svd_weight"}  # the say of `orthogonality`; the section `model` must not repeat it
-CONSTRAINTS: dict[str, WeightConstraint] = {"ow": "orthogonal", "sn": "spectral"}
+CONSTRAINTS: dict[str, WeightConstraint] = {
+    "ow": "orthogonal",
+    "ow_kernel": "orthonormal_kernel",
+    "sn": "spectral",
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,14 @@ class RunConfig:
         optimizer: Optimizer of every network of the run, with its schedule.
         training: Length, batches, precision and what is written when.
         seed: Seed for the initial weights and every random draw.
-        orthogonality: Techniques that act on the Pre-SVD parameters, in any combination.
+        orthogonality: Techniques that act on the Pre-SVD parameters. At most one of `nog` (nearest
+            orthogonal gradient) and `nou` (nearest orthogonal update, of any optimizer), and at
+            most one of `ow` (orthogonal weight; of a convolution between images an orthogonal map),
+            `ow_kernel` (orthonormal kernel of such a convolution; the same as `ow` in models
+            without one) and `sn` (spectral norm); with either, `olr` (optimal learning rate) and
+            `ol` (orthogonal loss).
+        nog_scale: With `nog`, Frobenius norm of the gradient that it gives: `unit` for singular
+            values of 1, as published; `gradient` for that of the gradient of the loss.
         pre_svd_parameters: Names of these parameters, in place of those that the model names.
         orthogonal_loss_weight: Weight of the technique `ol`.
     """
@@ -50,6 +67,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seed: int = 0
     orthogonality: tuple[Technique, ...] = ()
+    nog_scale: NogScale = "unit"
     pre_svd_parameters: tuple[str, ...] | None = None
     orthogonal_loss_weight: float = 100.0
 
@@ -66,21 +84,32 @@ class RunConfig:
             )
         if len(set(self.orthogonality)) < len(self.orthogonality):
             raise ValueError(f"orthogonality names a technique twice: {list(self.orthogonality)}")
-        if set(WEIGHT_TECHNIQUES) <= set(self.orthogonality):
+        for exclusive, reason in (
+            (DIRECTION_TECHNIQUES, "each of which decides the direction of a step"),
+            (WEIGHT_TECHNIQUES, "which keep the same weight to different things"),
+        ):
+            if len(set(exclusive) & set(self.orthogonality)) > 1:
+                *others, last = exclusive
+                raise ValueError(
+                    f"orthogonality may hold one of {', '.join(others)} and {last}, {reason}, got "
+                    f"{list(self.orthogonality)}"
+                )
+        if self.nog_scale != "unit" and "nog" not in self.orthogonality:
             raise ValueError(
-                "orthogonality may hold one of ow and sn, which keep the same weight to different "
-                f"things, got {list(self.orthogonality)}"
+                f"nog_scale {self.nog_scale} requires nog in orthogonality, got "
+                f"{list(self.orthogonality)}"
             )
         if repeated := FROM_RUN & self.model.keys():
             raise ValueError(
                 f"model.{repeated.pop()} is no option of a run: choose it by orthogonality, which "
-                "takes ow for an orthogonal and sn for a spectrally normalised weight"
+                "takes ow for an orthogonal weight, ow_kernel for an orthonormal kernel and sn for "
+                "a spectrally normalised weight"
             )
         constrained = not set(WEIGHT_TECHNIQUES).isdisjoint(self.orthogonality)
         if constrained and self.pre_svd_parameters is not None:
             raise ValueError(
-                "pre_svd_parameters cannot be chosen with ow or sn, which the model builds into "
-                f"its own Pre-SVD layers, got {list(self.pre_svd_parameters)}"
+                "pre_svd_parameters cannot be chosen with ow, ow_kernel or sn, which the model "
+                f"builds into its own Pre-SVD layers, got {list(self.pre_svd_parameters)}"
             )
         if not 0 <= self.orthogonal_loss_weight < inf:
             weight = self.orthogonal_loss_weight

@@ -20,6 +20,7 @@ from disentangle.orthogonality.parameters import as_matrix, resolve_parameters
 from disentangle.orthogonality.skew_orthogonal_convolution import SkewOrthogonalConv2d
 from disentangle.orthogonality.spectral_norm import SpectralNorm
 from disentangle.orthogonality.techniques import (
+    DIRECTION_TECHNIQUES,
     LOSS_TECHNIQUES,
     OPTIMIZER_TECHNIQUES,
     WEIGHT_TECHNIQUES,
@@ -27,6 +28,7 @@ from disentangle.orthogonality.techniques import (
 )
 
 __all__ = [
+    "DIRECTION_TECHNIQUES",
     "LOSS_TECHNIQUES",
     "OPTIMIZER_TECHNIQUES",
     "WEIGHT_CONSTRAINTS",

@@ -1,4 +1,4 @@
-"""OW and SN on the weight of any module."""
+"""Orthonormal and spectrally normalised weights of any module: OW and SN."""
 
 from typing import Literal, TypeVar, get_args
 
@@ -9,7 +9,7 @@ from disentangle.linalg.checks import check_floating
 from disentangle.orthogonality.orthogonal_weight import Orthonormal
 from disentangle.orthogonality.spectral_norm import SpectralNorm
 
-WeightConstraint = Literal["free", "orthogonal", "spectral"]
+WeightConstraint = Literal["free", "orthogonal", "orthonormal_kernel", "spectral"]
 WEIGHT_CONSTRAINTS: tuple[str, ...] = get_args(WeightConstraint)
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -44,8 +44,9 @@ def constrain_weight(module: Module, name: str, constraint: WeightConstraint) ->
     Args:
         module: Holds the weight; changed in place.
         name: Of the weight, a parameter of at least 2 dimensions.
-        constraint: `orthogonal` for orthonormal rows or columns, whichever are fewer (OW);
-            `spectral` for a largest singular value of 1 (SN); `free` changes nothing.
+        constraint: `orthogonal` or `orthonormal_kernel` for orthonormal rows or columns, whichever
+            are fewer (OW); `spectral` for a largest singular value of 1 (SN); `free` changes
+            nothing.
 
     Returns:
         The module.
@@ -53,7 +54,7 @@ def constrain_weight(module: Module, name: str, constraint: WeightConstraint) ->
     Raises:
         ValueError: If the constraint is unknown, if the module has no such parameter or it is
             parametrized already, or if the weight cannot be constrained: it is not dense or not
-            floating point, has fewer than 2 dimensions, is not of full rank (`orthogonal`) or is
+            floating point, has fewer than 2 dimensions, is not of full rank (orthonormal) or is
             zero (`spectral`).
 
     Examples:
@@ -75,6 +76,6 @@ def constrain_weight(module: Module, name: str, constraint: WeightConstraint) ->
     if weight is None:
         raise ValueError(f"{type(module).__name__} has no parameter {name!r} of its own")
     check_floating(repr(name), weight, allow_meta=True)
-    parametrization = Orthonormal() if constraint == "orthogonal" else SpectralNorm(weight)
+    parametrization = SpectralNorm(weight) if constraint == "spectral" else Orthonormal()
     parametrize.register_parametrization(module, name, parametrization)
     return module

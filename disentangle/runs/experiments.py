@@ -75,9 +75,12 @@ def name_techniques(config: Mapping[str, Any]) -> str:
     Examples:
         >>> name_techniques({"orthogonality": ["olr", "nog", "ow"]})
         'OW + NOG + OLR'
+        >>> name_techniques({"orthogonality": ["nou", "ow_kernel"]})
+        'OW KERNEL + NOU'
         >>> name_techniques({"orthogonality": []})
         'no technique'
     """
     order = (*WEIGHT_TECHNIQUES, *OPTIMIZER_TECHNIQUES, *LOSS_TECHNIQUES)
     named = config.get("orthogonality") or ()
-    return " + ".join(name.upper() for name in order if name in named) or "no technique"
+    names = [name.upper().replace("_", " ") for name in order if name in named]
+    return " + ".join(names) or "no technique"

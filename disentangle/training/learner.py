@@ -94,7 +94,8 @@ class Learner:
             self.pre_svd = resolve_parameters(
                 network, network.pre_svd_parameters() if names is None else names
             )
-            attach(optimizer, self.pre_svd, set(run.orthogonality) & set(OPTIMIZER_TECHNIQUES))
+            techniques = set(run.orthogonality) & set(OPTIMIZER_TECHNIQUES)
+            attach(optimizer, self.pre_svd, techniques, nog_scale=run.nog_scale)
             if every := run.training.conditioning_steps:
                 self.probe = ConditioningProbe(
                     network,

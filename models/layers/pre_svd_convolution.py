@@ -16,8 +16,10 @@ def pre_svd_convolution(
         kernel_size: Odd.
         stride: 1 or 2.
         weight: `free` as He et al. draw it; `spectral` so too, with its matrix kept at spectral
-            norm 1; `orthogonal` for a skew-orthogonal convolution, an orthogonal map from image to
-            image. In each the parameter that is trained is found under the name `weight`.
+            norm 1; `orthonormal_kernel` with its matrix `(out, in·k·k)` kept to orthonormal rows or
+            columns, whichever are fewer; `orthogonal` for a skew-orthogonal convolution, an
+            orthogonal map from image to image. In each the parameter that is trained is found under
+            the name `weight`.
 
     Raises:
         ValueError: If `weight` is unknown.

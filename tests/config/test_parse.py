@@ -69,13 +69,17 @@ def test_resume_takes_an_optional_checkpoint(options, resume):
         ([*VAE, "--training.steps", "many"], "training.steps: expected int, got many"),
         ([*VAE, "--training.steps", "0"], "training.steps must be positive, got 0"),
         ([*VAE, "--training.workers", "-1"], "training.workers must not be negative, got -1"),
-        ([*VAE, "--orthogonality", "[noq]"], "expected one of 'nog', 'olr', 'ol', 'ow', 'sn', got"),
+        ([*VAE, "--orthogonality", "[noq]"], "expected one of 'nog', 'olr', 'nou', 'ol', "),
         ([*VAE, "--orthogonality", "nog"], "expected a list such as [a, b], got nog"),
         ([*VAE, "--orthogonality", "[nog, nog]"], "names a technique twice: ['nog', 'nog']"),
-        ([*VAE, "--orthogonality", "[ow, sn]"], "may hold one of ow and sn, which"),
+        ([*VAE, "--orthogonality", "[ow, sn]"], "may hold one of ow, ow_kernel and sn, which"),
+        ([*VAE, "--orthogonality", "[ow, ow_kernel]"], "may hold one of ow, ow_kernel and sn"),
+        ([*VAE, "--orthogonality", "[nog, olr, nou]"], "may hold one of nog and nou, each of"),
+        ([*VAE, "--nog_scale", "norm"], "nog_scale: expected one of 'unit', 'gradient', got norm"),
+        ([*VAE, "--nog_scale", "gradient"], "nog_scale gradient requires nog in orthogonality"),
         (
             [*VAE, "--orthogonality", "[ow]", "--pre_svd_parameters", "[encoder.hidden.weight]"],
-            "pre_svd_parameters cannot be chosen with ow or sn",
+            "pre_svd_parameters cannot be chosen with ow, ow_kernel or sn",
         ),
         ([*VAE, "--model.pre_svd_weight", "orthogonal"], "choose it by orthogonality, which takes"),
         ([*VAE, "--optimizer.lr", "0"], "optimizer.lr must be positive, got 0"),
@@ -231,7 +235,12 @@ def test_help_shows_the_knobs_of_what_was_chosen():
 
 @pytest.mark.parametrize(
     ("techniques", "weight"),
-    [("[nog, olr]", "free"), ("[nog, ow]", "orthogonal"), ("[sn, ol]", "spectral")],
+    [
+        ("[nog, olr]", "free"),
+        ("[nog, ow]", "orthogonal"),
+        ("[nou, ow_kernel]", "orthonormal_kernel"),
+        ("[sn, ol]", "spectral"),
+    ],
 )
 def test_the_constraint_of_the_weights_comes_from_the_techniques(tmp_path, techniques, weight):
     run, _ = parse_run([*VAE, "--model.image_size", "32", "--orthogonality", techniques])

@@ -71,7 +71,7 @@ def test_what_a_constraint_keeps_in_training(pre_svd_weight):
     for basis, block, start in zip(bases.values(), model.blocks, before, strict=True):
         assert not torch.equal(basis, start)
         sigmas = torch.linalg.svdvals(block.subspace.U.detach())
-        if pre_svd_weight == "orthogonal":
+        if pre_svd_weight.startswith("ortho"):
             assert torch.allclose(sigmas, torch.ones(6), atol=1e-5)
         elif pre_svd_weight == "spectral":
             assert sigmas[0].item() == pytest.approx(1, abs=0.02)
@@ -89,7 +89,9 @@ def test_a_basis_is_computed_once_per_pass(monkeypatch):
 
 
 def test_other_constraints_are_refused():
-    with pytest.raises(ValueError, match="one of free, orthogonal, spectral, got 'unitary'"):
+    with pytest.raises(
+        ValueError, match="one of free, orthogonal, orthonormal_kernel, spectral, got 'unitary'"
+    ):
         EigenGAN(image_size=32, pre_svd_weight="unitary")
 
 

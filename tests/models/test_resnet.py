@@ -133,13 +133,17 @@ def test_the_pre_svd_layer(meta_layer, pre_svd_weight):
         assert layer.parametrizations.weight.original is parameter
         sigmas = torch.linalg.svdvals(as_matrix(layer.weight.detach()))
         assert sigmas[0].item() == pytest.approx(1, abs=1e-3)
+    elif pre_svd_weight == "orthonormal_kernel":
+        assert layer.parametrizations.weight.original is parameter
+        sigmas = torch.linalg.svdvals(as_matrix(layer.weight.detach()))
+        assert torch.allclose(sigmas, torch.ones_like(sigmas), atol=1e-5)
     else:
         assert layer.weight is parameter
     # The other is free.
     assert type(model.conv1) is (nn.Conv2d if pools else type(layer))
 
 
-@pytest.mark.parametrize("techniques", [["nog"], ["olr"], ["nog", "olr"]])
+@pytest.mark.parametrize("techniques", [["nog"], ["olr"], ["nog", "olr"], ["nou"]])
 @pytest.mark.parametrize(("meta_layer", "pre_svd_weight"), CASES)
 def test_techniques_act_on_the_pre_svd_layer(meta_layer, pre_svd_weight, techniques):
     model = small(meta_layer=meta_layer, pre_svd_weight=pre_svd_weight)
@@ -244,7 +248,9 @@ def test_bad_arguments():
         small(image_size=0)
     with pytest.raises(ValueError, match=r"image_size must be above 16 .* large stem.* got 16"):
         small(image_size=16, stem="large", meta_layer="covariance_pooling")
-    with pytest.raises(ValueError, match="one of free, orthogonal, spectral, got 'unitary'"):
+    with pytest.raises(
+        ValueError, match="one of free, orthogonal, orthonormal_kernel, spectral, got 'unitary'"
+    ):
         small(pre_svd_weight="unitary")
 
 

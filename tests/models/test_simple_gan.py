@@ -113,7 +113,7 @@ def test_what_a_constraint_keeps_in_training(pre_svd_weight, latent_dim):
     assert not torch.equal(free, before)
     sigmas = torch.linalg.svdvals(as_matrix(model.latent_projection.weight.detach()))
     assert len(sigmas) == min(latent_dim, 128)
-    if pre_svd_weight == "orthogonal":
+    if pre_svd_weight.startswith("ortho"):
         assert torch.allclose(sigmas, torch.ones_like(sigmas), atol=1e-5)
     elif pre_svd_weight == "spectral":
         assert sigmas[0].item() == pytest.approx(1, abs=0.02)
@@ -203,7 +203,9 @@ def test_bad_arguments(network):
 def test_bad_arguments_of_the_generator():
     with pytest.raises(ValueError, match="latent_dim must be at least 1, got 0"):
         small(latent_dim=0)
-    with pytest.raises(ValueError, match="one of free, orthogonal, spectral, got 'unitary'"):
+    with pytest.raises(
+        ValueError, match="one of free, orthogonal, orthonormal_kernel, spectral, got 'unitary'"
+    ):
         small(pre_svd_weight="unitary")
 
 

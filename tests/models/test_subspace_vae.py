@@ -65,7 +65,9 @@ def test_constrained_bases(pre_svd_weight):
             U = layer.U
         sigmas = torch.linalg.svdvals(U.detach())
         assert torch.equal(U, basis) == (pre_svd_weight == "free")
-        assert torch.allclose(sigmas, torch.ones(10), atol=1e-5) == (pre_svd_weight == "orthogonal")
+        assert torch.allclose(sigmas, torch.ones(10), atol=1e-5) == (
+            pre_svd_weight.startswith("ortho")
+        )
         if pre_svd_weight != "free":
             assert sigmas[0].item() == pytest.approx(1, abs=1e-3)
     model(torch.rand(4, 1, 32, 32), torch.randn(4, 10)).logits.square().sum().backward()
@@ -73,7 +75,9 @@ def test_constrained_bases(pre_svd_weight):
 
 
 def test_other_constraints_are_refused():
-    with pytest.raises(ValueError, match="one of free, orthogonal, spectral, got 'unitary'"):
+    with pytest.raises(
+        ValueError, match="one of free, orthogonal, orthonormal_kernel, spectral, got 'unitary'"
+    ):
         SubspaceVAE(image_size=32, pre_svd_weight="unitary")
 
 
@@ -178,7 +182,7 @@ def test_the_weight_before_whitening_is_a_pre_svd_parameter(pre_svd_weight):
     weight = resolve_parameters(model, names)[names[1]]
     assert weight.shape == (10, 256)
     sigmas = torch.linalg.svdvals(model.encoder.posterior.mean.weight.detach())
-    orthogonal = pre_svd_weight == "orthogonal"
+    orthogonal = pre_svd_weight.startswith("ortho")
     assert torch.allclose(sigmas, torch.ones(10), atol=1e-5) == orthogonal
     model(torch.rand(16, 1, 32, 32), torch.randn(16, 10)).logits.square().sum().backward()
     missing = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from disentangle.config.parse import parse_run
+from disentangle.config.run import CONSTRAINTS
 from disentangle.models import load_model
 from disentangle.models.layers import SubspaceLayer
 from disentangle.runs.metrics_log import read_lines
@@ -121,7 +122,10 @@ def test_torn_lines_are_passed_over(tmp_path):
     assert read_lines(file) == [{"step": 1, "loss": 2.0}]
 
 
-@pytest.mark.parametrize("techniques", ["[nog, olr]", "[nog, olr, ol, ow]", "[nog, ol, sn]"])
+@pytest.mark.parametrize(
+    "techniques",
+    ["[nog, olr]", "[nog, olr, ol, ow]", "[nog, ol, sn]", "[nou, olr]", "[nou, ow_kernel]"],
+)
 def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not_stopped(options, tmp_path, techniques):
     options = [*options, "--orthogonality", techniques]
     whole = train([*options, "--output", str(tmp_path / "whole")])
@@ -153,7 +157,9 @@ def scalers(monkeypatch):
     return made
 
 
-def test_a_gradient_scaler_goes_on_where_it_was(options, tmp_path, scalers):
+@pytest.mark.parametrize("techniques", ["[]", "[nou, olr]"])
+def test_a_gradient_scaler_goes_on_where_it_was(options, tmp_path, scalers, techniques):
+    options = [*options, "--orthogonality", techniques]
     whole = train([*options, "--output", str(tmp_path / "whole")])
     cut = [*options, "--output", str(tmp_path / "cut")]
     train([*cut, "--training.steps", "3"])
@@ -200,6 +206,8 @@ COMBINATIONS = [
     for others in itertools.combinations(("nog", "olr", "ol"), n)
     for constraint in ([], ["ow"], ["sn"])
 ]
+COMBINATIONS += [["nou"], ["nou", "olr", "ol"], ["nou", "olr", "ow"], ["nou", "ol", "sn"]]
+COMBINATIONS += [["ow_kernel"], ["nog", "olr", "ol", "ow_kernel"], ["nou", "ow_kernel"]]
 
 
 @pytest.mark.parametrize("techniques", COMBINATIONS, ids=lambda names: "+".join(names) or "none")
@@ -207,7 +215,7 @@ def test_every_combination_of_techniques_trains(options, techniques):
     chosen = f"[{', '.join(techniques)}]"
     folder = train([*options, "--orthogonality", chosen, "--training.steps", "2"])
     assert all(torch.isfinite(tensor).all() for tensor in weights(folder)["model"].values())
-    weight = {"ow": "orthogonal", "sn": "spectral"}.get((techniques or [""])[-1], "free")
+    weight = CONSTRAINTS.get((techniques or [""])[-1], "free")
     for name in weights(folder):
         model = load_model(folder / name)
         if name == "discriminator":
@@ -216,10 +224,22 @@ def test_every_combination_of_techniques_trains(options, techniques):
         # Both in the model and in its average.
         for layer in (module for module in model.modules() if isinstance(module, SubspaceLayer)):
             sigmas = torch.linalg.svdvals(layer.U)
-            if weight == "orthogonal":
+            if weight.startswith("ortho"):
                 assert torch.allclose(sigmas, torch.ones_like(sigmas), atol=1e-5)
             elif weight == "spectral":
                 assert sigmas[0].item() == pytest.approx(1, abs=1e-2)
+
+
+def test_the_scale_of_nog(options, tmp_path):
+    options = [*options, "--orthogonality", "[nog]", "--training.steps", "2"]
+    runs = {
+        scale: weights(train([*options, "--nog_scale", scale, "--output", str(tmp_path / scale)]))
+        for scale in ("unit", "gradient")
+    }
+    names = [name for name in runs["unit"]["model"] if name.endswith("U")]
+    assert names
+    for name in names:
+        assert not torch.equal(runs["unit"]["model"][name], runs["gradient"]["model"][name])
 
 
 def test_bfloat16(options):

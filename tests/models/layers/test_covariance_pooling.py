@@ -197,5 +197,7 @@ def test_bad_input():
         GlobalCovariancePooling(4, reduced_channels=0)
     with pytest.raises(ValueError, match="channels must be at least 1, got 0"):
         GlobalCovariancePooling(0)
-    with pytest.raises(ValueError, match="one of free, orthogonal, spectral, got 'unitary'"):
+    with pytest.raises(
+        ValueError, match="one of free, orthogonal, orthonormal_kernel, spectral, got 'unitary'"
+    ):
         GlobalCovariancePooling(4, weight="unitary")
