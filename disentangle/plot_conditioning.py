@@ -29,6 +29,7 @@ from disentangle.curves.conditioning import (
 )
 from disentangle.orthogonality.conditioning import (
     MEASURES,
+    MEASURES_OF,
     QUANTITIES,
     measure_name,
     split_measure_name,
@@ -67,11 +68,12 @@ def tabulate(runs: Sequence[Run], quantity: str, layers: Sequence[str]) -> str:
 
     The condition number of a covariance is that with the `eps` of its meta-layer, in a column.
     """
-    header = ["run", "layer", "step", *MEASURES]
+    measures = MEASURES_OF[quantity]
+    header = ["run", "layer", "step", *measures]
     rows: list[list[Cell]] = []
     for run in runs:
         for layer in layers:
-            names = [measure_name(layer, quantity, measure) for measure in MEASURES]
+            names = [measure_name(layer, quantity, measure) for measure in measures]
             if last := next((line for line in reversed(run.metrics) if names[0] in line), None):
                 values = [last.get(name) for name in names]
                 rows.append([run.name, layer, last["step"], *values])
@@ -112,10 +114,18 @@ def find_layers(run: Run, quantity: str, measure: str) -> Layers:
     Raises:
         ValueError: If there are none; it names the quantities that there are.
     """
+    if measure not in MEASURES_OF[quantity]:
+        there_is = ", ".join(MEASURES_OF[quantity])
+        raise ValueError(f"the {quantity} has no {measure}; choose --measure from {there_is}")
     run.check_trained()
     layers = read_layers(run.metrics, quantity, measure)
     if not layers:
-        kinds = (split_measure_name(name) for name in chain.from_iterable(run.metrics))
+        kinds = [split_measure_name(name) for name in chain.from_iterable(run.metrics)]
+        if any(kind[1] == quantity for kind in kinds if kind is not None):
+            raise ValueError(
+                f"{run.name} has no records of the {measure} of the {quantity}: it was trained by "
+                "a version that did not log it"
+            )
         recorded = sorted({kind[1] for kind in kinds if kind is not None})
         reason = "training.conditioning_every may be 0 or more than its steps"
         there_is = ", ".join(recorded) or f"none ({reason})"

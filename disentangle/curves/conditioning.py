@@ -21,6 +21,8 @@ MEASURE_LABELS = {
     "nonnull_condition": r"$\lambda_\max/\lambda_\min$ without the null space",
     "effective_rank": "effective rank",
     "orthogonality_error": "orthogonality error",
+    "norm": r"norm $\sqrt{\sum\lambda}$",
+    "normalised_condition": r"$\lambda_\max/\lambda_\min$ at a mean $\lambda$ of 1",
 }
 QUANTITY_LABELS = {
     "weight": "weight's Gram matrix",
@@ -28,7 +30,8 @@ QUANTITY_LABELS = {
     "covariance": "covariance",
 }
 LINEAR = {"effective_rank"}
-LEAST = {"condition": 1.0, "nonnull_condition": 1.0}  # there is no smaller ratio
+# There is no smaller ratio.
+LEAST = {"condition": 1.0, "nonnull_condition": 1.0, "normalised_condition": 1.0}
 
 
 Layers = dict[str, dict[int, float]]  # values of a run by layer and step, NaN if not finite

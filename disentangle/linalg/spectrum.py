@@ -31,6 +31,11 @@ class Spectrum(NamedTuple):
         smallest, largest = lambdas[..., 0], lambdas[..., -1]
         return torch.where(smallest <= (0 if eps else self.zero), torch.inf, largest / smallest)
 
+    def scaled_to_mean(self) -> "Spectrum":
+        """The spectrum of the matrices divided by their mean eigenvalue; NaN for zero."""
+        mean = self.eigenvalues.mean(dim=-1)
+        return Spectrum(self.eigenvalues / mean[..., None], self.zero / mean)
+
     def nonnull_condition_number(self) -> Tensor:
         """`λmax` over the smallest eigenvalue that is not zero, `(…)`; not a number if all are."""
         nonnull = self.eigenvalues > self.zero[..., None]

@@ -20,7 +20,6 @@ from disentangle.orthogonality import as_matrix
 from disentangle.orthogonality.channel_axis import find_channel_axis, layer_kind
 
 PREFIX = "conditioning"
-QUANTITIES = ("weight", "gradient", "covariance")
 
 
 class Conditioning(NamedTuple):
@@ -34,15 +33,46 @@ class Conditioning(NamedTuple):
         nonnull_condition: `λmax / λmin` over the eigenvalues that are not zero.
         effective_rank: The exponential of the entropy of `λ / Σλ`, from 1 to their number.
         orthogonality_error: The root of the mean of `(λ − 1)²`.
+        norm: `√Σλ`. Of a Gram matrix it is the Frobenius norm of the weight or gradient; of a
+            covariance the standard deviation of the features, over all channels together.
     """
 
     condition: Tensor
     nonnull_condition: Tensor
     effective_rank: Tensor
     orthogonality_error: Tensor
+    norm: Tensor
 
 
-MEASURES = Conditioning._fields
+class CovarianceConditioning(NamedTuple):
+    """`Conditioning` of a covariance, with a condition number that is blind to its scale.
+
+    Attributes:
+        condition: As in `Conditioning`, with `eps` added to each `λ`.
+        nonnull_condition: As in `Conditioning`.
+        effective_rank: As in `Conditioning`.
+        orthogonality_error: As in `Conditioning`.
+        norm: As in `Conditioning`.
+        normalised_condition: `condition` of the covariance divided by its mean `λ`, so that `eps`
+            is relative to that. Of dependent channels `condition` is near `λmax / eps`, which grows
+            with the scale of the features; this does not.
+    """
+
+    condition: Tensor
+    nonnull_condition: Tensor
+    effective_rank: Tensor
+    orthogonality_error: Tensor
+    norm: Tensor
+    normalised_condition: Tensor
+
+
+MEASURES = CovarianceConditioning._fields
+MEASURES_OF = {
+    "weight": Conditioning._fields,
+    "gradient": Conditioning._fields,
+    "covariance": CovarianceConditioning._fields,
+}
+QUANTITIES = tuple(MEASURES_OF)
 
 
 @torch.no_grad()
@@ -82,8 +112,8 @@ def gradient_conditioning(gradient: Tensor) -> Conditioning:
         gradient: As `as_matrix` takes it, floating point.
 
     Returns:
-        Where the gradient is zero: an infinite condition number, an effective rank of 0, the others
-        not a number.
+        Where the gradient is zero: an infinite condition number, an effective rank and a norm of 0,
+        the others not a number.
 
     Raises:
         ValueError: If `gradient` has fewer than 2 dimensions, is empty or is not floating point.
@@ -99,13 +129,14 @@ def gradient_conditioning(gradient: Tensor) -> Conditioning:
 @torch.no_grad()
 def covariance_conditioning(
     features: Tensor, *, eps: float = 0.0, channel_axis: int = 1
-) -> Conditioning:
+) -> CovarianceConditioning:
     """The conditioning of the covariance of features between their channels.
 
-    `Σ = (1/M) Σ (x − x̄)(x − x̄)ᵀ` over the `M` samples and positions. `eps` enters `condition`
-    only, which is that of `Σ + eps I`, what an SVD meta-layer decomposes: where channels are
-    dependent, it is near `λmax / eps` whatever the others do. The rest tell of `Σ` itself; the
-    orthogonality error is that of `Σ` scaled to a mean eigenvalue of 1, 0 for white features.
+    `Σ = (1/M) Σ (x − x̄)(x − x̄)ᵀ` over the `M` samples and positions. `condition` is that of
+    `Σ + eps I`, what an SVD meta-layer decomposes: where channels are dependent, it is near
+    `λmax / eps` whatever the others do. `normalised_condition` is that of `Σ / λ̄ + eps I` with the
+    mean eigenvalue `λ̄ = tr Σ / C`. The rest tell of `Σ` itself; the orthogonality error is that of
+    `Σ / λ̄`, 0 for white features.
 
     With more channels than samples the smaller Gram matrix of the samples gives the same.
 
@@ -137,7 +168,10 @@ def covariance_conditioning(
     samples = features.movedim(channel_axis, -1).flatten(end_dim=-2)  # (…, C, …) -> (M, C)
     spectrum = feature_spectrum(samples)
     measures = _measure(spectrum, error=_spread(spectrum))
-    return measures._replace(condition=spectrum.condition_number(eps=eps))
+    return CovarianceConditioning(
+        *measures._replace(condition=spectrum.condition_number(eps=eps)),
+        normalised_condition=spectrum.scaled_to_mean().condition_number(eps=eps),
+    )
 
 
 class ConditioningProbe:
@@ -238,7 +272,7 @@ class ConditioningProbe:
             name: _find_weight(network, name, parameter) for name, parameter in parameters.items()
         }
         modules = {name: _find_module(network, name) for name in (*inputs, *outputs)}
-        self._covariances: dict[str, Conditioning] = {}
+        self._covariances: dict[str, CovarianceConditioning] = {}
         for eps in (*inputs.values(), *outputs.values()):
             _check_eps(eps)
         takers = [(name, partial(self._take_input, name, eps)) for name, eps in inputs.items()]
@@ -265,7 +299,7 @@ class ConditioningProbe:
         self.step, self._covariances = self.step + 1, {}
         if not due:
             return {}
-        found: dict[tuple[str, str], Conditioning] = {}
+        found: dict[tuple[str, str], Conditioning | CovarianceConditioning] = {}
         for name, (module, attribute) in self._weights.items():
             found[name, "weight"] = weight_conditioning(
                 gather(_effective_weight(module, attribute))
@@ -353,13 +387,13 @@ def _measure(spectrum: Spectrum, *, error: Tensor) -> Conditioning:
         nonnull_condition=spectrum.nonnull_condition_number(),
         effective_rank=spectrum.effective_rank(),
         orthogonality_error=error,
+        norm=spectrum.eigenvalues.clamp(min=0).sum().sqrt(),
     )
 
 
 def _spread(spectrum: Spectrum) -> Tensor:
     """The root of the mean of `(λ − 1)²`, for eigenvalues scaled to a mean of 1."""
-    lambdas = spectrum.eigenvalues
-    return (lambdas / lambdas.mean() - 1).square().mean().sqrt()
+    return (spectrum.scaled_to_mean().eigenvalues - 1).square().mean().sqrt()
 
 
 def _check_eps(eps: float) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from disentangle import plot_conditioning, train
 from disentangle.config.parse import parse_run
 from disentangle.curves import group_runs, merge_runs
-from disentangle.orthogonality.conditioning import MEASURES, measure_name
+from disentangle.orthogonality.conditioning import MEASURES, MEASURES_OF, measure_name
 from disentangle.output.figures import COLUMNS, Curve, draw_bars, draw_curves, encode_figure
 from disentangle.plot_conditioning import main
 from disentangle.runs.run import Run
@@ -20,7 +20,7 @@ from disentangle.runs.run import Run
 LAYERS = ["a.U", "b.U"]
 
 
-def write_run(folder, values, *, orthogonality=(), seed=0, quantity="weight", **config):
+def write_run(folder, values, *, orthogonality=(), seed=0, quantity="weight", without=(), **config):
     """A run folder with `values[step][layer]` as every measure of a quantity."""
     folder.mkdir(parents=True)
     config |= {"task": "vae", "model": {}, "data": {}, "output": str(folder), "seed": seed}
@@ -31,7 +31,8 @@ def write_run(folder, values, *, orthogonality=(), seed=0, quantity="weight", **
             measures = {
                 measure_name(layer, quantity, measure): value
                 for layer, value in layers.items()
-                for measure in MEASURES
+                for measure in MEASURES_OF[quantity]
+                if measure not in without
             }
             file.write(json.dumps({"step": step, "loss": 1.0, **measures}) + "\n")
     return folder
@@ -124,9 +125,23 @@ def test_every_measure_has_its_labels(tmp_path, drawn, measure, capsys):
     assert main([str(run), "--quantity", "covariance", "--measure", measure]) == 0
     assert drawn["x_label"] == "optimizer step"
     assert drawn["y_label"].endswith("of the covariance")
-    *_, layer, step, _, _, _, _, eps = capsys.readouterr().out.split()
+    layer, step, *values, eps = capsys.readouterr().out.split()[-3 - len(MEASURES) :]
+    assert values == ["30.0000"] * len(MEASURES)
     assert (layer, step, eps) == ("bn1", "30", "0.2500")
     assert drawn["logarithmic"] == (measure != "effective_rank")
+
+
+def test_a_log_of_an_earlier_version_lacks_some_measures(tmp_path, drawn, capsys, complaint):
+    run = write_run(tmp_path / "run", make_values(), without=("norm",))
+    message = complaint(main, [run, "--measure", "norm"])
+    assert f"{run} has no records of the norm of the weight: it was trained by a version" in message
+    message = complaint(main, [run, "--measure", "normalised_condition"])
+    assert "the weight has no normalised_condition; choose --measure from condition, non" in message
+    assert main([str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert " norm" in printed
+    assert "normalised_condition" not in printed
+    assert printed.count("30.0000") == 2 * (len(MEASURES_OF["weight"]) - 1)
 
 
 def test_points_that_are_not_finite_leave_gaps(tmp_path, drawn, capsys):

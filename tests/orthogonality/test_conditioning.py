@@ -21,6 +21,7 @@ from disentangle.orthogonality import (
 )
 from disentangle.orthogonality.conditioning import (
     MEASURES,
+    MEASURES_OF,
     QUANTITIES,
     ConditioningProbe,
     covariance_conditioning,
@@ -30,6 +31,8 @@ from disentangle.orthogonality.conditioning import (
     weight_conditioning,
 )
 
+# How many measures there are of a weight or gradient, and of a covariance.
+MATRIX, COVARIANCE = len(MEASURES_OF["weight"]), len(MEASURES_OF["covariance"])
 few = settings(max_examples=30, deadline=None, derandomize=True)
 
 
@@ -148,7 +151,34 @@ def test_features_of_known_covariance():
     assert measured.condition.item() == pytest.approx(9.25 / 0.5)
     # What `eps` does not enter.
     assert measured.nonnull_condition.item() == pytest.approx(36)
-    assert measured[1:] == covariance_conditioning(features)[1:]
+    assert measured[1:5] == covariance_conditioning(features)[1:5]
+
+
+def test_the_normalised_condition_does_not_depend_on_the_scale():
+    features = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)).double()
+    features[:, 3] = features[:, 0]  # singular
+    covariance = features.mT.cov(correction=0)
+    expected = covariance / (covariance.trace() / 4) + 0.01 * torch.eye(4)
+    for scale in (1e-3, 1.0, 1e3):
+        measured = covariance_conditioning(scale * features, eps=0.01)
+        found = measured.normalised_condition.item()
+        assert found == pytest.approx(torch.linalg.cond(expected).item())
+        assert measured.norm.item() == pytest.approx(scale * covariance.trace().sqrt().item())
+    assert covariance_conditioning(features).normalised_condition.item() == math.inf
+    whole = covariance_conditioning(features[:, :3])
+    assert whole.normalised_condition.item() == pytest.approx(whole.condition.item())
+    constant = covariance_conditioning(torch.ones(5, 3), eps=0.01)
+    assert (constant.condition.item(), constant.norm.item()) == (1, 0)
+    assert constant.normalised_condition.isnan()
+
+
+@pytest.mark.parametrize("measure", [weight_conditioning, gradient_conditioning])
+def test_the_norm_is_that_of_the_tensor(measure):
+    for shape in [(4, 7), (7, 4), (4, 2, 3, 3)]:
+        tensor = torch.randn(shape)
+        assert measure(tensor).norm.item() == pytest.approx(tensor.norm().item())
+        assert measure(1e-9 * tensor).norm.item() == pytest.approx(1e-9 * tensor.norm().item())
+    assert measure(torch.zeros(3, 4)).norm.item() == 0
 
 
 def test_the_channels_of_images_are_the_features():
@@ -258,7 +288,7 @@ def test_inputs_and_outputs_of_several_modules():
         for name, value in expected._asdict().items():
             measured = measures[measure_name(layer, "covariance", name)]
             assert measured == pytest.approx(value.item(), rel=1e-6, nan_ok=True)
-    assert len(measures) == 3 * len(MEASURES)
+    assert len(measures) == 3 * COVARIANCE
 
 
 def test_features_are_measured_before_they_are_changed_in_place():
@@ -280,7 +310,7 @@ def test_evaluation_mode():
     assert probe.record() == {}
     eager = ConditioningProbe(network, outputs={"0": 0.0}, training_only=False)
     network(images)
-    assert len(eager.record()) == len(MEASURES)
+    assert len(eager.record()) == COVARIANCE
 
 
 def test_every_so_many_steps():
@@ -291,10 +321,10 @@ def test_every_so_many_steps():
     for _ in range(7):
         run_backward(network)
         records.append(len(probe.record()))
-    assert records == [0, 0, 3 * len(MEASURES)] * 2 + [0]
+    assert records == [0, 0, 2 * MATRIX + COVARIANCE] * 2 + [0]
     probe.step = 30  # as after resuming
     run_backward(network)
-    assert len(probe.record()) == 3 * len(MEASURES)
+    assert len(probe.record()) == 2 * MATRIX + COVARIANCE
     assert probe.step == 31
 
 
@@ -302,7 +332,7 @@ def test_removal():
     network = make_network()
     with ConditioningProbe(network, inputs={"0": 0.0}, outputs={"1": 0.0}) as probe:
         run_backward(network)
-    assert len(probe.record()) == 2 * len(MEASURES)
+    assert len(probe.record()) == 2 * COVARIANCE
     run_backward(network)
     assert probe.record() == {}
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network)
@@ -325,7 +355,7 @@ def test_nothing_waits_for_a_value(count_scalars):
     images = torch.randn(4, 3, 4, 4)
     with count_scalars() as count:
         network(images).sum().backward()
-        assert len(probe.record()) == 4 * len(MEASURES)
+        assert len(probe.record()) == 2 * MATRIX + 2 * COVARIANCE
     assert count.calls == 0
 
 
@@ -350,7 +380,7 @@ def test_a_parametrized_weight(constrain):
     network.eval()
     effective = as_numbers(weight_conditioning(network[0].weight)._asdict())
     gradient = as_numbers(gradient_conditioning(free.grad)._asdict())
-    for name in MEASURES:
+    for name in MEASURES_OF["weight"]:
         assert measures[f"conditioning/0.weight/weight/{name}"] == pytest.approx(effective[name])
         assert measures[f"conditioning/0.weight/gradient/{name}"] == pytest.approx(gradient[name])
     if constrain == "orthogonal":
@@ -384,7 +414,7 @@ def test_a_compiled_network():
         measured = as_numbers(probe.record())
         run_backward(network, seed)
         assert measured == as_numbers(probe.record())
-        assert len(measured) == len(MEASURES)
+        assert len(measured) == COVARIANCE
 
 
 def test_parameters_that_are_divided_over_processes():
@@ -402,7 +432,7 @@ def test_parameters_that_are_divided_over_processes():
         expected, measures = (as_numbers(probe.record()) for probe in probes)
     finally:
         distributed.destroy_process_group()
-    assert len(measures) == 2 * len(MEASURES)
+    assert len(measures) == 2 * MATRIX
     assert measures == pytest.approx(expected)
 
 
