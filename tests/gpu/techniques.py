@@ -15,12 +15,14 @@ from torch.func import functional_call
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from disentangle.orthogonality import (
+    NogScale,
     as_matrix,
     attach,
     constrain_weight,
     orthogonal_loss,
     resolve_parameters,
 )
+from disentangle.orthogonality.nou import kept_share
 from tests.helpers.waiting import refusing_to_wait
 
 from .harness import (
@@ -46,6 +48,12 @@ def orthogonal(gradient: Tensor) -> Tensor:
     """`U Vᵀ` of the thin SVD."""
     U, _, Vh = torch.linalg.svd(as_matrix(gradient), full_matrices=False)
     return (U @ Vh).reshape(gradient.shape)
+
+
+def orthogonal_as_long(gradient: Tensor) -> Tensor:
+    """`U Vᵀ` with the norm of the gradient, or of an update."""
+    Q = orthogonal(gradient)
+    return Q * gradient.norm() / Q.norm()
 
 
 def optimal_rate(weight: Tensor, gradient: Tensor, base: float) -> float:
@@ -85,6 +93,9 @@ class Technique:
         gradient: Gradient that the optimizer should receive.
         rate: Learning rate of a weight, from it, its gradient and the base rate.
         weight: Weight that stands for a free parameter.
+        update: Update that should be made, from that of the optimizer.
+        nog_scale: Norm that NOG gives the gradient.
+        half: Whether weights may be in half precision.
         lr: Base rate.
         steps: Number of steps to compare.
     """
@@ -96,20 +107,27 @@ class Technique:
     gradient: Callable[[Tensor], Tensor] = unchanged
     rate: Callable[[Tensor, Tensor, float], float] = lambda weight, gradient, base: base
     weight: Callable[[Tensor], Tensor] = unchanged
+    update: Callable[[Tensor], Tensor] = unchanged
+    nog_scale: NogScale = "unit"
+    half: bool = True
     lr: float = 0.05
     steps: int = 3
 
 
 TECHNIQUES = [
     Technique("nog", ("nog",), gradient=orthogonal),
+    Technique("nou", ("nou",), update=orthogonal_as_long, half=False),
     # The base rates are above the optimal ones.
     Technique("olr", ("olr",), rate=optimal_rate, lr=0.5),
     Technique("nog,olr", ("nog", "olr"), gradient=orthogonal, rate=optimal_rate, lr=0.5),
     Technique("ol", loss=True),
     Technique("ow", constraint="orthogonal", weight=orthogonal),
+    Technique("ow_kernel", constraint="orthonormal_kernel", weight=orthogonal),
     # The power iteration lags behind a weight that moves.
     Technique("sn", constraint="spectral", weight=unit_norm, steps=1),
 ]
+
+NORM_KEPT = Technique("nog", ("nog",), gradient=orthogonal_as_long, nog_scale="gradient")
 
 OPTIMIZERS: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
     "SGD": (SGD, {"momentum": 0.9}),
@@ -137,7 +155,8 @@ def checks(setting: Setting) -> Checks:
             yield f"{name} with {kind}", partial(check_steps, technique, kind, device)
         yield f"{name}, channels last", partial(check_channels_last, technique, device)
         yield f"{name} with a GradScaler and an overflow", partial(check_scaler, technique, device)
-        yield f"{name}, weights in bfloat16", partial(check_bfloat16, technique, device)
+        if technique.half:
+            yield f"{name}, weights in bfloat16", partial(check_bfloat16, technique, device)
         yield f"{name}, autocast to bfloat16", partial(check_autocast, technique, device)
         for kind in WITHOUT_WAITING:
             yield (
@@ -147,6 +166,13 @@ def checks(setting: Setting) -> Checks:
         yield (
             f"{name} with a GradScaler does not wait",
             partial(check_scaler_waiting, technique, device),
+        )
+    for kind in OPTIMIZERS:
+        yield f"nog that keeps the norm with {kind}", partial(check_steps, NORM_KEPT, kind, device)
+    for kind in WITHOUT_WAITING:
+        yield (
+            f"nog that keeps the norm with {kind} does not wait",
+            partial(check_waiting, NORM_KEPT, kind, device),
         )
     yield "what waits is noticed", partial(check_watch, device)
     for task in TASKS:
@@ -196,7 +222,7 @@ class Training:
         self.pre_svd = resolve_parameters(self.network, PRE_SVD)
         optimizer, options = OPTIMIZERS[kind]
         self.optimizer = optimizer(self.network.parameters(), lr=technique.lr, **options)
-        attach(self.optimizer, self.pre_svd, technique.attached)
+        attach(self.optimizer, self.pre_svd, technique.attached, nog_scale=technique.nog_scale)
         images = torch.randn(32, 3, 6, 6)
         self.images = images.to(device, dtype).contiguous(memory_format=memory_format)
 
@@ -260,7 +286,16 @@ class Reference:
         for group, weight in zip(self.optimizer.param_groups, self.weights.values(), strict=False):
             weight.grad = technique.gradient(weight.grad)
             group["lr"] = technique.rate(weight.detach(), weight.grad, technique.lr)
+        bases = [
+            kept_share(self.optimizer, group) * weight.detach()
+            for group, weight in zip(
+                self.optimizer.param_groups, self.weights.values(), strict=False
+            )
+        ]
         self.optimizer.step()
+        with torch.no_grad():
+            for weight, base in zip(self.weights.values(), bases, strict=True):
+                weight.copy_(base + technique.update(weight - base))
         return any(group["lr"] < technique.lr for group in self.optimizer.param_groups)
 
 
