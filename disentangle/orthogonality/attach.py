@@ -13,7 +13,7 @@ from disentangle.orthogonality.nog import (
     nearest_orthogonal_gradient,
     nearest_orthogonal_gradients,
 )
-from disentangle.orthogonality.nou import Step, kept_share, nearest_orthogonal_updates
+from disentangle.orthogonality.nou import Step, kept_share, orthogonalise_updates_
 from disentangle.orthogonality.olr import optimal_learning_rate
 from disentangle.orthogonality.refusals import (
     check_gradients,
@@ -92,10 +92,9 @@ class Attachment(StepHooks):
     @torch.no_grad()
     def _after_step(self, *_: object) -> None:
         """Orthogonalise the updates that were made."""
-        steps, parameters = [step for _, step in self._begun], [moved for moved, _ in self._begun]
-        results = nearest_orthogonal_updates(steps, parameters)
-        for parameter, result in zip(parameters, results, strict=True):
-            parameter.copy_(result)
+        orthogonalise_updates_(
+            [step for _, step in self._begun], [moved for moved, _ in self._begun]
+        )
         self._end_step()
 
     def _end_step(self) -> None:

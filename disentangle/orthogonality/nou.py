@@ -28,7 +28,7 @@ _DECOUPLED = tuple(
 
 
 class Step(NamedTuple):
-    """What an update is measured from.
+    """Starting point of an update.
 
     Attributes:
         before: Weight before the step.
@@ -80,30 +80,36 @@ def nearest_orthogonal_update(before: Tensor, after: Tensor, kept: float | Tenso
             "before and after must have the same shape and dtype, got "
             f"{tuple(before.shape)} {before.dtype} and {tuple(after.shape)} {after.dtype}"
         )
-    return nearest_orthogonal_updates([Step(before, kept)], [after])[0]
+    result = after.detach().clone()
+    orthogonalise_updates_([Step(before.detach().clone(), kept)], [result])
+    return result
 
 
 @torch.no_grad()
-def nearest_orthogonal_updates(steps: Sequence[Step], afters: Sequence[Tensor]) -> list[Tensor]:
-    """NOU of several weights, which may share kernels.
+def orthogonalise_updates_(steps: Sequence[Step], weights: Sequence[Tensor]) -> None:
+    """NOU of several weights in place, which may share kernels; `Step.before` is overwritten.
 
     Args:
         steps: Starting point of each update.
-        afters: Each weight after its step.
-
-    Returns:
-        What `nearest_orthogonal_update` gives of each, up to rounding.
+        weights: Each weight after its step; changed to `nearest_orthogonal_update`.
     """
-    if len(afters) > 1 and any(map(is_sharded, afters)):
+    if len(weights) > 1 and any(map(is_sharded, weights)):
         # One full matrix at a time.
-        pairs = zip(steps, afters, strict=True)
-        return [nearest_orthogonal_updates([step], [after])[0] for step, after in pairs]
-    bases = [_base(step) for step in steps]
-    updates = [as_matrix(gather(after - base)) for base, after in zip(bases, afters, strict=True)]
-    floors = [torch.finfo(W.dtype).eps * _norm(W) for W, _ in steps]
-    polars = polar_factors(updates, floors)
-    columns = zip(steps, bases, updates, polars, afters, strict=True)
-    return [_move(*column) for column in columns]
+        for step, weight in zip(steps, weights, strict=True):
+            orthogonalise_updates_([step], [weight])
+        return
+    floors = [
+        torch.finfo(W.dtype).eps * gather(torch.linalg.vector_norm(W)).double() for W, _ in steps
+    ]
+    made = [_is_made(step, weight) for step, weight in zip(steps, weights, strict=True)]
+    for step, weight in zip(steps, weights, strict=True):
+        # d W − W′ = −u, in the memory of W: fresh memory costs more than the arithmetic.
+        (step.before.mul_(step.kept) if _decays(step) else step.before).sub_(weight)
+    negated = [as_matrix(gather(step.before)) for step in steps]
+    polars = polar_factors(negated, floors)
+    for i, weight in enumerate(weights):
+        correction = _correction(negated[i], polars[i], made[i]).reshape(weight.shape)
+        weight.add_(shard_like(correction, weight) if is_sharded(weight) else correction)
 
 
 def kept_share(optimizer: Optimizer, group: Group) -> float | Tensor:
@@ -138,23 +144,27 @@ def check_precise(name: str, weight: Tensor) -> None:
         )
 
 
-def _base(step: Step) -> Tensor:
-    """Weight without the update: `d W`."""
-    whole = isinstance(step.kept, float) and step.kept == 1
-    return step.before if whole else step.kept * step.before
+def _decays(step: Step) -> bool:
+    """True if decoupled weight decay takes part of the weight."""
+    return isinstance(step.kept, Tensor) or step.kept != 1
 
 
-def _move(step: Step, base: Tensor, update: Tensor, polar: Tensor, after: Tensor) -> Tensor:
-    """Weight with the polar factor in place of the update; `after` where there is none."""
-    length = _norm(polar)
-    made = length > 0  # not a number for an update that is not finite
-    if base is not step.before:
-        # A step that was skipped inside the optimizer has not decayed the weight either.
-        made = made & (_norm(after - step.before) > 0)
-    move = (_norm(update) * reciprocal(length) * polar).reshape(after.shape)
-    return torch.where(made, base + (shard_like(move, after) if is_sharded(after) else move), after)
+def _is_made(step: Step, weight: Tensor) -> bool | Tensor:
+    """False where the optimizer skipped a step within, and has not decayed the weight either."""
+    return gather((weight != step.before).any()) if _decays(step) else True
 
 
-def _norm(tensor: Tensor) -> Tensor:
-    """Frobenius norm, 0-d, float64, of the whole of a DTensor."""
-    return gather(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+def _correction(negated: Tensor, polar: Tensor, made: bool | Tensor) -> Tensor:
+    """Difference between the weight with the nearest orthogonal update and `W′`.
+
+    Args:
+        negated: `−u`.
+        polar: Its polar factor, overwritten.
+        made: Whether there was a step.
+    """
+    length = torch.linalg.vector_norm(polar, dtype=torch.float64)
+    factor = torch.linalg.vector_norm(negated, dtype=torch.float64) * reciprocal(length)
+    correction = polar.mul_(-factor).add_(negated)
+    # Zero for an update below the floor, not a number for one that is not finite.
+    made = made & (length > 0)
+    return torch.where(made, correction, torch.zeros_like(length), out=correction)

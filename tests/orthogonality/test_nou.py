@@ -18,7 +18,7 @@ from disentangle.orthogonality import (
     nearest_orthogonal_update,
     resolve_parameters,
 )
-from disentangle.orthogonality.nou import Step, kept_share, nearest_orthogonal_updates
+from disentangle.orthogonality.nou import Step, kept_share, orthogonalise_updates_
 from tests.orthogonality.test_attach import NAMES, Network, backward, make_training, weights_of
 from tests.orthogonality.test_techniques import RefuseToWait, needs_fake_gpu
 
@@ -92,14 +92,12 @@ def test_several_are_as_each():
     scales = [1e-12, torch.inf, *(10.0**-i for i in range(len(shapes) - 2))]
     afters = [W + draw(W.shape, 99, W.dtype, s) for W, s in zip(befores, scales, strict=True)]
     kept = [1.0, 0.5] * (len(shapes) // 2)
-    steps = [Step(W, d) for W, d in zip(befores, kept, strict=True)]
     untouched = [tensor.clone() for tensor in (*befores, *afters)]
-    results = nearest_orthogonal_updates(steps, afters)
+    expected = list(map(nearest_orthogonal_update, befores, afters, kept))
     assert all(map(torch.equal, untouched, (*befores, *afters)))
-    expected = map(nearest_orthogonal_update, befores, afters, kept)
-    for result, one in zip(results, expected, strict=True):
+    orthogonalise_updates_([Step(W, d) for W, d in zip(befores, kept, strict=True)], afters)
+    for result, one in zip(afters, expected, strict=True):
         torch.testing.assert_close(result, one, atol=1e-5, rtol=1e-5, equal_nan=True)
-    assert nearest_orthogonal_updates([], []) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -419,8 +417,8 @@ def test_on_a_gpu_the_host_is_not_kept_waiting():
         weights = [torch.empty(shape, device="cuda") for shape in [*SHAPES, (6, 70_000), (5, 9)]]
         rates = [1.0, torch.empty((), device="cuda"), torch.empty(())]
         steps = [Step(W, rates[i % 3]) for i, W in enumerate(weights)]
-        results = nearest_orthogonal_updates(steps, [2 * weight for weight in weights])
-        assert [result.shape for result in results] == [weight.shape for weight in weights]
+        results = [2 * weight for weight in weights]
+        orthogonalise_updates_(steps, results)
         assert all(result.is_cuda for result in results)
 
 
@@ -429,12 +427,12 @@ def test_on_this_gpu_it_is_that_of_the_cpu():
     shapes = [*SHAPES, (6, 70_000), (5, 9)]
     befores = [draw(shape, i, torch.float32) for i, shape in enumerate(shapes)]
     afters = [W + draw(W.shape, 99, W.dtype, 1e-3) for W in befores]
+    nearest_orthogonal_update(befores[0].cuda(), afters[0].cuda())  # makes handles of libraries
     steps = [Step(W.cuda(), 0.999) for W in befores]
-    ours = [after.cuda() for after in afters]
-    nearest_orthogonal_updates(steps, ours)  # handles of libraries are made at the first call
+    results = [after.cuda() for after in afters]
     torch.cuda.set_sync_debug_mode("error")
     try:
-        results = nearest_orthogonal_updates(steps, ours)
+        orthogonalise_updates_(steps, results)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for before, after, result in zip(befores, afters, results, strict=True):
