@@ -58,7 +58,7 @@ class Attachment(StepHooks):
         # The end of a step that raised is missed if it was bound to a name before `attach`, as
         # Accelerate does with a gradient scaler.
         self._end_step()
-        check_step(optimizer, args, kwargs)
+        check_step(optimizer, args, kwargs, self._techniques)
         # Looked up at each step: `load_state_dict` replaces the groups.
         groups = groups_of_parameters(optimizer)
         check_gradients(self._parameters, groups)
@@ -155,7 +155,8 @@ def attach(
     one.
 
     **Gradient scaler.** Call `scaler.unscale_(optimizer)` before `scaler.step(optimizer)`: a fused
-    optimizer would unscale only inside its step. On steps that overflow nothing is changed.
+    optimizer would unscale only inside its step, too late for NOG and OLR. On steps that overflow
+    nothing is changed.
 
     **Several processes.** DistributedDataParallel works as it is. With FSDP2 attach after
     `fully_shard` to the optimizer of the sharded parameters (under Accelerate, to the optimizer

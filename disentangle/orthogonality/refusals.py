@@ -154,7 +154,12 @@ def check_rate_scales_step(optimizer: Optimizer, parameters: Iterable[Tensor]) -
             )
 
 
-def check_step(optimizer: Optimizer, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+def check_step(
+    optimizer: Optimizer,
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    techniques: Sequence[str],
+) -> None:
     """Refuses a step that would use another gradient than the hooks see."""
     # The optimizer itself is the first of `args`.
     if (args[1] if len(args) > 1 else kwargs.get("closure")) is not None:
@@ -162,7 +167,8 @@ def check_step(optimizer: Optimizer, args: Sequence[object], kwargs: Mapping[str
             "step() must be called without a closure: it computes the gradient anew, after the "
             "techniques have seen the one before"
         )
-    if getattr(optimizer, "grad_scale", None) is not None:
+    scaled = getattr(optimizer, "grad_scale", None) is not None
+    if scaled and not {"nog", "olr"}.isdisjoint(techniques):
         raise ValueError(
             "expected unscaled gradients: call scaler.unscale_(optimizer) before "
             "scaler.step(optimizer), since a fused optimizer unscales only inside its step"

@@ -287,6 +287,17 @@ def test_a_step_that_a_gradient_scaler_skips_stays_skipped(kind, fused):
     assert all(map(torch.equal, weights_of(network), weights_of(plain)))
 
 
+def test_a_fused_optimizer_may_unscale_within_its_step():
+    network, optimizer = make_training(lambda p: Adam(p, lr=0.1, fused=True), ["nou"])
+    plain, plain_optimizer = make_training(lambda p: Adam(p, lr=0.1, fused=True), ["nou"])
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    backward_scaled(network, scaler, overflow=False)
+    scaler.step(optimizer)
+    backward(plain)
+    plain_optimizer.step()
+    torch.testing.assert_close(weights_of(network), weights_of(plain))
+
+
 def backward_scaled(network, scaler, overflow):
     backward(network)
     for parameter in network.parameters():
