@@ -79,7 +79,10 @@ CASES = {
     "orojar": [*GAN, PENALTY, "orojar", *HEAVY],
     "variation": [*GAN, PENALTY, "variation_predictability", *HEAVY],
     "classifier": CLASSIFIER,
-    "pooled classifier": [*CLASSIFIER, "--model.meta_layer", "covariance_pooling"],
+    "pooled classifier": [
+        *(*CLASSIFIER, "--model.meta_layer", "covariance_pooling"),
+        *("--orthogonality", "[nou, olr]"),
+    ],
     "norms apart": [*CLASSIFIER, "--training.join_norms", "false"],
 }
 ALIKE = [case for case in CASES if case != "norms apart"]
@@ -95,7 +98,10 @@ DIVIDED_CASES = {
     "hessian penalty": CASES["hessian penalty"],
     "orojar": [*SIMPLE_GAN, PENALTY, "orojar", *HEAVY, "--orthogonality", "[ow]"],
     "variation": [*CASES["variation"], "--orthogonality", "[nog, sn]"],
-    "classifier": [*CLASSIFIER, "--optimizer.kind", "adamw"],
+    "classifier": [
+        *(*CLASSIFIER, "--optimizer.kind", "adamw", "--optimizer.weight_decay", "0.1"),
+        *("--orthogonality", "[nou, ow_kernel]"),
+    ],
 }
 DIVIDED = {
     "ACCELERATE_USE_FSDP": "true",
