@@ -166,5 +166,5 @@ def _correction(negated: Tensor, polar: Tensor, made: bool | Tensor) -> Tensor:
     factor = torch.linalg.vector_norm(negated, dtype=torch.float64) * reciprocal(length)
     correction = polar.mul_(-factor).add_(negated)
     # Zero for an update below the floor, not a number for one that is not finite.
-    made = made & (length > 0)
-    return torch.where(made, correction, torch.zeros_like(length), out=correction)
+    usable = (length > 0) & made
+    return torch.where(usable, correction, torch.zeros_like(length), out=correction)
