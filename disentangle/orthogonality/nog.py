@@ -92,27 +92,12 @@ def nearest_orthogonal_gradients(
     return results
 
 
-def scale_to(polar: Tensor, norm: Tensor) -> Tensor:
-    """A polar factor with another Frobenius norm; zero stays zero.
-
-    Args:
-        polar: Any shape.
-        norm: 0-d, float64.
-
-    Examples:
-        >>> scale_to(torch.eye(2), torch.tensor(2.0).double().sqrt() * 3)
-        tensor([[3., 0.],
-                [0., 3.]])
-    """
-    factor = norm * reciprocal(torch.linalg.vector_norm(polar, dtype=torch.float64))
-    # The factor can be beyond the range of float16, which the product is not.
-    return (widen(polar) * factor).to(polar.dtype)
-
-
 def _in_place_of(gradient: Tensor, polar: Tensor, scale: NogScale) -> Tensor:
     """The result for a gradient, in its shape; the gradient itself where that is not finite."""
     if scale == "gradient":
-        polar = scale_to(polar, torch.linalg.vector_norm(gradient, dtype=torch.float64))
+        norm, length = (torch.linalg.vector_norm(x, dtype=torch.float64) for x in (gradient, polar))
+        # The factor can be beyond the range of float16, which the product is not.
+        polar = (widen(polar) * (norm * reciprocal(length))).to(polar.dtype)
     # One entry tells: all of it is not a number if any of the gradient is not finite.
     lost = polar[:1, :1].isnan()
     return torch.where(lost, as_matrix(gradient), polar).reshape(gradient.shape)

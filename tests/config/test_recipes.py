@@ -18,6 +18,8 @@ CHOICES = {
     "nog": ["--orthogonality", "[nog]"],
     "olr": ["--orthogonality", "[olr]"],
     "nog_olr": ["--orthogonality", "[nog, olr]"],
+    "nog_gradient": ["--orthogonality", "[nog]", "--nog_scale", "gradient"],
+    "nou": ["--orthogonality", "[nou]"],
     "ow": ["--orthogonality", "[ow]"],
     "hessian_penalty": ["--objective.regulariser", "hessian_penalty"],
     "orojar": ["--objective.regulariser", "orojar"],
@@ -69,7 +71,7 @@ def class_folder(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("techniques", ["[]", "[ow, nog, olr]"])
+@pytest.mark.parametrize("techniques", ["[]", "[ow, nog, olr]", "[ow_kernel, nou]"])
 @pytest.mark.parametrize("recipe", CLASSIFICATION, ids=lambda path: path.stem)
 def test_a_classification_recipe_makes_a_step(recipe, techniques, class_folder, tmp_path):
     options = ["--config", str(recipe), "--output", str(tmp_path / "run")]
