@@ -109,9 +109,9 @@ def slightly_wrong(function):
 
 
 def waits(function):
-    def wait(gradients):
+    def wait(gradients, **options):
         gradients[0].sum().item()
-        return function(gradients)
+        return function(gradients, **options)
 
     return wait
 
@@ -132,7 +132,15 @@ def waits(function):
             "nog with Adam, fused",
             ATTACH,
             "nearest_orthogonal_gradients",
-            lambda function: lambda gradients: gradients,
+            lambda function: lambda gradients, **options: gradients,
+            "movement of the weights: expected a relative error of at most 3e-04",
+        ),
+        (
+            "techniques",
+            "nou with AdamW, fused",
+            ATTACH,
+            "kept_share",
+            lambda function: lambda optimizer, group: 1.0,
             "movement of the weights: expected a relative error of at most 3e-04",
         ),
         (
