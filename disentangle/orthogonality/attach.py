@@ -149,8 +149,8 @@ def attach(
     in SGD, come after NOG and OLR and are not in it. NOU comes after all of them.
 
     **Clipping.** `clip_grad_norm_` before the step changes nothing under NOG with
-    `nog_scale="unit"`, which discards the magnitude. With `nog_scale="gradient"` NOG keeps the
-    clipped norm, and OLR and NOU see the clipped gradient too. To clip what NOG gives, register a
+    `nog_scale="unit"`, which discards the magnitude; with `nog_scale="gradient"` NOG keeps the
+    clipped norm. Without NOG, OLR sees the clipped gradient. To clip what NOG gives, register a
     step pre-hook on the optimizer after `attach`; OLR has then chosen its rate for the unclipped
     one.
 
