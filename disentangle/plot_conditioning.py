@@ -123,8 +123,8 @@ def find_layers(run: Run, quantity: str, measure: str) -> Layers:
         kinds = [split_measure_name(name) for name in chain.from_iterable(run.metrics)]
         if any(kind[1] == quantity for kind in kinds if kind is not None):
             raise ValueError(
-                f"{run.folder.path} has no records of the {measure} of the {quantity}: it was trained "
-                "by a version that did not log it"
+                f"{run.folder.path} has no records of the {measure} of the {quantity}: it was "
+                "trained by a version that did not log it"
             )
         recorded = sorted({kind[1] for kind in kinds if kind is not None})
         reason = "training.conditioning_every may be 0 or more than its steps"
