@@ -6,6 +6,8 @@ https://arxiv.org/abs/2212.05599.
 """
 
 import itertools
+import json
+from collections.abc import MutableMapping
 from typing import cast
 
 import torch
@@ -23,6 +25,7 @@ from disentangle.models.shapes import (
     check_positive,
     count_halvings,
 )
+from disentangle.models.weights_format import FORMAT, FORMAT_KEY, convert_weights, is_former
 from disentangle.orthogonality import WeightConstraint
 
 SLOPE = 0.2  # of every leaky ReLU
@@ -147,7 +150,7 @@ class EigenGAN(StandardNormalPrior, ModelMixin, ConfigMixin):
             )
             for i in range(doublings)
         )
-        self.to_image = nn.ConvTranspose2d(widths[-1], image_channels, 7, padding=3)
+        self.to_image = nn.Conv2d(widths[-1], image_channels, 7, padding=3)
 
     def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Latents `(N, D)` as noise `(N, noise_dim)` and coordinates `(N, blocks, q)`."""
@@ -188,6 +191,16 @@ class EigenGAN(StandardNormalPrior, ModelMixin, ConfigMixin):
         `resolve_parameters` finds.
         """
         return [f"blocks.{i}.subspace.U" for i in range(self.block_count)]
+
+    def to_json_string(self) -> str:
+        """Return what `save_pretrained` writes to `config.json`, with the format of the weights."""
+        config = json.loads(super().to_json_string()) | {FORMAT_KEY: FORMAT}
+        return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+    def _fix_state_dict_keys_on_load(self, state_dict: MutableMapping[str, Tensor]) -> None:
+        """Convert weights that `from_pretrained` reads in an older format."""
+        if is_former(self.config):
+            state_dict.update(convert_weights(state_dict))
 
 
 class EigenGANDiscriminator(ModelMixin, ConfigMixin):

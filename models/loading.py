@@ -17,6 +17,7 @@ from disentangle.models.latent_vae import LatentVAE
 from disentangle.models.resnet import ResNet
 from disentangle.models.simple_gan import SimpleGAN, SimpleGANDiscriminator
 from disentangle.models.subspace_vae import SubspaceVAE
+from disentangle.models.weights_format import convert_weights, is_former
 
 # By the name that a run's configuration gives them.
 GENERATORS = {"eigengan": EigenGAN, "simple_gan": SimpleGAN}
@@ -36,7 +37,8 @@ def load_model(folder: str | Path) -> ModelMixin:
     """The model saved in a folder, in evaluation mode on the CPU.
 
     Stricter than `from_pretrained`, which warns of a weight that is missing or left over and goes
-    on with a random one, and which asks a hub when the folder does not exist.
+    on with a random one, and which asks a hub when the folder does not exist. Weights that an older
+    version saved in another format are converted; the images stay the same.
 
     Args:
         folder: Where `save_pretrained` wrote `config.json` and its weights (safetensors).
@@ -69,8 +71,11 @@ def load_model(folder: str | Path) -> ModelMixin:
         raise ValueError(f"{config_file} names the class {name!r}, expected one of {known}")
     arguments = {key: value for key, value in config.items() if not key.startswith("_")}
     try:
-        model = _build(MODEL_CLASSES[name], arguments, _outline(weights_file))
-        model.load_state_dict(load_file(weights_file))
+        outline, weights = _outline(weights_file), load_file(weights_file)
+        if name == EigenGAN.__name__ and is_former(config):
+            outline, weights = convert_weights(outline), convert_weights(weights)
+        model = _build(MODEL_CLASSES[name], arguments, outline)
+        model.load_state_dict(weights)
     # Arguments of wrong kinds, and damaged weights, make for errors of many types.
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:

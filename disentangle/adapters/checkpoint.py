@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,7 +81,6 @@ def fill(
     names: Mapping[str, str],
     *,
     layout: str,
-    change: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
 ) -> Model:
     """Puts a state dict with other names into a model, all of it and nothing else.
 
@@ -91,8 +90,6 @@ def fill(
         state: By the names of the layout.
         names: For every tensor of the model its name in the layout.
         layout: Whose it is, for errors.
-        change: For some of the names in the layout what makes our tensor of theirs; doing it twice
-            must give theirs again.
 
     Returns:
         The model, in evaluation mode, in single precision on the CPU.
@@ -100,12 +97,11 @@ def fill(
     Raises:
         ValueError: If a tensor is missing, left over, of another shape or not finite.
     """
-    own, change = model.state_dict(), change or {}
-    wanted = {names[key]: change.get(names[key], _keep)(x).shape for key, x in own.items()}
+    own = model.state_dict()
+    wanted = {names[key]: x.shape for key, x in own.items()}
     if reason := _find_misfit(state, wanted):
         raise ValueError(f"not a whole generator in the layout of {layout}: {reason}")
-    theirs = {key: change.get(names[key], _keep)(state[names[key]]) for key in own}
-    model.load_state_dict({key: _copy(x) for key, x in theirs.items()}, assign=True)
+    model.load_state_dict({key: _copy(state[names[key]]) for key in own}, assign=True)
     return model.eval()
 
 
@@ -202,10 +198,6 @@ def _find_misfit(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size]) 
 def _copy(x: Tensor) -> Tensor:
     """In single precision, in memory of its own."""
     return x.detach().float().clone(memory_format=torch.contiguous_format)
-
-
-def _keep(x: Tensor) -> Tensor:
-    return x
 
 
 def _list(names: Sequence[str]) -> str:

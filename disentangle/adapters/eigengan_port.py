@@ -70,7 +70,7 @@ def _convert(state: Mapping[str, Tensor]) -> EigenGAN:
             max_channels=max(noise.shape[0] // SMALLEST**2, last.shape[1]),
         )
     names = {key: translate(key) for key in model.state_dict()}
-    return fill(model, state, names, layout=LAYOUT, change={TO_IMAGE: turn})
+    return fill(model, state, names, layout=LAYOUT)
 
 
 def translate(key: str) -> str:
@@ -86,8 +86,3 @@ def translate(key: str) -> str:
     _, i, rest = key.split(".", 2)
     layer = rest if rest in BLOCK else rest.rpartition(".")[0]
     return f"blocks.{i}.{BLOCK[layer]}{rest.removeprefix(layer)}"
-
-
-def turn(weight: Tensor) -> Tensor:
-    """The weight of a convolution as that of the transposed one that computes the same."""
-    return weight.transpose(0, 1).flip(2, 3)

@@ -16,7 +16,9 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from disentangle.models.weights_format import FORMAT, FORMAT_KEY
 from disentangle.runs.atomic import filling, flush, naming_place, temporary_of
+from disentangle.runs.former_checkpoints import converted
 from disentangle.runs.run_folder import read_step as read_step_file
 
 MANIFEST = "manifest.json"
@@ -42,7 +44,7 @@ def save_checkpoint(
             accelerator.save_state(str(temporary))
         accelerator.wait_for_everyone()
         if leads:
-            _seal(temporary, {"step": step, **facts})
+            _seal(temporary, {"step": step, FORMAT_KEY: FORMAT, **facts})
     if leads:
         _publish(temporary, folder / f"step-{step}")
         whole = [s for s in sorted(_steps(folder)) if is_whole(folder / f"step-{s}")]
@@ -76,14 +78,14 @@ def find_checkpoint(folder: Path, which: str) -> Path:
 
 
 def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
-    """Restores what `save_checkpoint` saved.
+    """Restores what `save_checkpoint` saved, in this version or an older one.
 
     Raises:
         ValueError: If a file is damaged, or of other networks or optimizers.
     """
     try:
-        with _no_code():
-            accelerator.load_state(str(checkpoint))
+        with _no_code(), converted(accelerator, checkpoint, read_facts(checkpoint)) as folder:
+            accelerator.load_state(str(folder))
     except Exception as error:  # each kind of damage raises its own
         reason = " ".join(str(error).split())
         raise ValueError(f"the checkpoint {checkpoint} cannot be loaded: {reason}") from error

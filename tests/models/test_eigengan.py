@@ -124,6 +124,14 @@ def test_axes_move_the_coordinate_that_they_name():
         assert coordinates.nonzero().tolist() == [[0, block, dimension]]
 
 
+def test_the_last_layer_is_the_convolution_of_the_official_code():
+    last = EigenGAN(image_size=32, base_channels=16).to_image
+    assert type(last) is nn.Conv2d
+    assert (last.weight.shape, last.padding) == ((3, 16, 7, 7), (3, 3))
+    assert last.weight.std().item() == pytest.approx((3 * 16 * 7 * 7) ** -0.5, rel=0.05)  # 0.0206
+    assert last.weight.abs().max() <= (16 * 7 * 7) ** -0.5
+
+
 def test_every_parameter_gets_a_gradient():
     model = EigenGAN(image_size=32, base_channels=2, noise_dim=4)
     model(model.sample_latents(4)).square().sum().backward()

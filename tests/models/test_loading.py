@@ -42,6 +42,26 @@ def test_round_trip(model, tmp_path):
         assert torch.equal(bases[name], basis)
 
 
+def test_weights_of_an_older_format_are_converted_where_shapes_agree(tmp_path):
+    """The config alone tells the two apart."""
+    model = EigenGAN(image_size=32, base_channels=3, noise_dim=4)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(load_model(tmp_path).to_image.weight, model.to_image.weight)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("_weights_format") == 2
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    turned = model.to_image.weight.transpose(0, 1).flip(2, 3)
+    assert torch.equal(load_model(tmp_path).to_image.weight, turned)
+    assert torch.equal(EigenGAN.from_pretrained(tmp_path).to_image.weight, turned)
+
+
+@pytest.mark.parametrize("found", [3, "2", None, [2]])
+def test_weights_of_an_unknown_format_are_refused(saved, found):
+    change_config(saved, _weights_format=found)
+    with pytest.raises(ValueError, match="_weights_format must be 1 or 2, got"):
+        load_model(saved)
+
+
 def test_a_model_without_the_argument_has_free_bases(saved):
     config = json.loads((saved / "config.json").read_text())
     del config["pre_svd_weight"]

@@ -3,6 +3,7 @@
 Under DistributedDataParallel, and under FSDP2, which divides the parameters over the processes.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from disentangle.distributed.dtensor import gather, is_sharded
 from disentangle.distributed.fsdp import whole_model
 from disentangle.evaluation import classify as classify_module
 from disentangle.evaluation.classify import classify
+from disentangle.models.weights_format import FORMAT_KEY, convert_kernel
 from disentangle.train import main
 from disentangle.training import batches, rng
 from disentangle.training.accelerator import check_divided_run, check_launcher
@@ -94,7 +96,9 @@ DIVIDED_CASES = {
         *("--optimizer.kind", "adamw", "--training.accumulation", "2"),
     ],
     "factor vae": CASES["factor vae"],
-    "gan": [*CASES["gan"], "--training.accumulation", "2"],
+    "gan": [
+        *(*CASES["gan"], "--training.accumulation", "2", "--training.checkpoint_every", "10"),
+    ],
     "hessian penalty": CASES["hessian penalty"],
     "orojar": [*SIMPLE_GAN, PENALTY, "orojar", *HEAVY, "--orthogonality", "[ow]"],
     "variation": [*CASES["variation"], "--orthogonality", "[nog, sn]"],
@@ -157,6 +161,25 @@ def train(options, folder, **how):
     return result
 
 
+def make_former(checkpoint):
+    """Puts the last layer of an EigenGAN, its average and its moments in the format of 0.1.0."""
+    names = ["pytorch_model_fsdp.bin", "optimizer.bin", "custom_checkpoint_0.pkl"]
+    for file in (checkpoint / name for name in names):
+        content = torch.load(file)
+        tensors = content.get("state", content)
+        (name,) = (name for name in tensors if name.endswith("to_image.weight"))
+        found = tensors[name]
+        if isinstance(found, torch.Tensor):
+            tensors[name] = convert_kernel(found)
+        else:
+            found |= {key: convert_kernel(x) for key, x in found.items() if x.ndim == 4}
+        torch.save(content, file)
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    del manifest[FORMAT_KEY]
+    manifest["sizes"] |= {name: (checkpoint / name).stat().st_size for name in names}
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
 def work(rank, folder):
     """What one of the processes does."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(PROCESSES)}
@@ -177,6 +200,11 @@ def work(rank, folder):
         results["divided", case] = together(options, f"divided {case}")
     results["resumed"] = together(
         DIVIDED_CASES["vae"], "divided vae", resume="step-10", overwrite=True
+    )
+    if rank == 0:  # the others wait for it to join them
+        make_former(Path(folder, "divided gan", "checkpoints", "step-10"))
+    results["resumed former"] = together(
+        DIVIDED_CASES["gan"], "divided gan", resume="step-10", overwrite=True
     )
     torch.save(results, f"{folder}/{rank}.pt")
 
@@ -236,6 +264,12 @@ def test_divided_networks_go_on_from_a_checkpoint(results):
     for result in results:
         whole = result["divided", "vae"]
         torch.testing.assert_close(result["resumed"], whole, atol=0, rtol=0)
+
+
+def test_divided_networks_go_on_from_a_checkpoint_of_an_older_version(results):
+    for result in results:
+        whole = result["divided", "gan"]
+        torch.testing.assert_close(result["resumed former"], whole, atol=0, rtol=0)
 
 
 def test_a_checkpoint_of_whole_networks_is_refused(monkeypatch, complaint, tmp_path):
