@@ -92,7 +92,7 @@ def test_two_of_the_four_unfoldings_say_it_all(channels, kernel, seed):
     assert norm(dense(convolution(A), channels, (4, 5))) <= bound * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("terms", [1, 3, 5, 10])
+@pytest.mark.parametrize("terms", [1, 3, 5, 12])
 def test_the_series_ends_within_its_bound_of_the_matrix_exponential(terms):
     A = skew_filter(torch.randn(3, 3, 3, 3, dtype=torch.float64)) / 4
     J = dense(convolution(A), 3, (5, 4))
@@ -111,7 +111,7 @@ def test_the_series_ends_within_its_bound_of_the_matrix_exponential(terms):
 def test_singular_values_are_one_up_to_the_truncation(cin, cout, stride, k, normalisation):
     layer = make_layer(cin, cout, k, stride=stride, normalisation=normalisation)
     theta = circular_norm(layer.normalised_filter().detach())
-    for terms, training in [(5, True), (10, False)]:
+    for terms, training in [(5, True), (12, False)]:
         J = dense(layer.train(training), cin, (4, 6))
         assert J.shape == (cout * 24 // stride**2, cin * 24)
         # Zeros for channels and dropped ones cut columns and rows off the exponential.
