@@ -1,7 +1,7 @@
 """SeFa: directions of the latent space, in closed form from the layer that takes in the latents.
 
 Source: Shen and Zhou, "Closed-Form Factorization of Latent Semantics in GANs", CVPR 2021,
-https://arxiv.org/abs/2007.06600.
+https://arxiv.org/abs/2007.06600; its code: https://github.com/genforce/sefa.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from disentangle.models.evaluation_mode import evaluation_mode
 from disentangle.models.layers import SubspaceLayer
@@ -80,19 +81,38 @@ def factorize(matrix: Tensor) -> Factorization:
     return Factorization(Vh.to(matrix), S.to(matrix))
 
 
+def normalise_rows(matrix: Tensor) -> Tensor:
+    """Scale each row of a matrix `(out, D)` to length 1, as SeFa's published code does.
+
+    Every output of the layer then counts alike, however large its weights are. A row of zeros stays
+    zero, where that code divides by zero.
+
+    Examples:
+        >>> normalise_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    return functional.normalize(matrix, dim=1)
+
+
+def name_sefa(layer: str, *, normalise: bool) -> str:
+    """Return the group of the axes that SeFa finds in a layer."""
+    return f"{'normalised ' if normalise else ''}SeFa of {layer}"
+
+
 def sefa_axes(
     generator: nn.Module,
     first_layer: str | None = None,
     *,
     offset: int | None = None,
     count: int | None = None,
+    normalise: bool = False,
 ) -> tuple[Axis, ...]:
     """The axes that SeFa finds in a generator, those that change its first features most first.
 
     `A` of the layer is `W.view(D, −1)ᵀ` for a transposed convolution that makes a map out of one
     pixel, `W` for a linear layer, `Uᵀ diag(L)` for a SubspaceLayer, as a forward pass in evaluation
-    mode sees them, constrained weights too. Later layers are not looked at. As in the paper `A`
-    stays as it is; its published code first scales each row of `A` to length 1.
+    mode sees them, constrained weights too. Later layers are not looked at.
 
     All `D` axes together are a rotation of the latent space: see `rotate_latents`. Under the prior
     `N(0, I)` the coordinates along them are as independent as before.
@@ -104,6 +124,8 @@ def sefa_axes(
         offset: Index of the first latent that the layer takes in, for a layer that takes in a part
             of them; the directions are zero elsewhere.
         count: How many axes; by default as many as the layer takes in latents.
+        normalise: Scale each row of `A` to length 1 first, as the published code does; the paper's
+            formula has `A` as it is.
 
     Returns:
         Axes on the CPU, in single precision; the gain in a name is the singular value.
@@ -134,15 +156,15 @@ def sefa_axes(
             "its first_layer and offset"
         )
     start = _check_offset(part, offset, D - matrix.shape[1])
-    found = factorize(matrix)
+    found = factorize(normalise_rows(matrix) if normalise else matrix)
     count = matrix.shape[1] if count is None else count
     if not 1 <= count <= matrix.shape[1]:
         raise ValueError(f"count must be between 1 and {matrix.shape[1]}, got {count}")
     directions = torch.zeros(count, D)
     directions[:, start : start + matrix.shape[1]] = found.directions[:count]
-    gains = found.singular_values.tolist()
+    gains, group = found.singular_values.tolist(), name_sefa(name, normalise=normalise)
     return tuple(
-        Axis(f"rank {k + 1} (gain {gains[k]:.3g})", f"SeFa of {name}", directions[k].clone())
+        Axis(f"rank {k + 1} (gain {gains[k]:.3g})", group, directions[k].clone())
         for k in range(count)
     )
 

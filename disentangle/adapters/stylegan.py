@@ -16,7 +16,7 @@ from disentangle.adapters.generator import AdaptedGenerator, adapt
 from disentangle.adapters.outputs import called
 from disentangle.models import Axis
 from disentangle.models.evaluation_mode import device_of
-from disentangle.models.sefa import factorize
+from disentangle.models.sefa import factorize, name_sefa, normalise_rows
 from disentangle.models.shapes import check_positive
 
 Space = Literal["z", "w"]
@@ -191,12 +191,12 @@ def adapt_stylegan(
 
 
 def style_axes(
-    generator: AdaptedGenerator, layers: str, *, count: int | None = None
+    generator: AdaptedGenerator, layers: str, *, count: int | None = None, normalise: bool = False
 ) -> tuple[Axis, ...]:
     """Find axes in `w` by SeFa from the layers that take it in.
 
-    Of several layers together: their weights are one matrix, `(Σ out, W)`, as they stand. Gains
-    that a layer applies to all of its weight, the same for each of them, do not matter.
+    Of several layers together: their weights are one matrix, `(Σ out, W)`. Gains that a layer
+    applies to all of its weight, the same for each of them, do not matter.
 
     Source: Shen and Zhou, "Closed-Form Factorization of Latent Semantics in GANs", CVPR 2021,
     https://arxiv.org/abs/2007.06600.
@@ -206,6 +206,8 @@ def style_axes(
         layers: A name from `generator.named_modules()`, or a pattern such as `*.affine`; of what it
             fits, layers whose weight has the shape `(out, W)` count.
         count: Number of axes; by default all `W`.
+        normalise: Scale each row of that matrix to length 1 first, as the published code does; the
+            paper's formula has the weights as they are.
 
     Returns:
         Axes on the CPU, each with the standard deviation of `w` along it.
@@ -226,7 +228,8 @@ def style_axes(
         raise ValueError("expected a generator that adapt_stylegan made in space w")
     if generator.latent_dim != len(styles.mean):
         raise ValueError("expected a generator in space w, got one in space z")
-    found = factorize(_read_weights(generator, layers))
+    weights = _read_weights(generator, layers)
+    found = factorize(normalise_rows(weights) if normalise else weights)
     W = generator.latent_dim
     if not 1 <= (count := W if count is None else count) <= W:
         raise ValueError(f"count must be between 1 and {W}, got {count}")
@@ -235,7 +238,8 @@ def style_axes(
         n = found.directions[k]
         std = (n @ styles.covariance.cpu() @ n).clamp(min=0).sqrt()
         name = f"rank {k + 1} (gain {float(found.singular_values[k]):.3g})"
-        axes.append(Axis(name, f"SeFa of {layers}", n.clone(), float(std)))
+        group = name_sefa(layers, normalise=normalise)
+        axes.append(Axis(name, group, n.clone(), float(std)))
     return tuple(axes)
 
 

@@ -43,7 +43,7 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def add_sefa_arguments(parser: ArgumentParser) -> None:
-    """Add `--sefa` and `--sefa_layer`, by which SeFa's axes take the place of a model's own."""
+    """Add `--sefa` and its options, by which SeFa's axes take the place of a model's own."""
     parser.add_argument(
         "--sefa",
         action="store_true",
@@ -54,4 +54,9 @@ def add_sefa_arguments(parser: ArgumentParser) -> None:
         type=str,
         metavar="LAYER",
         help="Layer that takes in the latents; default: the first such layer of the model.",
+    )
+    parser.add_argument(
+        "--sefa_normalise",
+        action="store_true",
+        help="Scale the weights of each output of the layer to length 1, as SeFa's code does.",
     )

@@ -137,6 +137,7 @@ def read_request(options: Namespace, processes: Processes) -> Request:
         fits_encoder=options.encoder == "fit",
         sefa=options.sefa,
         sefa_layer=options.sefa_layer,
+        sefa_normalise=options.sefa_normalise,
         across_settings=options.udr.across_settings,
     )
 
@@ -147,6 +148,8 @@ def _check_targets(options: Namespace) -> None:
         raise ValueError("give run folders, or --codes FILE, and not both")
     if options.sefa_layer is not None and not options.sefa:
         raise ValueError("--sefa_layer requires --sefa")
+    if options.sefa_normalise and not options.sefa:
+        raise ValueError("--sefa_normalise requires --sefa")
     if options.sefa and options.encoder == "fit":
         raise ValueError("--encoder fit reads the model's own axes: leave out --sefa")
 

@@ -206,8 +206,8 @@ def choose_axes(model: Any, options: Namespace) -> tuple[Axis, ...]:
             raise ValueError(f"--sefa_count must be between 1 and {len(axes)}, got {count}")
         axes = axes[:count]
     else:
-        for name in ("sefa_layer", "sefa_offset", "sefa_count"):
-            if options[name] is not None:
+        for name in ("sefa_layer", "sefa_normalise", "sefa_offset", "sefa_count"):
+            if options[name] is not None and options[name] is not False:  # 0 is an offset
                 raise ValueError(f"--{name} requires --sefa")
         axes = model.axes
     return axes if options.axes is None else pick_axes(axes, options.axes)
@@ -215,7 +215,12 @@ def choose_axes(model: Any, options: Namespace) -> tuple[Axis, ...]:
 
 def _find_sefa_axes(model: Any, options: Namespace) -> tuple[Axis, ...]:
     try:
-        return sefa_axes(model, options.sefa_layer, offset=options.sefa_offset)
+        return sefa_axes(
+            model,
+            options.sefa_layer,
+            offset=options.sefa_offset,
+            normalise=options.sefa_normalise,
+        )
     except ValueError as error:  # it names the arguments of the function
         raise ValueError(f"{error} (options --sefa_layer, --sefa_offset)") from error
 

@@ -97,7 +97,7 @@ def _target_generator(
     """Return the generator of a run, with its data set if a metric needs it."""
     model, fits = run.model, request.fits_encoder
     if request.sefa:
-        model = _rotate(model, request.sefa_layer)
+        model = _rotate(model, request)
     encodes = fits or isinstance(model, Encoder)
     needed = "images" in request.needs or (encodes and "codes" in request.needs)
     data = _build_data(run, data_sets) if needed else None
@@ -124,10 +124,11 @@ def _introduce(targets: Sequence[Any], *, across_settings: bool) -> None:
             one.offers.add("peers")
 
 
-def _rotate(model: Any, layer: str | None) -> RotatedGenerator:
+def _rotate(model: Any, request: Request) -> RotatedGenerator:
     """Return a generator in the coordinates that SeFa finds."""
     try:
-        return RotatedGenerator(model, sefa_axes(model, layer))
+        axes = sefa_axes(model, request.sefa_layer, normalise=request.sefa_normalise)
+        return RotatedGenerator(model, axes)
     except ValueError as error:  # it names the arguments of the function
         raise ValueError(
             f"--sefa needs a layer that takes in all latents (--sefa_layer LAYER): {error}"

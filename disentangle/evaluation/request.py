@@ -61,6 +61,7 @@ class Request:
         fits_encoder: Whether an encoder is fitted to each generator.
         sefa: Whether generators are scored along the axes that SeFa finds.
         sefa_layer: Layer that takes in the latents; None finds the first one.
+        sefa_normalise: Whether its weight is normalised first, see `sefa_axes`.
         across_settings: Whether runs of different settings are compared, in place of seeds.
     """
 
@@ -77,4 +78,5 @@ class Request:
     fits_encoder: bool
     sefa: bool
     sefa_layer: str | None
+    sefa_normalise: bool
     across_settings: bool

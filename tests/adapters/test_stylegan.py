@@ -138,6 +138,11 @@ def test_sefa_of_styles():
     one = style_axes(generator, "network.whole.synthesis.b4.affine", count=2)
     _, S, _ = torch.linalg.svd(G.synthesis.b4["affine"].weight.detach())
     assert [axis.name for axis in one] == [f"rank {k + 1} (gain {S[k]:.3g})" for k in range(2)]
+    _, S, V = torch.linalg.svd(A / A.norm(dim=1, keepdim=True))
+    for k, axis in enumerate(style_axes(generator, "*.affine", normalise=True)):
+        assert abs(float(axis.direction @ V[k])) == pytest.approx(1, abs=1e-4)
+        assert axis.name == f"rank {k + 1} (gain {float(S[k]):.3g})"
+        assert axis.group == "normalised SeFa of *.affine"
     with pytest.raises(ValueError, match=r"no layer 'nose' .*\(out, 5\); there is network\.whole"):
         style_axes(generator, "nose")
     with pytest.raises(ValueError, match="count must be between 1 and 5, got 6"):

@@ -120,6 +120,9 @@ def test_the_axes_of_sefa_are_judged_beside_the_model_s_own(run, capsys):
     found = scores["activeness (SeFa)"]["details"]["per_axis"]
     assert found == pytest.approx(expected.tolist(), rel=1e-4)
     assert scores["activeness"]["details"]["per_axis"] != pytest.approx(found, rel=0.01)
+    assert evaluate.main([str(run), *SMALL, "--sefa", "--sefa_normalise"]) == 0
+    protocol = scores_of(run)["activeness (SeFa)"]["protocol"]
+    assert protocol["axes"] == "normalised SeFa of decoder.subspaces.0"
 
 
 @pytest.mark.parametrize("run", ["tiny_vae"], indirect=True)
@@ -414,6 +417,7 @@ def test_what_was_computed_before_an_interruption_is_kept(run, monkeypatch):
         (["--sefa", "--metrics", "mig"], "goes with activeness and variation_predictability, not"),
         (["--sefa", "--metrics", "supervised"], "not with mig, sap, modularity, explicitness, irs"),
         (["--sefa_layer", "x"], "--sefa_layer requires --sefa"),
+        (["--sefa_normalise"], "--sefa_normalise requires --sefa"),
         (["--sefa", "--sefa_layer", "x"], "no layer of kind Linear, ConvTranspose2d"),
         (["--output", "x"], "--output requires --codes"),
         (["--output", ""], "--output must name a folder, got ''"),

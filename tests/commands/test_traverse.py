@@ -99,6 +99,10 @@ def test_along_the_directions_of_sefa(tiny_vae, tmp_path, drawn, capsys):
         assert drawn["row_labels"] == [axis.name for axis in expected]
         assert drawn["row_labels"][0].startswith("rank 1 (gain ")
         assert set(drawn["groups"]) == {"SeFa of decoder.subspaces.0"}
+    assert traverse.main([str(run), "--steps", "3", "--sefa", "--sefa_normalise"]) == 0
+    assert set(drawn["groups"]) == {"normalised SeFa of decoder.subspaces.0"}
+    expected = sefa_axes(model, normalise=True)
+    assert drawn["row_labels"] == [axis.name for axis in expected]
     files = sorted(path.name for path in (run / "traversals").iterdir())
     assert files == ["sefa.png", "sefa.webp"]
     assert traverse.main(["--steps", "3", "--sefa", str(run)]) == 0  # the run is not the layer
@@ -185,6 +189,7 @@ def test_gif_and_mp4(tiny_vae, tmp_path):
         (["--sefa", "--sefa_layer", "noise_projection"], "offset must say which"),
         (["--sefa_layer", "a"], "--sefa_layer requires --sefa"),
         (["--sefa_count", "2"], "--sefa_count requires --sefa"),
+        (["--sefa_normalise"], "--sefa_normalise requires --sefa"),
         (["--sefa_offset", "0"], "--sefa_offset requires --sefa"),
         (
             [*NOISE, "--sefa_count", "9"],

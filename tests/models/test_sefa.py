@@ -76,6 +76,31 @@ def test_is_the_eigendecomposition_of_the_paper():
     np.testing.assert_allclose(cosines, 1, rtol=1e-10)
 
 
+def test_normalised_axes_are_those_of_the_published_code():
+    """Whose `weight` is the transpose of `A`, and whose directions may have any sign."""
+    A = random_matrix(50, 6) * torch.linspace(0.1, 5, 50)[:, None]
+    weight = A.double().numpy().T
+    weight = weight / np.linalg.norm(weight, axis=0, keepdims=True)
+    lambdas, vectors = np.linalg.eig(weight.dot(weight.T))
+    order = np.argsort(-lambdas)
+    axes = sefa_axes(linear(A), "layer", normalise=True)
+    cosines = np.abs((stack(axes).numpy() * vectors.T[order]).sum(axis=1))
+    np.testing.assert_allclose(cosines, 1, rtol=1e-5)
+    gains = [float(axis.name.partition("gain ")[2].rstrip(")")) for axis in axes]
+    np.testing.assert_allclose(gains, np.sqrt(lambdas[order]), rtol=0.01)
+    assert {axis.group for axis in axes} == {"normalised SeFa of layer"}
+    plain = stack(sefa_axes(linear(A), "layer"))
+    assert (stack(axes) * plain).sum(dim=1).abs().min() < 0.99
+
+
+def test_an_output_without_weights_says_nothing_of_directions():
+    A = random_matrix(8, 3)
+    padded = torch.cat([A, torch.zeros(2, 3)])
+    expected = stack(sefa_axes(linear(A), "layer", normalise=True))
+    found = stack(sefa_axes(linear(padded), "layer", normalise=True))
+    torch.testing.assert_close(found, expected)
+
+
 def test_diagonal_layer_is_sorted():
     found = factorize(torch.diag(torch.tensor([1.0, -4.0, 0.0, 2.0])))
     assert found.singular_values.tolist() == [4, 2, 1, 0]
