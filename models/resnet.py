@@ -14,7 +14,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from disentangle.models.layers.covariance_pooling import GlobalCovariancePooling, PoolingMethod
-from disentangle.models.layers.decorrelated_batch_norm import DecorrelatedBatchNorm2d
+from disentangle.models.layers.decorrelated_batch_norm import DecorrelatedBatchNorm2d, InitialScale
 from disentangle.models.layers.pre_svd_convolution import pre_svd_convolution
 from disentangle.models.shapes import check_image_channels, check_images, check_positive
 from disentangle.orthogonality import WeightConstraint
@@ -22,7 +22,7 @@ from disentangle.orthogonality import WeightConstraint
 MetaLayer = Literal["none", "decorrelated_batch_norm", "covariance_pooling"]
 Stem = Literal["small", "large"]
 Depth = Literal[10, 18, 34, 50, 101]
-Normalisation = Literal["none", "imagenet"]
+Normalisation = Literal["none", "imagenet", "cifar10", "cifar100"]
 
 # Blocks of each of the four stages; from 50 layers on they are bottlenecks.
 BLOCKS = {
@@ -33,8 +33,15 @@ BLOCKS = {
     101: (3, 4, 23, 3),
 }
 FIRST_BOTTLENECK_DEPTH = 50
-# Of the colours of ImageNet's pixels in [0, 1], as torchvision's weights were trained with.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Mean and standard deviation of each colour, of pixels in [0, 1].
+NORMALISATIONS = {
+    # That of torchvision's weights.
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    # The official code's: means over the images of the deviation within one. Over all pixels the
+    # deviations are 0.247, 0.2435 and 0.2616.
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+}
 # How often an image is halved before the fourth stage.
 HALVINGS = {"small": 2, "large": 4}
 
@@ -67,9 +74,12 @@ class ResNet(ModelMixin, ConfigMixin):
         meta_method: Method of its matrix root, see `matrix_sqrt`; with covariance pooling
             `isqrt_cov`, too.
         meta_eps: What it adds to the variance in every direction.
+        meta_scale: Initial scale `γ` of decorrelated batch normalisation: `ones`, or `uniform` in
+            `[0, 1)` as in the official code.
         base_channels: Channels of the first stage.
-        normalisation: What is done to the pixels first: `imagenet` brings the colours to mean 0 and
-            deviation 1 over ImageNet, as torchvision's weights expect.
+        normalisation: Normalisation of each colour by its mean and standard deviation: `imagenet`,
+            as torchvision's weights expect; `cifar10`, which the official code uses for CIFAR-100
+            too; or `cifar100`. The images given are in `[-1, 1]` in any case.
         pre_svd_weight: Constraint of the Pre-SVD layer: `free`; `orthogonal`, a skew-orthogonal
             convolution; `orthonormal_kernel`, a plain convolution whose kernel as a matrix
             `(out, in·k·k)` has orthonormal rows or columns; or `spectral` (spectral norm 1).
@@ -98,6 +108,7 @@ class ResNet(ModelMixin, ConfigMixin):
         meta_layer: MetaLayer = "none",
         meta_method: PoolingMethod = "auto",
         meta_eps: float = 1e-2,
+        meta_scale: InitialScale = "ones",
         base_channels: int = 64,
         normalisation: Normalisation = "none",
         pre_svd_weight: WeightConstraint = "free",
@@ -107,17 +118,18 @@ class ResNet(ModelMixin, ConfigMixin):
         _check_choice("depth", depth, BLOCKS)
         _check_choice("stem", stem, HALVINGS)
         _check_choice("meta_layer", meta_layer, get_args(MetaLayer))
+        _check_choice("meta_scale", meta_scale, get_args(InitialScale))
         check_image_channels(image_channels)
         check_positive(image_size=image_size, classes=classes, base_channels=base_channels)
         pools_covariance = meta_layer == "covariance_pooling"
         if pools_covariance:
             _check_positions(image_size, stem)
-        if normalisation == "imagenet":
+        if normalisation != "none":
             if image_channels != 3:
                 raise ValueError(
-                    f"normalisation imagenet needs 3 image_channels, got {image_channels}"
+                    f"normalisation {normalisation} needs 3 image_channels, got {image_channels}"
                 )
-            mean, std = (torch.tensor(x)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
+            mean, std = (torch.tensor(x)[:, None, None] for x in NORMALISATIONS[normalisation])
             # From [-1, 1]: ((x + 1) / 2 - mean) / std. Not saved: torchvision's files lack them.
             self.register_buffer("pixel_scale", 0.5 / std, persistent=False)
             self.register_buffer("pixel_shift", (0.5 - mean) / std, persistent=False)
@@ -127,9 +139,9 @@ class ResNet(ModelMixin, ConfigMixin):
             image_channels, base_channels, kernel_size, stride=stride, weight=first_weight
         )
         meta: dict[str, Any] = {"method": meta_method, "eps": meta_eps}
-        decorrelates = meta_layer == "decorrelated_batch_norm"
-        norm: Any = DecorrelatedBatchNorm2d if decorrelates else nn.BatchNorm2d
-        self.bn1 = norm(base_channels, **(meta if decorrelates else {}))
+        self.bn1: nn.Module = nn.BatchNorm2d(base_channels)
+        if meta_layer == "decorrelated_batch_norm":
+            self.bn1 = DecorrelatedBatchNorm2d(base_channels, initial_scale=meta_scale, **meta)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1) if stem == "large" else nn.Identity()
         channels = self._make_stages(depth, base_channels, last_stride=1 if pools_covariance else 2)
@@ -163,7 +175,7 @@ class ResNet(ModelMixin, ConfigMixin):
     def forward(self, images: Tensor) -> Tensor:
         """The logits `(N, classes)` of images `(N, C, H, W)`."""
         check_images(images, self.config.image_channels, self.config.image_size)
-        if self.config.normalisation == "imagenet":
+        if self.config.normalisation != "none":
             images = images * self.pixel_scale + self.pixel_shift
         h = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         h = self.layer4(self.layer3(self.layer2(self.layer1(h))))

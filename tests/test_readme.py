@@ -38,7 +38,6 @@ def port_checkpoint(quickstart):
     """The file of another project that a snippet reads, in the folder of `quickstart`."""
     model = EigenGAN(image_size=32, base_channels=2, noise_dim=4)
     theirs = {eigengan_port.translate(key): x for key, x in model.state_dict().items()}
-    theirs[eigengan_port.TO_IMAGE] = eigengan_port.turn(theirs[eigengan_port.TO_IMAGE])
     torch.save({"step": 500_000, "g": theirs, "g_ema": theirs}, "0500000.pt")
 
 

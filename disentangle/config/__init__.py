@@ -9,7 +9,7 @@ from disentangle.config.classification import ClassificationObjective
 from disentangle.config.gan import GANObjective
 from disentangle.config.optimizer import OptimizerConfig
 from disentangle.config.options import find_differing, flatten
-from disentangle.config.run import FROM_MODEL, FROM_RUN, RunConfig
+from disentangle.config.run import FROM_MODEL, FROM_RUN, RunConfig, fill_defaults
 from disentangle.config.training import TrainingConfig
 from disentangle.config.vae import VAEObjective
 
@@ -25,6 +25,7 @@ __all__ = [
     "Task",
     "TrainingConfig",
     "VAEObjective",
+    "fill_defaults",
     "find_differing",
     "flatten",
 ]

@@ -16,6 +16,8 @@ class ClassificationObjective:
         mixup: Parameter `α` of the Beta distribution of mixup; 0 turns mixup off.
         validation: Fraction of the training images, about the same of each class and the same
             in every run, that are held out to select the best model; 0 keeps the last model.
+            Published errors are mostly those of the best epoch on the test set, trained on all
+            images; held-out images are not trained on, so the error here is higher.
         validate_every: Steps between two validations; the last step always has one.
         test_split: Split of the data set that `disentangle evaluate` scores; `none` if it has none.
         pretrained: File of weights of torchvision's network of the same depth to start from.

@@ -22,8 +22,9 @@ class GANObjective:
         r1_lazy_scaling: Multiply the weight by `r1_every`, as StyleGAN2 does.
         augment_probability: Probability of each DiffAugment transform (colour, translation,
             cutout) for an image; 0 turns them off.
-        fresh_latents: Draw new latents for the generator's step; otherwise it reuses those of the
-            discriminator's step, whose images are then generated only once.
+        fresh_latents: Draw new latents for the generator's step, as the official code does;
+            otherwise it reuses those of the discriminator's step, whose images are then generated
+            only once.
         regulariser: Disentanglement regulariser, added to the generator's loss: a baseline for
             the orthogonality techniques.
         regulariser_weight: Weight of the regulariser.

@@ -154,6 +154,40 @@ class RunConfig:
         return dump_yaml(_plain(asdict(self)))
 
 
+def fill_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the options of the networks that the saving version did not have, by their defaults.
+
+    Args:
+        config: Configuration of a run; a section of an unknown network is returned unchanged.
+
+    Examples:
+        >>> config = {"task": "classification", "model": {"name": "resnet", "depth": 10}}
+        >>> fill_defaults(config)["model"]["meta_scale"]
+        'ones'
+    """
+    task = TASKS.get(config["task"])
+    if task is None:
+        return dict(config)
+    filled = dict(config)
+    for section, classes, left_out in (
+        ("model", task.models, FROM_RUN),
+        ("discriminator", task.discriminators, FROM_MODEL),
+    ):
+        name = config.get(section, {}).get("name")
+        if isinstance(name, str) and name in classes:
+            filled[section] = _defaults(classes[name], left_out) | config[section]
+    return filled
+
+
+def _defaults(cls: type, left_out: set[str]) -> dict[str, Any]:
+    """Return the arguments of a class that have a default."""
+    return {
+        name: _plain(parameter.default)
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if name not in left_out and parameter.default is not parameter.empty
+    }
+
+
 def _build(classes: Mapping[str, type], section: Mapping[str, Any]) -> Any:
     arguments = dict(section)
     name = arguments.pop("name")

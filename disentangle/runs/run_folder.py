@@ -8,6 +8,7 @@ from typing import Any
 
 from diffusers import ModelMixin
 
+from disentangle.config import fill_defaults
 from disentangle.config.choices import current_name
 from disentangle.config.yaml_files import read_yaml
 from disentangle.output.files import check_file, check_folder
@@ -59,7 +60,7 @@ class RunFolder:
         self.scores = self.path / "scores.json"
 
     def read_config(self) -> dict[str, Any]:
-        """Return the saved configuration, as it stands in the file.
+        """Return the saved configuration, with defaults of network options newer than it.
 
         Raises:
             ValueError: If there is none, or it is not that of a run.
@@ -75,13 +76,13 @@ class RunFolder:
             raise ValueError(
                 f"{self.path} is not a run folder: its config.yaml is not that of a run"
             )
-        return config
+        return fill_defaults(config)
 
     def check_claim(self, *, resume: bool, overwrite: bool) -> dict[str, Any]:
         """Raise unless a run may be written here; nothing is touched.
 
         Returns:
-            The configuration of the run that is here, as it stands in the file; empty if none is.
+            The configuration of the run that is here, as `read_config` gives it; empty if none is.
 
         Raises:
             ValueError: If something is here and it was not said what is to become of it, if nothing

@@ -1,5 +1,7 @@
 """Decorrelated batch normalisation: BatchNorm that whitens channels in place of scaling them."""
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,8 @@ from disentangle.linalg import SquareRootMethod
 from disentangle.linalg.primitives import without_autocast
 from disentangle.models.layers.moment_map import affine_map, map_by_moments
 from disentangle.models.layers.whitening import BatchWhitening, WhiteningAxes
+
+InitialScale = Literal["ones", "uniform"]
 
 
 class DecorrelatedBatchNorm2d(BatchWhitening):
@@ -34,6 +38,8 @@ class DecorrelatedBatchNorm2d(BatchWhitening):
         eps: What is added to the variance in every direction.
         momentum: Weight of the new batch in the running averages, as in torch.
         affine: Whether there are a scale `γ` and a shift `β` for each channel.
+        initial_scale: Initial `γ`: `ones`, or `uniform` for draws from `U(0, 1)` as in the
+            official code.
         track_running_stats: Whether to keep running averages; without, evaluation uses the
             statistics of its batch, too.
         groups: Parts of consecutive channels, each whitened by itself.
@@ -43,7 +49,7 @@ class DecorrelatedBatchNorm2d(BatchWhitening):
 
     Raises:
         ValueError: If `channels` or `eps` is not positive, `momentum` is not in `[0, 1]`, `groups`
-            does not divide `channels`, or `method` or `axes` is unknown.
+            does not divide `channels`, or `initial_scale`, `method` or `axes` is unknown.
 
     Examples:
         >>> layer = DecorrelatedBatchNorm2d(4, eps=1e-5)
@@ -62,6 +68,7 @@ class DecorrelatedBatchNorm2d(BatchWhitening):
         eps: float = 1e-2,
         momentum: float = 0.1,
         affine: bool = True,
+        initial_scale: InitialScale = "ones",
         track_running_stats: bool = True,
         groups: int = 1,
         axes: WhiteningAxes = "zca",
@@ -78,7 +85,11 @@ class DecorrelatedBatchNorm2d(BatchWhitening):
             track_running_stats=track_running_stats,
             synchronise=synchronise,
         )
-        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        if initial_scale not in get_args(InitialScale):
+            choices = ", ".join(get_args(InitialScale))
+            raise ValueError(f"initial_scale must be one of {choices}, got {initial_scale!r}")
+        draw = torch.ones if initial_scale == "ones" else torch.rand
+        self.weight = nn.Parameter(draw(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
 
     def forward(self, features: Tensor) -> Tensor:

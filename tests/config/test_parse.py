@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from disentangle.config import VAEObjective
+from disentangle.config import VAEObjective, fill_defaults
 from disentangle.config.parse import parse_run
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -20,6 +20,8 @@ def test_every_recipe_parses_and_is_short(config):
     path = [] if needs_none else ["--data.path", "somewhere"]
     run, _ = parse_run(["--config", str(config), *path])
     assert run.output == Path("runs") / config.stem
+    saved = yaml.safe_load(run.dump())
+    assert fill_defaults(saved) == saved
     assert f"--config configs/{config.name}" in text.splitlines()[0]
     assert 10 <= len(text.splitlines()) <= 32
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from disentangle.config import RunConfig
@@ -84,10 +85,46 @@ def test_a_classification_recipe_makes_a_step(recipe, techniques, class_folder, 
         options += ["--objective.validation", "0", "--objective.test_split", "none"]
     run, _ = parse_run(options)
     task = Trainer(run).task
+    network = task.learner.raw
+    before = {name: x.clone() for name, x in network.named_parameters()}
     size, channels = run.model["image_size"], run.model["image_channels"]
     images, labels = torch.rand(4, channels, size, size), torch.tensor([0, 1, 0, 1])
     terms = task.step(Batch(images, 1, range(4), seed=0, labels=labels))
     assert terms["loss"].isfinite()
+    for name, parameter in network.named_parameters():
+        assert parameter.isfinite().all(), name
+        assert not torch.equal(parameter, before[name]), name
+
+
+PAPER = ("animeface", "ffhq", "celeba", "lsun_church", "cifar10")  # its data sets or widths
+
+
+def read_recipe(path):
+    return yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipes_of_the_paper_draw_latents_for_the_step_of_the_generator(recipe):
+    fresh = read_recipe(recipe).get("objective", {}).get("fresh_latents", False)
+    assert fresh == recipe.stem.endswith(PAPER)
+
+
+@pytest.mark.parametrize("recipe", CLASSIFICATION, ids=lambda path: path.stem)
+def test_classification_recipes_follow_the_official_code(recipe):
+    config = read_recipe(recipe)
+    model, data = config["model"], config["data"]["name"]
+    published = recipe.stem.endswith("published")
+    if recipe.stem.startswith("gcp"):
+        assert (model["meta_eps"], model["meta_method"]) == (0, "svd_pade")
+    if data.startswith("cifar"):
+        assert model["normalisation"] == ("cifar10" if published else data)
+    options = model.get("meta_method", "auto"), model.get("meta_scale", "ones")
+    if recipe.stem.startswith("dbn"):
+        assert options == (("mpa", "uniform") if published else ("auto", "ones"))
+    steps = 350 * 50_000 * (1 if published else 0.9) / 128
+    if data.startswith("cifar"):
+        assert config["training"]["steps"] == pytest.approx(steps, abs=1)
+        assert config["objective"].get("validation", 0.1) == (0 if published else 0.1)
 
 
 VAES = sorted(path for path in Path("configs").glob("*.yaml") if "task: vae" in path.read_text())

@@ -9,7 +9,7 @@ from torchvision.transforms import functional
 from disentangle.models import ResNet
 from disentangle.models.layers import DecorrelatedBatchNorm2d, GlobalCovariancePooling
 from disentangle.models.layers.pre_svd_convolution import pre_svd_convolution
-from disentangle.models.resnet import BLOCKS, IMAGENET_MEAN, IMAGENET_STD, MetaLayer
+from disentangle.models.resnet import BLOCKS, NORMALISATIONS, MetaLayer
 from disentangle.orthogonality import (
     WEIGHT_CONSTRAINTS,
     SkewOrthogonalConv2d,
@@ -259,15 +259,38 @@ def test_shapes_of_inputs_are_checked():
         small()(torch.zeros(2, 3, 8, 8))
 
 
-def test_normalised_pixels_are_those_of_torchvision():
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_normalised_pixels_are_those_of_torchvision(normalisation):
     pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
-    model = ResNet(depth=10, image_size=32, base_channels=4, normalisation="imagenet").eval()
-    expected = functional.normalize(pixels / 255, IMAGENET_MEAN, IMAGENET_STD)
+    model = ResNet(depth=10, image_size=32, base_channels=4, normalisation=normalisation).eval()
+    expected = functional.normalize(pixels / 255, *NORMALISATIONS[normalisation])
     plain = ResNet(depth=10, image_size=32, base_channels=4).eval()
     plain.load_state_dict(model.state_dict())
     assert torch.allclose(model(pixels / 127.5 - 1), plain(expected), atol=1e-4)
 
 
+def test_normalisation_of_cifar_is_that_of_the_official_code():
+    assert NORMALISATIONS["cifar10"] == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    black = torch.full((1, 3, 32, 32), -1.0)
+    model = ResNet(depth=10, image_size=32, base_channels=4, normalisation="cifar10")
+    seen = []
+    model.conv1.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
+    model.eval()(black)
+    assert seen[0][0, :, 0, 0].tolist() == pytest.approx([-2.4291, -2.4183, -2.2214], abs=1e-4)
+
+
+def test_scales_start_at_one_or_are_drawn_as_in_the_official_code():
+    options = {"meta_layer": "decorrelated_batch_norm", "base_channels": 64}
+    assert torch.equal(small(**options).bn1.weight, torch.ones(64))
+    drawn = small(**options, meta_scale="uniform").bn1
+    assert 0 <= drawn.weight.min() < 0.2
+    assert 0.8 < drawn.weight.max() < 1
+    assert not drawn.bias.any()
+    with pytest.raises(ValueError, match="meta_scale must be one of ones, uniform, got 'zeros'"):
+        small(meta_scale="zeros")
+
+
 def test_normalisation_is_of_three_colours():
-    with pytest.raises(ValueError, match="normalisation imagenet needs 3 image_channels, got 1"):
-        ResNet(image_channels=1, normalisation="imagenet")
+    for name in NORMALISATIONS:
+        with pytest.raises(ValueError, match=f"normalisation {name} needs 3 image_channels, got 1"):
+            ResNet(image_channels=1, normalisation=name)

@@ -96,6 +96,20 @@ def test_fewer_positions_than_channels():
     assert features.grad.isfinite().all()
 
 
+def test_the_root_of_the_recipes_is_exact_without_eps():
+    """With 196 positions, 256 channels and some that never fire, as at 224 pixels."""
+    features, G = torch.randn(1, 256, 14, 14).relu(), torch.randn(1, 32_896)
+    features[:, :5] = 0
+    results = []
+    for method, dtype in (("svd_pade", torch.float32), ("eigh", torch.float64)):
+        leaf = features.to(dtype, copy=True).requires_grad_()
+        root = pool(method=method)(leaf)
+        (gradient,) = torch.autograd.grad(root, leaf, G.to(dtype))
+        results.append((root.double(), gradient.double()))
+    torch.testing.assert_close(*results, rtol=1e-3, atol=1e-5)
+    assert results[0][1].norm() > 1
+
+
 def test_eps_makes_methods_agree_where_the_covariance_is_singular():
     features, G = torch.randn(2, 10, 2, 2), torch.randn(2, 55)
     results = []

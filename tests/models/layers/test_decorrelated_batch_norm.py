@@ -251,3 +251,8 @@ def test_what_follows_may_change_the_output_in_place(order):
     gradient, features.grad = features.grad, None
     layer(features).relu().square().sum().backward()
     assert torch.equal(features.grad, gradient)
+
+
+def test_other_initial_scales_are_refused():
+    with pytest.raises(ValueError, match="initial_scale must be one of ones, uniform, got 'zeros'"):
+        DecorrelatedBatchNorm2d(4, initial_scale="zeros")
