@@ -124,7 +124,7 @@ def _add_second(codes: np.ndarray) -> np.ndarray:
 
 
 def _squared_correlations(codes: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Of every code `(N, K)` with every factor `(N, F)`, shape `(K, F)`; 0 for a constant code."""
+    """Return `(K, F)` for codes `(N, K)` and factors `(N, F)`; 0 for a constant code."""
     x = codes - codes.mean(axis=0, dtype=np.float64)
     y = factors - factors.mean(axis=0)
     variances = (x**2).sum(axis=0) / (len(x) - 1)

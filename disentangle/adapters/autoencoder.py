@@ -24,9 +24,9 @@ class FlatAutoencoder(nn.Module):
     """A KL autoencoder between images and flat latents about their mean.
 
     Attributes:
-        autoencoder: Of diffusers.
+        autoencoder: Autoencoder of diffusers.
         latent_shape: `(c, h, w)`.
-        mean: Of the scaled latents of some images, `(D,)`; 0 before it is set.
+        mean: Mean of the scaled latents of some images, `(D,)`; 0 before it is set.
     """
 
     mean: Tensor

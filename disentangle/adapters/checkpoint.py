@@ -179,7 +179,7 @@ def _is_state(content: Any) -> bool:
 
 
 def _find_misfit(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size]) -> str:
-    """What keeps tensors from having the names and shapes that are wanted; empty if nothing."""
+    """Return why tensors lack the expected names and shapes; an empty text if they have them."""
     if missing := [name for name in wanted if name not in state]:
         return f"it has no {_list(missing)}"
     if left_over := [name for name in state if name not in wanted]:

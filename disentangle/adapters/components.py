@@ -19,7 +19,7 @@ def principal_components(
 
     Args:
         points: `(M, D)`, at least two.
-        group: Of the axes.
+        group: Group of the axes.
         count: How many; by default all along which the points vary, at most `M − 1`.
 
     Returns:

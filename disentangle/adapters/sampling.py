@@ -23,7 +23,7 @@ def sample_images(
         generator: In evaluation mode.
         count: Number of images.
         batch_size: Images decoded at once.
-        seed: Of the latents.
+        seed: Seed for the latents.
 
     Raises:
         ValueError: If a number is not positive.

@@ -50,7 +50,7 @@ def load_generator_from(source: str) -> Generator:
 
 
 def _run(file: Path) -> dict[str, object]:
-    """What the names in a file stand for when it has run."""
+    """Run a file and return its global names."""
     beside = str(file.parent.resolve())
     sys.path.insert(0, beside)
     try:

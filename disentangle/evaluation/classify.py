@@ -1,4 +1,4 @@
-"""What a classifier says of a whole data set."""
+"""Logits of a classifier on a whole data set."""
 
 from contextlib import closing
 

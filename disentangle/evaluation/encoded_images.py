@@ -1,4 +1,4 @@
-"""What an encoder says of the images of a data set, each encoded once."""
+"""Codes of the images of a data set, each encoded once."""
 
 from collections.abc import Callable
 

@@ -83,7 +83,7 @@ class Processes:
         return whole
 
     def on_first(self, function: Callable[[], T]) -> T:
-        """What the first process computes, sent to all; it must be possible to pickle it.
+        """Compute something in the first process and send it to all; it must be picklable.
 
         Raises:
             SharedError: In every process, if the function raises an error in one of several.
@@ -94,7 +94,7 @@ class Processes:
         return values[0]
 
     def together(self, function: Callable[[], T]) -> T:
-        """What a function gives in this process, unless it fails in any.
+        """Call a function in every process, and raise in all if it fails in any.
 
         A process that went on alone would wait in vain for the others' part of what is shared. So
         every process must call this as often as the others; one whose function fails before it
@@ -139,7 +139,7 @@ def _join() -> PartialState:
 
 
 def leads_its_machine() -> bool:
-    """Whether this is the first process on its machine, which can be asked before they join."""
+    """Return True in the first process of a machine, also before the processes join."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
@@ -155,7 +155,7 @@ def silence(*, unless: bool) -> Iterator[None]:
 
 
 class SharedError(RuntimeError):
-    """What went wrong in one process, as all of them are told; the message is the description."""
+    """Error of one process, raised in all of them; its message is the description."""
 
 
 def describe_error(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""How well conditioned a layer is while it trains: its weight, its gradient, its covariance.
+"""Conditioning of a layer while it trains: of its weight, its gradient and its covariance.
 
 Measures are functions of a tensor; `ConditioningProbe` takes them of any network, step by step.
 """
@@ -23,7 +23,7 @@ PREFIX = "conditioning"
 
 
 class Conditioning(NamedTuple):
-    """How far a symmetric matrix with eigenvalues `λ` is from the identity, or a multiple of it.
+    """Distance of a symmetric matrix with eigenvalues `λ` from a multiple of the identity.
 
     Each is 0-d, float64, on the device of what was measured; not a number where that is not finite.
 
@@ -284,7 +284,7 @@ class ConditioningProbe:
 
     @property
     def due(self) -> bool:
-        """Whether the step in progress is measured."""
+        """True if the step in progress is measured."""
         return self.step % self.every == 0
 
     @torch.no_grad()
@@ -357,7 +357,7 @@ class ConditioningProbe:
 
 
 def measure_name(layer: str, quantity: str, measure: str) -> str:
-    """What a measure is called in logs.
+    """Return the name of a measure in logs.
 
     Examples:
         >>> measure_name("conv1.weight", "gradient", "effective_rank")

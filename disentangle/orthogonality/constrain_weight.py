@@ -43,7 +43,7 @@ def constrain_weight(module: Module, name: str, constraint: WeightConstraint) ->
 
     Args:
         module: Holds the weight; changed in place.
-        name: Of the weight, a parameter of at least 2 dimensions.
+        name: Name of the weight, a parameter of at least 2 dimensions.
         constraint: `orthogonal` or `orthonormal_kernel` for orthonormal rows or columns, whichever
             are fewer (OW); `spectral` for a largest singular value of 1 (SN); `free` changes
             nothing.

@@ -1,4 +1,4 @@
-"""Which parameters the techniques act on, and how these are taken as matrices."""
+"""Parameters that the techniques act on, and their shapes as matrices."""
 
 import re
 from collections.abc import Iterable

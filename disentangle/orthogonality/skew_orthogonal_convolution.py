@@ -219,7 +219,7 @@ class SkewOrthogonalConv2d(nn.Module):
             raise ValueError(f"images must have sides that are multiples of {s}, got {shape}")
 
     def extra_repr(self) -> str:
-        """What `print` shows of the layer."""
+        """Arguments that `print` shows."""
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.weight.shape[-1]}, "
             f"stride={self.stride}"

@@ -98,8 +98,8 @@ class LargestSingularValue(nn.Module):
 
     Args:
         rows: The rows `m` of the matrix, to which `u` must be fitted before use.
-        device: Of `u`.
-        dtype: Of `u`.
+        device: Device of `u`.
+        dtype: Dtype of `u`.
 
     Examples:
         >>> tracker = LargestSingularValue(rows=2)

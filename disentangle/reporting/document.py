@@ -1,4 +1,4 @@
-"""What a report consists of, whatever it is written as."""
+"""Parts of a report, independent of the format that it is written in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Table:
 
     Attributes:
         header: Names of the columns.
-        rows: Of as many cells.
+        rows: Rows with as many cells as the header.
         caption: Above the table; empty for none.
     """
 
@@ -61,7 +61,7 @@ class Picture:
 
     Attributes:
         name: For a file, without ending: small letters, digits and hyphens; unique in the report.
-        content: Of that file.
+        content: Content of the file.
         kind: Its ending, `png` or `webp`.
         width: On a screen, in CSS pixels.
         height: Likewise.
@@ -88,7 +88,7 @@ class Section:
     """A part of a report.
 
     Attributes:
-        title: Of the part; unique in the report.
+        title: Title of the section; unique in the report.
         blocks: What is in it.
     """
 

@@ -38,6 +38,6 @@ def picture_of_image(
 
 
 def _is_grey(image: Image.Image) -> bool:
-    """Whether an RGB image has no colour."""
+    """Return True if an RGB image has no colour."""
     red, green, blue = (band.tobytes() for band in image.convert("RGB").split())
     return red == green == blue

@@ -27,7 +27,7 @@ def draw_traversals(shown: Sequence[ShownGenerator], *, samples: int, seed: int)
     Args:
         shown: The generators.
         samples: How many latents to start from, at least 1.
-        seed: Of these latents.
+        seed: Seed for the latents.
     """
     blocks: list[Block] = []
     missing = []

@@ -1,1 +1,1 @@
-"""What a run writes, and who may write it: folder, checkpoints, logs."""
+"""Files of a run: its folder, checkpoints, logs and scores."""

@@ -63,7 +63,7 @@ def replace_text(file: Path, text: str) -> None:
 
 
 def temporary_of(file: Path) -> Path:
-    """What a file, or a folder, is called until it is whole."""
+    """Return the name of a file or folder while it is being written."""
     return file.with_name(f".{file.name}.tmp")
 
 

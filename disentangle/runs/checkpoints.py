@@ -151,7 +151,7 @@ def read_facts(checkpoint: Path) -> dict[str, Any]:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint holds every file of its manifest, in full length."""
+    """Return True if a checkpoint holds every file of its manifest, in full length."""
     try:
         sizes = json.loads((checkpoint / MANIFEST).read_text())["sizes"]
         read_step(checkpoint)

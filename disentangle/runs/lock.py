@@ -52,7 +52,7 @@ def _check_place(descriptor: int, folder: Path) -> None:
 
 
 def _lock(descriptor: int, folder: Path, kind: int, patience: float) -> bool:
-    """Whether the file system has locks."""
+    """Lock a folder; return False if the file system has no locks."""
     deadline = time.monotonic() + patience
     while True:
         try:

@@ -135,7 +135,7 @@ def open_image(source: Path | BinaryIO) -> Image.Image:
         ValueError: If it has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, is no regular file, or
             is of another format than those in `FORMATS`; PIL knows some whose decoders run
             programs.
-        Exception: Of many kinds, if it is damaged.
+        Exception: If it is damaged; the kind depends on the format.
     """
     try:
         return _read_header(source)

@@ -20,7 +20,7 @@ def load_plain(file: Path) -> Any:
 
     Raises:
         pickle.UnpicklingError: If the pickle names anything else.
-        Exception: Of many kinds, if it is damaged or an array is not one of numbers.
+        Exception: Any kind, if it is damaged or an array is not one of numbers.
     """
     with file.open("rb") as content:
         return _PlainUnpickler(content, encoding="latin1").load()
