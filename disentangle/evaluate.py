@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from disentangle.cli.common import bad_input_exits
-from disentangle.cli.options import build_parser, read_request
+from disentangle.cli.options import COMMAND_LINE_ONLY, build_parser, read_request
 from disentangle.config.arguments import parse_arguments
 from disentangle.evaluation.planning import plan
 from disentangle.evaluation.processes import Processes, leads_its_machine, silence
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         processes = Processes()
     with silence(unless=processes.is_first):
         with bad_input_exits("evaluate"):
-            options = parse_arguments(build_parser(), arguments)
+            options = parse_arguments(build_parser(), arguments, COMMAND_LINE_ONLY)
             request = read_request(options, processes)
             jobs = plan(request, processes)
             for job in jobs:

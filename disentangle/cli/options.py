@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -22,11 +23,17 @@ from disentangle.runs.scores_file import FIT
 
 ENCODER_ARGUMENTS: set[str | int] = {"decode", "sample_latents", "directions", "seed", "device"}
 SEVERAL = "variation_predictability"  # the metric with several seeds of its own
+COMMAND_LINE_ONLY = frozenset({"config", "run", "codes", "output"})  # not part of a protocol
 
 
 def build_parser() -> ArgumentParser:
     """Build the parser of the command; options of a metric are the arguments of its function."""
     parser = new_parser("evaluate", _describe_metrics())
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="YAML file of options, such as configs/evaluate/dlib.yaml; later options override it.",
+    )
     _add_targets(parser)
     _add_draws(parser)
     parser.add_argument(
@@ -139,6 +146,7 @@ def read_request(options: Namespace, processes: Processes) -> Request:
         sefa_layer=options.sefa_layer,
         sefa_normalise=options.sefa_normalise,
         across_settings=options.udr.across_settings,
+        config=[Path(file.relative).name for file in options.config or ()],
     )
 
 

@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +13,7 @@ from disentangle.config.options import flatten
 from disentangle.config.yaml_files import load_value, read_yaml
 
 SECTIONS = {"data", "model", "discriminator", "objective", "optimizer", "training"}
-COMMAND_LINE_ONLY = {"config", "overwrite", "resume"}  # not part of a run
+COMMAND_LINE_ONLY = frozenset({"config", "overwrite", "resume"})  # not part of a run
 PLAIN_YAML = "plain_yaml"  # how the parser reads values and files of options
 set_loader(PLAIN_YAML, load_value, exceptions=(ValueError,))
 # Text that jsonargparse reads as a number in base 60 (1:30 as 90) or base 8 (+017 as 15).
@@ -33,8 +33,17 @@ def new_parser(command: str, description: str | None = None) -> ArgumentParser:
     )
 
 
-def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+def parse_arguments(
+    parser: ArgumentParser,
+    arguments: Sequence[str],
+    command_line_only: Set[str] = COMMAND_LINE_ONLY,
+) -> Namespace:
     """Return the options of a command.
+
+    Args:
+        parser: Parser of the command.
+        arguments: Words of the command line, without the name of the program.
+        command_line_only: Options that a `--config` file must not hold.
 
     Raises:
         ValueError: If an option is wrong, in one line; for an unknown one, it names the nearest.
@@ -46,24 +55,28 @@ def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespa
         Traceback (most recent call last):
         ValueError: seed: expected a decimal number, got 1:30
     """
+    given = dict(_list_given(arguments, command_line_only))  # the last one counts
     try:
         values = parser.parse_args(list(arguments))
     except argparse.ArgumentError as error:
         raise ValueError(_one_line(str(error), parser)) from error
-    for key, text in dict(_list_given(arguments)).items():  # the last one counts
+    for key, text in given.items():
         if OTHER_BASE.search(text) and _is_numeric(values.get(key)):
             raise ValueError(f"{key}: expected a decimal number, got {text}")
     return values
 
 
-def _list_given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _list_given(arguments: Sequence[str], command_line_only: Set[str]) -> Iterator[tuple[str, str]]:
     """Yield each option with its text, from the command line and the `--config` files."""
     for word, following in pairwise([*arguments, ""]):
         key, equals, value = word.removeprefix("--").partition("=")
         if key == word:
             continue
         text = value if equals else following
-        yield from flatten(read_config_file(text)).items() if key == "config" else [(key, text)]
+        if key == "config" and text:  # the parser complains about one without a file
+            yield from flatten(read_config_file(text, command_line_only)).items()
+        else:
+            yield key, text
 
 
 def _is_numeric(value: Any) -> bool:
@@ -72,7 +85,7 @@ def _is_numeric(value: Any) -> bool:
     return any(type(x) in (int, float) for x in values)
 
 
-def read_config_file(path: str) -> dict[str, Any]:
+def read_config_file(path: str, command_line_only: Set[str] = COMMAND_LINE_ONLY) -> dict[str, Any]:
     """Return the options in a YAML file of `--config`.
 
     Raises:
@@ -83,7 +96,7 @@ def read_config_file(path: str) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"cannot read the configuration {path}: {error.strerror}") from error
     # Only the user may replace a run or read other files, not a file that someone else wrote.
-    for name in sorted(COMMAND_LINE_ONLY & content.keys()):
+    for name in sorted(command_line_only & content.keys()):
         raise ValueError(f"{path} must not hold {name}, which goes on the command line: --{name}")
     for name in sorted(SECTIONS & content.keys()):  # the parser would take text for a file to read
         if not isinstance(content[name], dict):

@@ -122,7 +122,7 @@ def list_notes(runs: Sequence[Run], names: set[str]) -> list[str]:
     notes = []
     for name in sorted(names):
         entries = [run.scores[name] for run in runs if name in run.scores]
-        protocols = {describe_protocol(_essence(entry)) for entry in entries}
+        protocols = {describe_protocol(_essence(name, entry)) for entry in entries}
         if len(protocols) > 1:
             notes.append(f"{name}: protocols differ: {'; '.join(sorted(protocols))}")
         if len({str(entry.protocol.get("runs")) for entry in entries}) > 1:
@@ -145,6 +145,11 @@ def _name_repeated(runs: Sequence[Run]) -> list[str]:
     return [f"alike in seed, too: {', '.join(paths)}" for paths in alike.values() if paths[1:]]
 
 
-def _essence(score: Score) -> dict[str, Any]:
-    """Return the protocol without the names of runs, which have a note of their own, and seeds."""
-    return {k: value for k, value in score.protocol.items() if k not in ("runs", "seeds")}
+def _essence(name: str, score: Score) -> dict[str, Any]:
+    """Return the protocol without seeds, names of files, and runs, which have a note of their own.
+
+    Options that an earlier version did not have are at their defaults.
+    """
+    metric = METRICS.get(metric_of(name))
+    protocol = {**({} if metric is None else metric.defaults), **score.protocol}
+    return {k: value for k, value in protocol.items() if k not in ("runs", "seeds", "config")}

@@ -45,9 +45,9 @@ def _plan_codes(file: str, request: Request, processes: Processes) -> Job:
     points = draw_points(read_points(file), *request.points, seed=request.draws.seed)
     target = Target(file, points, request.draws, Progress(shown=processes.is_first))
     if request.output is None:
-        return Job(target)
+        return Job(target, config=request.config)
     saved = _read_scores_of(points.source, request.output)
-    return Job(target, folder=request.output, saved=saved)
+    return Job(target, folder=request.output, saved=saved, config=request.config)
 
 
 def _read_scores_of(codes: Mapping[str, str], folder: RunFolder) -> ScoresFile:
@@ -77,7 +77,7 @@ def _plan_run(
     else:
         target = _target_generator(run, request, data_sets, common)
     saved = run.scores_file.at_step(run.folder.read_step())
-    return Job(target, folder=run.folder, saved=saved)
+    return Job(target, folder=run.folder, saved=saved, config=request.config)
 
 
 def _target_classifier(run: Run, request: Request, common: dict[str, Any]) -> Target:

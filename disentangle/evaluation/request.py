@@ -63,6 +63,7 @@ class Request:
         sefa_layer: Layer that takes in the latents; None finds the first one.
         sefa_normalise: Whether its weight is normalised first, see `sefa_axes`.
         across_settings: Whether runs of different settings are compared, in place of seeds.
+        config: Names of the files that options came from.
     """
 
     runs: Sequence[str]
@@ -80,3 +81,4 @@ class Request:
     sefa_layer: str | None
     sefa_normalise: bool
     across_settings: bool
+    config: Sequence[str] = ()

@@ -33,6 +33,7 @@ class Job:
         left_out: Reasons why other metrics are not computed, by their name.
         folder: Folder for `scores.json` and `plots`; None writes nothing.
         saved: Scores of the same model or codes that the folder already holds.
+        config: Names of the files that options came from, for the protocols.
         scores: Scores that have been computed, by the name of the metric.
         failed: Reasons why metrics could not be computed after all, by their name.
         plots: Heat maps that were written.
@@ -44,6 +45,7 @@ class Job:
     left_out: dict[str, str] = field(default_factory=dict)
     folder: RunFolder | None = None
     saved: ScoresFile = field(default_factory=ScoresFile)
+    config: Sequence[str] = ()
     scores: dict[str, Score] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     plots: list[Path] = field(default_factory=list)
@@ -145,6 +147,8 @@ class Job:
         self, score: float, protocol: dict[str, Any], seconds: float, details: dict[str, Any]
     ) -> Score:
         stored, too_large = split_details(details)
+        if self.config:
+            protocol = protocol | {"config": ", ".join(self.config)}
         return Score(
             score=score,
             seed=self.target.draws.seed,

@@ -127,6 +127,18 @@ def test_some_coordinates_in_a_uniform_range():
     assert shared.std().item() == pytest.approx(1, abs=0.05)
 
 
+def test_truncation_scales_the_latents_that_cannot_change():
+    patterns = pixel_generator(PIXELS)
+    decode, seen = spy(lambda z: patterns(z[:, 5:]))
+    options = {**QUICK, "epochs": 1}
+    variation_predictability(decode, prior(8), coordinates=[7, 5], truncation=0.7, **options)
+    first, second = (torch.cat(x) for x in zip(*seen[1:], strict=True))
+    fixed = [0, 1, 2, 3, 4, 6]
+    assert first[:, fixed].std().item() == pytest.approx(0.7, abs=0.04)
+    assert torch.equal(first[:, fixed], second[:, fixed])
+    assert first[:, [5, 7]].std().item() == pytest.approx(1, abs=0.1)
+
+
 def test_the_classifier_sees_position_near_the_border_only():
     network = build_classifier(1, 3, width=8).double().eval()
     for layer in network:
@@ -251,6 +263,7 @@ def test_half_precision_images_are_enough():
         ({"test_ratio": 0.999}, "got 0.999 of 240"),
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
         ({"uniform_range": -1.0}, "uniform_range must be positive, got -1.0"),
+        ({"truncation": -0.1}, "truncation must be finite and not negative, got -0.1"),
         ({"epoch": "first"}, "epoch must be one of last, best, got 'first'"),
         ({"seeds": []}, "at least one seed, got none"),
         ({"coordinates": [1]}, "at least 2 latents to tell apart, got 1"),
