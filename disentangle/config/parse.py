@@ -96,9 +96,12 @@ def _choose_classes(arguments: Sequence[str]) -> tuple[Task, dict[str, tuple[str
     parser accept, and `--help` show, exactly the arguments of the chosen classes.
     """
     names = _peek_names(arguments)
-    if not {"-h", "--help"}.isdisjoint(arguments):  # shows some default where nothing was chosen
-        names = {"task": "vae", "model.name": "subspace_vae", "data.name": "sprites"} | names
+    help_wanted = not {"-h", "--help"}.isdisjoint(arguments)
+    if help_wanted:  # shows some default where nothing was chosen
+        names = {"task": "vae", "data.name": "sprites"} | names
     task = TASKS[_choose("task", current_name(names.get("task")), TASKS)]
+    if help_wanted:
+        names.setdefault("model.name", next(iter(task.models)))
     choices: dict[str, Mapping[str, type]] = {"data": DATA_SETS, "model": task.models}
     if task.discriminators:
         choices["discriminator"] = task.discriminators

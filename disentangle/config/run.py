@@ -1,12 +1,13 @@
 """A whole run."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field
 from math import inf
 from pathlib import Path
 from typing import Any
 
+from disentangle.config.arguments import SECTIONS
 from disentangle.config.choices import DATA_SETS, TASKS
 from disentangle.config.classification import ClassificationObjective
 from disentangle.config.gan import GANObjective
@@ -155,10 +156,11 @@ class RunConfig:
 
 
 def fill_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the options of the networks that the saving version did not have, by their defaults.
+    """Add the options of a run, its networks and data that an earlier version did not save.
 
     Args:
-        config: Configuration of a run; a section of an unknown network is returned unchanged.
+        config: Configuration of a run; sections that it lacks, and those of unknown classes, are
+            left as they are.
 
     Examples:
         >>> config = {"task": "classification", "model": {"name": "resnet", "depth": 10}}
@@ -169,9 +171,12 @@ def fill_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     if task is None:
         return dict(config)
     filled = dict(config)
+    for name, value in _defaults(RunConfig, SECTIONS).items():
+        filled.setdefault(name, value)
     for section, classes, left_out in (
         ("model", task.models, FROM_RUN),
         ("discriminator", task.discriminators, FROM_MODEL),
+        ("data", DATA_SETS, FROM_MODEL),
     ):
         name = config.get(section, {}).get("name")
         if isinstance(name, str) and name in classes:
@@ -179,7 +184,7 @@ def fill_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def _defaults(cls: type, left_out: set[str]) -> dict[str, Any]:
+def _defaults(cls: type, left_out: Set[str] = frozenset()) -> dict[str, Any]:
     """Return the arguments of a class that have a default."""
     return {
         name: _plain(parameter.default)

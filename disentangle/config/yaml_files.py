@@ -57,8 +57,12 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     except Exception as error:
         raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{file} must hold a mapping of options, got {type(value).__name__}")
+        raise ValueError(f"{file} must hold a mapping of options, got {_kind(value)}")
     return value
+
+
+def _kind(value: Any) -> str:
+    return "an empty file" if value is None else type(value).__name__
 
 
 class _PlainLoader(yaml.SafeLoader):

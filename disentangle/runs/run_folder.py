@@ -108,18 +108,18 @@ class RunFolder:
         return saved
 
     def _check_kinds(self) -> None:
-        """Raise unless files are files and folders are folders, which would be found hours later.
+        """Raise, before any training, unless files are files and folders are folders.
 
-        A folder whose files are replaced must lie here: they could be anyone's elsewhere.
+        The folder of a model must not be a link, since the files behind it would be replaced.
         """
         for entry in (self.path / name for name in CONTENTS):
             is_right, kind = (
                 (entry.is_file(), "file") if entry.suffix else (entry.is_dir(), "folder")
             )
             if os.path.lexists(entry) and not is_right:
-                raise ValueError(f"nothing can be resumed while {entry} is no {kind}")
+                raise ValueError(f"cannot resume: {entry} must be a {kind}")
             if entry.name in MODELS and entry.is_symlink():
-                raise ValueError(f"nothing can be resumed while {entry} is a link to elsewhere")
+                raise ValueError(f"cannot resume: {entry} must not be a link")
 
     def _check_empty(self) -> None:
         """Raise unless nothing is here, or an empty folder, and a folder can be made."""
@@ -141,8 +141,8 @@ class RunFolder:
     def clear(self) -> None:
         """Remove the files of a run, and nothing else that may lie in the folder.
 
-        The configuration stays until it is replaced: without it, the rest would be nobody's if
-        this is cut short.
+        The configuration stays until it is replaced: if clearing is interrupted, the folder is
+        still that of a run.
         """
         for name in CONTENTS:
             entry = self.path / name

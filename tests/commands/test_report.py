@@ -273,6 +273,10 @@ def test_configuration_is_what_is_shared_and_what_differs(tmp_path):
     assert {(table.header[0], *row) for table in shared.tables for row in table.rows} == {
         ("model", "name", "m"),
         ("data", "name", "sprites"),
+        ("data", "orientations", "40"),  # defaults, which the saved run lacks
+        ("run", "nog_scale", "unit"),
+        ("run", "orthogonal_loss_weight", "100"),
+        ("run", "pre_svd_parameters", "null"),
         ("training", "steps", "20"),
         ("run", "orthogonality", "[]"),
     }

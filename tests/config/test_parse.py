@@ -224,6 +224,20 @@ def test_text_that_looks_like_a_number_comes_back_from_a_saved_run(tmp_path):
         assert parse_run(["--config", str(tmp_path / "config.yaml")])[0] == run
 
 
+@pytest.mark.parametrize("task", ["gan", "vae", "classification"])
+def test_help_of_a_task_shows_its_first_model(task, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse_run(["--task", task, "--help"])
+    assert exit_.value.code == 0
+    assert "--model.name" in capsys.readouterr().out
+
+
+def test_an_empty_configuration(tmp_path):
+    (tmp_path / "a.yaml").touch()
+    with pytest.raises(ValueError, match="must hold a mapping of options, got an empty file"):
+        parse_run(["--config", str(tmp_path / "a.yaml")])
+
+
 def test_help_shows_the_knobs_of_what_was_chosen():
     command = [sys.executable, "-m", "disentangle.train", *NAMES, "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -49,10 +49,10 @@ def test_a_recipe_makes_a_step(recipe, choice, folder, tmp_path):
     if "celeba" in recipe.stem:
         options += ["--data.crop", "32"]  # of the small images here
     run, _ = parse_run(options)
-    session = Trainer(run)
+    trainer = Trainer(run)
     size, channels = run.model["image_size"], run.model["image_channels"]
     batch = Batch(torch.rand(2, channels, size, size), step=16, samples=range(2), seed=0)
-    terms = session.task.step(batch)
+    terms = trainer.task.step(batch)
     assert all(term.isfinite() for term in terms.values())
     assert ("regulariser" in terms) == (choice in ("hessian_penalty", "orojar", "vp"))
 

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from disentangle.config.parse import parse_run
-from disentangle.training import trainer
+from disentangle.training import trainer as trainer_module
 from disentangle.training.trainer import Trainer
 
 from .harness import Checks, MismatchError, Setting, require
@@ -103,14 +103,14 @@ def train(
     ]
     run, _ = parse_run(options(task, setting, folder, *given))
     if expected_scaler is None:
-        session = Trainer(run)
+        trainer = Trainer(run)
     else:
-        session = Trainer(run, resume="latest")
-        got = session.accelerator.scaler.state_dict()
+        trainer = Trainer(run, resume="latest")
+        got = trainer.accelerator.scaler.state_dict()
         if got != expected_scaler:
             raise MismatchError(f"expected the scaler {expected_scaler}, got {got}")
-    session.train()
-    return session
+    trainer.train()
+    return trainer
 
 
 @cache
@@ -144,8 +144,8 @@ def scaler_on_cpu() -> Iterator[None]:
         accelerator.scaler = torch.amp.GradScaler("cpu")
         return accelerator
 
-    build_accelerator = trainer.build_accelerator
-    with mock.patch.object(trainer, "build_accelerator", build):
+    build_accelerator = trainer_module.build_accelerator
+    with mock.patch.object(trainer_module, "build_accelerator", build):
         yield
 
 

@@ -66,7 +66,7 @@ def test_other_losses_are_refused():
         generator_loss(logits, "lsgan", hinged=True)
 
 
-def test_r1_of_a_linear_critic_is_its_squared_norm():
+def test_r1_of_a_linear_discriminator_is_its_squared_norm():
     weight = torch.randn(1, 3, 4, 4)
     images = torch.randn(5, 3, 4, 4, requires_grad=True)
     penalty = r1_penalty((images * weight).sum((1, 2, 3)), images)
@@ -74,7 +74,7 @@ def test_r1_of_a_linear_critic_is_its_squared_norm():
 
 
 @pytest.mark.parametrize("norm", [0.5, 1.0, 4.0])
-def test_gradient_penalty_of_a_linear_critic(norm):
+def test_gradient_penalty_of_a_linear_discriminator(norm):
     weight = functional.normalize(torch.randn(3 * 4 * 4), dim=0).view(1, 3, 4, 4) * norm
     images = torch.randn(5, 3, 4, 4, requires_grad=True)
     penalty = gradient_penalty((images * weight).sum((1, 2, 3)), images)

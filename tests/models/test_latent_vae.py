@@ -305,12 +305,12 @@ def tiny_run(tiny_vae, folder):
 
 def test_a_run_in_the_latents_of_a_frozen_autoencoder(tiny_run, folder):
     run, _ = parse_run([*tiny_run, "--training.ema_half_life", "16"])
-    session = Trainer(run)
-    learner = session.task.learner
+    trainer = Trainer(run)
+    learner = trainer.task.learner
     optimized = {p for group in learner.optimizer.param_groups for p in group["params"]}
     assert optimized.isdisjoint(learner.raw.kl.parameters())
     before = {name: p.detach().clone() for name, p in learner.raw.named_parameters()}
-    session.train()
+    trainer.train()
     for name, parameter in learner.raw.named_parameters():
         assert torch.equal(parameter, before[name]) == name.startswith("kl."), name
     original = load_file(folder / WEIGHTS)
@@ -326,10 +326,10 @@ def test_a_run_in_the_latents_of_a_frozen_autoencoder(tiny_run, folder):
 def test_a_run_that_trains_its_autoencoder(tiny_run):
     fresh = ["--model.autoencoder", json.dumps(TINY), "--model.train_autoencoder", "true"]
     run, _ = parse_run([*tiny_run, *fresh, "--objective.likelihood", "laplace"])
-    session = Trainer(run)
-    raw = session.task.learner.raw
+    trainer = Trainer(run)
+    raw = trainer.task.learner.raw
     before = {name: p.detach().clone() for name, p in raw.named_parameters()}
-    session.train()
+    trainer.train()
     assert all(not torch.equal(before[name], p) for name, p in raw.named_parameters())
     saved, images = load_model(run.output / "model"), torch.rand(2, 1, 32, 32)
     assert torch.allclose(saved.encode(images), raw.eval().encode(images), atol=1e-5)
@@ -361,7 +361,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not_stopped(tiny_run, tm
     run, options = parse_run([*tiny_run, "--resume"])
     resumed = Trainer(run, resume=options.resume)
     resumed.train()
-    a, b = (session.task.learner.raw.state_dict() for session in (whole, resumed))
+    a, b = (trainer.task.learner.raw.state_dict() for trainer in (whole, resumed))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 

@@ -94,7 +94,7 @@ def test_a_folder_that_is_reached_through_one_that_is_not_there(run):
 def test_models_are_not_replaced_elsewhere(run, tmp_path, name):
     (tmp_path / "elsewhere").mkdir()
     (run.path / name).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=f"{name} is a link to elsewhere"):
+    with pytest.raises(ValueError, match=f"{name} must not be a link"):
         run.check_claim(resume=True, overwrite=False)
 
 

@@ -117,8 +117,8 @@ def test_an_eigengan_of_0_1_0_draws_the_same_images(read, part, tmp_path):
 def test_an_eigengan_of_0_1_0_is_resumed_where_it_was(name, folder):
     checkpoint = folder / "checkpoints" / "step-4"
     options = ["--config", str(folder / "config.yaml"), "--training.steps", "6"]
-    session = Trainer(parse_run(options)[0], resume="latest")
-    learner = session.task.learner
+    trainer = Trainer(parse_run(options)[0], resume="latest")
+    learner = trainer.task.learner
 
     def expect(tensor):
         return tensor.transpose(0, 1).flip(2, 3)
@@ -126,7 +126,7 @@ def test_an_eigengan_of_0_1_0_is_resumed_where_it_was(name, folder):
     weight = learner.raw.to_image.weight
     assert torch.equal(weight, expect(load_file(checkpoint / "model.safetensors")[LAST]))
     average = torch.load(checkpoint / "custom_checkpoint_0.pkl")[f"module.{LAST}"]
-    assert torch.equal(session.average.module.to_image.weight, expect(average))
+    assert torch.equal(trainer.average.module.to_image.weight, expect(average))
     saved = torch.load(checkpoint / "optimizer.bin")["state"].values()
     (saved,) = (state for state in saved if state["exp_avg"].shape == (1, 3, 7, 7))
     state = learner.optimizer.state[weight]
@@ -144,5 +144,5 @@ def test_a_resumed_run_of_0_1_0_is_written_in_the_new_format(name, folder):
     assert train.main([*options, "6", "--resume"]) == 0
     weights = load_model(folder / "model").state_dict()
     assert torch.equal(load_file(folder / "model" / WEIGHTS)[LAST], weights[LAST])
-    session = Trainer(parse_run([*options, "8"])[0], resume="latest")
-    assert torch.equal(session.task.learner.raw.to_image.weight, weights[LAST])
+    trainer = Trainer(parse_run([*options, "8"])[0], resume="latest")
+    assert torch.equal(trainer.task.learner.raw.to_image.weight, weights[LAST])

@@ -14,7 +14,7 @@ from disentangle.config.parse import parse_run
 from disentangle.models.layers import DecorrelatedBatchNorm2d, Whitening
 from disentangle.runs.metrics_log import read_lines
 from disentangle.train import main
-from disentangle.training import trainer
+from disentangle.training import trainer as trainer_module
 from disentangle.training.batches import Batch
 from disentangle.training.learner import build_optimizer
 from disentangle.training.nonfinite import (
@@ -34,9 +34,9 @@ OPTIMIZERS = {
 }
 
 
-def spoil_loss(session, steps, factor=math.nan, name="_loss"):
+def spoil_loss(trainer, steps, factor=math.nan, name="_loss"):
     """Multiplies the loss of some steps, as it comes out of the network."""
-    original = getattr(session.task, name)
+    original = getattr(trainer.task, name)
 
     def loss(*arguments):
         value, terms = original(*arguments)
@@ -44,16 +44,16 @@ def spoil_loss(session, steps, factor=math.nan, name="_loss"):
             return value, terms
         return value * factor, {key: term * factor for key, term in terms.items()}
 
-    setattr(session.task, name, loss)
+    setattr(trainer.task, name, loss)
 
 
-def spoil_gradient(session, parameter, steps, factor=math.nan):
+def spoil_gradient(trainer, parameter, steps, factor=math.nan):
     """Multiplies the gradient of one parameter at some steps; the loss stays as it is."""
 
     def spoil(gradient):
-        return gradient * factor if session.step + 1 in steps else gradient
+        return gradient * factor if trainer.step + 1 in steps else gradient
 
-    session.task.learner.raw.get_parameter(parameter).register_hook(spoil)
+    trainer.task.learner.raw.get_parameter(parameter).register_hook(spoil)
 
 
 def start(options, *more, **keywords):
@@ -163,17 +163,17 @@ def test_a_gradient_scaler_decides_until_no_scale_helps():
     assert guard.firsts.tolist() == [1, 1]
 
 
-def check_spoilt_step(session, count_scalars, first=0):
+def check_spoilt_step(trainer, count_scalars, first=0):
     """A step on images that are not finite leaves learners from the `first` on as they were."""
     images = torch.rand(8, 1, 32, 32)
-    session.task.step(Batch(images, step=2, samples=range(8), seed=0))
-    before = snapshot(session.task.learners[first:])
+    trainer.task.step(Batch(images, step=2, samples=range(8), seed=0))
+    before = snapshot(trainer.task.learners[first:])
     with count_scalars() as count:
-        session.task.step(Batch(images * math.nan, step=4, samples=range(8), seed=0))
+        trainer.task.step(Batch(images * math.nan, step=4, samples=range(8), seed=0))
     assert count.calls == 0
-    for one, other in zip(before, snapshot(session.task.learners[first:]), strict=True):
+    for one, other in zip(before, snapshot(trainer.task.learners[first:]), strict=True):
         assert torch.equal(one, other)
-    assert [learner.guard.skipped.item() for learner in session.task.learners[first:]] != [0]
+    assert [learner.guard.skipped.item() for learner in trainer.task.learners[first:]] != [0]
 
 
 @pytest.mark.parametrize("kind", ["beta", "factor"])
@@ -184,10 +184,10 @@ def test_a_spoilt_step_of_a_vae(tiny_vae, count_scalars, kind):
 
 def test_a_spoilt_step_of_a_discriminator(tiny_gan, count_scalars):
     """The generator does not see the images."""
-    session = start(tiny_gan, "--training.conditioning_every", "0")
-    check_spoilt_step(session, count_scalars, first=1)
-    assert session.task.learner.guard.skipped == 0
-    assert session.task.discriminator.guard.skipped == 2  # with R1
+    trainer = start(tiny_gan, "--training.conditioning_every", "0")
+    check_spoilt_step(trainer, count_scalars, first=1)
+    assert trainer.task.learner.guard.skipped == 0
+    assert trainer.task.discriminator.guard.skipped == 2  # with R1
 
 
 # Runs
@@ -197,10 +197,10 @@ def test_a_run_stops_with_step_term_and_checkpoint_and_goes_on(tiny_vae, tmp_pat
     """The checkpoint is from before: the run that goes on ends as one that nothing happened to."""
     whole = start(tiny_vae, "--output", str(tmp_path / "whole"))
     whole.train()
-    session = start(tiny_vae)
-    spoil_loss(session, steps=[5])
+    trainer = start(tiny_vae)
+    spoil_loss(trainer, steps=[5])
     with pytest.raises(FloatingPointError, match=r"^not finite, first at step 5: loss, loss/recon"):
-        session.train()
+        trainer.train()
     last = read_lines(tmp_path / "run" / "metrics.jsonl")[-1]
     assert last["step"] == 6
     assert last["loss"] is None
@@ -215,23 +215,23 @@ def test_a_run_stops_with_step_term_and_checkpoint_and_goes_on(tiny_vae, tmp_pat
 
 
 def test_a_gradient_is_named(tiny_gan):
-    session = start(tiny_gan)
-    spoil_gradient(session, "to_image.weight", [2], math.inf)
+    trainer = start(tiny_gan)
+    spoil_gradient(trainer, "to_image.weight", [2], math.inf)
     with pytest.raises(FloatingPointError) as told:
-        session.train()
+        trainer.train()
     assert str(told.value) == (
         "not finite, first at step 2: the gradient of 'to_image.weight' (EigenGAN)"
     )
 
 
 def test_the_command_says_it_in_one_line(tiny_vae, capsys, monkeypatch):
-    descend = trainer.VAETask.step
+    descend = trainer_module.VAETask.step
 
     def step(task, batch):
         factor = math.inf if batch.step > 4 else 1.0
         return descend(task, Batch(batch.images * factor, batch.step, batch.samples, batch.seed))
 
-    monkeypatch.setattr(trainer.VAETask, "step", step)
+    monkeypatch.setattr(trainer_module.VAETask, "step", step)
     assert main(tiny_vae) == 1
     (line,) = re.findall("^.*error: .*$", capsys.readouterr().err, flags=re.MULTILINE)
     assert re.search(
@@ -245,28 +245,28 @@ def test_the_command_says_it_in_one_line(tiny_vae, capsys, monkeypatch):
 
 @pytest.mark.parametrize("factor", [math.nan, math.inf])
 def test_skipped_steps_are_counted_and_left_out_of_means(tiny_vae, capsys, factor):
-    session = start(tiny_vae, *SKIP)
-    spoil_loss(session, steps=[3, 5, 6], factor=factor)
-    session.train()
-    lines = read_lines(session.folder.metrics)
+    trainer = start(tiny_vae, *SKIP)
+    spoil_loss(trainer, steps=[3, 5, 6], factor=factor)
+    trainer.train()
+    lines = read_lines(trainer.folder.metrics)
     assert [line["skipped_steps"] for line in lines if "loss" in line] == [0, 1, 0, 2]
     assert [line["loss"] is None for line in lines if "loss" in line] == [False, True, False, True]
     errors = capsys.readouterr().err
     assert "skipped optimizer steps: 1; not finite, first at step 3: loss, loss/rec" in errors
     assert "skipped optimizer steps: 2; not finite, first at step 5: loss, loss/rec" in errors
-    assert finite(session.task.learner.raw)
+    assert finite(trainer.task.learner.raw)
 
 
 def test_too_many_steps_in_a_row_end_the_run(tiny_vae):
-    session = start(tiny_vae, *SKIP, "--training.max_skipped", "3", "--training.steps", "20")
-    spoil_loss(session, steps=[2, 3, 4, 6, 8, *range(10, 20)])
+    trainer = start(tiny_vae, *SKIP, "--training.max_skipped", "3", "--training.steps", "20")
+    spoil_loss(trainer, steps=[2, 3, 4, 6, 8, *range(10, 20)])
     message = (
         r"^5 steps in a row were skipped, more than training.max_skipped 3; "
         "not finite, first at step 13: loss, "
     )
     with pytest.raises(FloatingPointError, match=message):
-        session.train()
-    assert session.step == 14
+        trainer.train()
+    assert trainer.step == 14
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_too_many_steps_in_a_row_end_the_run(tiny_vae):
 )
 def test_images_that_are_not_finite_pass_by(request, monkeypatch, task, options):
     """Neither weights nor averages nor the statistics of norms have seen them."""
-    augment = trainer.augment
+    augment = trainer_module.augment
 
     def spoil(batch, training):
         batch = augment(batch, training)
@@ -292,19 +292,19 @@ def test_images_that_are_not_finite_pass_by(request, monkeypatch, task, options)
         images = batch.images * factor
         return Batch(images, batch.step, batch.samples, batch.seed, batch.labels)
 
-    monkeypatch.setattr(trainer, "augment", spoil)
-    session = start(request.getfixturevalue(task), *SKIP, *options)
-    session.train()
-    assert session.step == 6
-    assert sum(line.get("skipped_steps", 0) for line in read_lines(session.folder.metrics)) >= 1
-    assert all(finite(learner.raw) for learner in session.task.learners)
-    assert session.average is None or finite(session.average)
+    monkeypatch.setattr(trainer_module, "augment", spoil)
+    trainer = start(request.getfixturevalue(task), *SKIP, *options)
+    trainer.train()
+    assert trainer.step == 6
+    assert sum(line.get("skipped_steps", 0) for line in read_lines(trainer.folder.metrics)) >= 1
+    assert all(finite(learner.raw) for learner in trainer.task.learners)
+    assert trainer.average is None or finite(trainer.average)
 
 
 def test_weights_that_the_last_step_has_lost_are_not_saved(tiny_vae, tmp_path):
     """Its loss and gradient were finite, and no step comes after that would not be."""
-    session = start(tiny_vae)
-    make_step, weight = session.task.step, next(session.task.learner.raw.parameters())
+    trainer = start(tiny_vae)
+    make_step, weight = trainer.task.step, next(trainer.task.learner.raw.parameters())
 
     def step(batch):
         terms = make_step(batch)
@@ -312,9 +312,9 @@ def test_weights_that_the_last_step_has_lost_are_not_saved(tiny_vae, tmp_path):
             weight.data.view(-1)[0] = math.inf
         return terms
 
-    session.task.step = step
+    trainer.task.step = step
     with pytest.raises(FloatingPointError, match=r"^encoder.* of model is not finite after step 6"):
-        session.train()
+        trainer.train()
     assert [entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-3"]
     assert json.loads((tmp_path / "run" / "model" / "training.json").read_text()) == {"step": 3}
 
@@ -367,24 +367,24 @@ def test_a_covariance_of_zero_whitens_to_zero(layer, value):
     ids=["decorrelated", "pooling", "none"],
 )
 def test_images_of_one_colour_train_a_classifier(tiny_classifier, monkeypatch, options):
-    augment = trainer.augment
+    augment = trainer_module.augment
 
     def blank(batch, training):
         batch = augment(batch, training)
         images = torch.zeros_like(batch.images)
         return Batch(images, batch.step, batch.samples, batch.seed, batch.labels)
 
-    monkeypatch.setattr(trainer, "augment", blank)
-    session = start(tiny_classifier, *options)
-    session.train()
-    assert finite(session.task.learner.raw)
+    monkeypatch.setattr(trainer_module, "augment", blank)
+    trainer = start(tiny_classifier, *options)
+    trainer.train()
+    assert finite(trainer.task.learner.raw)
 
 
 @pytest.mark.parametrize("options", ["tiny_vae", "tiny_gan"])
 def test_a_batch_of_one(options, request):
-    session = start(request.getfixturevalue(options), "--training.batch_size", "1")
-    session.train()
-    assert finite(session.task.learner.raw)
+    trainer = start(request.getfixturevalue(options), "--training.batch_size", "1")
+    trainer.train()
+    assert finite(trainer.task.learner.raw)
 
 
 @pytest.mark.parametrize(

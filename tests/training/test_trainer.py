@@ -21,7 +21,7 @@ from disentangle.models import load_model
 from disentangle.models.layers import SubspaceLayer
 from disentangle.runs.metrics_log import read_lines
 from disentangle.train import main
-from disentangle.training import trainer
+from disentangle.training import trainer as trainer_module
 from disentangle.training.accelerator import build_accelerator
 from disentangle.training.logs import MetricsLog
 from disentangle.training.trainer import Trainer
@@ -37,8 +37,8 @@ def options(request):
 
 def train(options):
     run, extra = parse_run(options)
-    session = Trainer(run, resume=extra.resume, overwrite=extra.overwrite)
-    assert session.train() is None
+    trainer = Trainer(run, resume=extra.resume, overwrite=extra.overwrite)
+    assert trainer.train() is None
     return run.output
 
 
@@ -153,7 +153,7 @@ def scalers(monkeypatch):
         made.append(accelerator.scaler)
         return accelerator
 
-    monkeypatch.setattr(trainer, "build_accelerator", build_with_scaler)
+    monkeypatch.setattr(trainer_module, "build_accelerator", build_with_scaler)
     return made
 
 
@@ -175,8 +175,8 @@ def test_resuming_an_older_checkpoint_drops_what_came_after(options, complaint):
     before = weights(folder)
     message = complaint(main, [*options, "--resume", "step-3"])
     assert "would drop the checkpoint step-6: add --overwrite" in message
-    session = Trainer(parse_run(options)[0], resume="step-3", overwrite=True)
-    session._open_folder()
+    trainer = Trainer(parse_run(options)[0], resume="step-3", overwrite=True)
+    trainer._open_folder()
     assert [entry.name for entry in (folder / "checkpoints").iterdir()] == ["step-3"]
     assert [line["step"] for line in lines(folder)] == [2, 3]
     train([*options, "--resume", "step-3"])
@@ -386,7 +386,7 @@ def test_a_damaged_checkpoint(tiny_vae, complaint, tmp_path):
         (["--training.conditioning_every", "-1"], "conditioning_every must not be negative"),
         (["--model.base_channels", "0"], "base_channels must be at least 1, got 0"),
         (["--model.hidden_dim", "-1"], "hidden_dim must be at least 1, got -1"),
-        (["--output", "/proc/version/run"], "/proc/version is not a folder"),
+        (["--output", "/proc/version/run"], "/proc/version is not a writable folder"),
         (["--model.image_size", "48"], "image_size must be a power of two from 32, got 48"),
         (["--model.image_channels", "3"], "model.image_channels is 3, but the data set 'sprites'"),
         (["--training.batch_size", "1000000"], "but the data set has 737280 images only"),

@@ -138,25 +138,25 @@ def train(options, folder, **how):
     """Weights and buffers of every network, and of the average."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    session = Trainer(parse_run([*COMMON, *options, "--output", str(folder)])[0], **how)
-    session.accelerator.end_training = lambda: None  # it would end the process group
-    session.train()
-    networks = {str(i): learner.raw for i, learner in enumerate(session.task.learners)}
-    networks["average"] = session.average.module
+    trainer = Trainer(parse_run([*COMMON, *options, "--output", str(folder)])[0], **how)
+    trainer.accelerator.end_training = lambda: None  # it would end the process group
+    trainer.train()
+    networks = {str(i): learner.raw for i, learner in enumerate(trainer.task.learners)}
+    networks["average"] = trainer.average.module
     result = {
         name: {key: gather(value) for key, value in network.state_dict().items()}
         for name, network in networks.items()
     }
-    if session.run.task == "classification":
+    if trainer.run.task == "classification":
         result["logits"] = {
             str(size): classify(
-                session.average.module, session.task.held_out, session.accelerator, batch_size=size
+                trainer.average.module, trainer.task.held_out, trainer.accelerator, batch_size=size
             )
             for size in (5, 64)
         }
-        result["images"] = len(session.task.held_out)
-    assert session.accelerator.num_processes == int(os.environ.get("WORLD_SIZE", 1))
-    divided = [is_sharded(p) for lone in session.task.learners for p in lone.raw.parameters()]
+        result["images"] = len(trainer.task.held_out)
+    assert trainer.accelerator.num_processes == int(os.environ.get("WORLD_SIZE", 1))
+    divided = [is_sharded(p) for lone in trainer.task.learners for p in lone.raw.parameters()]
     assert divided == ["ACCELERATE_USE_FSDP" in os.environ] * len(divided)
     return result
 
@@ -467,7 +467,7 @@ def test_a_network_is_not_divided_over_one_process(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     run, _ = parse_run([*COMMON, *VAE, "--output", "run"])
     accelerator = pretend(DistributedType.NO)
-    with pytest.raises(ValueError, match="over several processes, got one"):
+    with pytest.raises(ValueError, match="needs several processes to shard networks over, got one"):
         check_divided_run(run, accelerator)
 
 

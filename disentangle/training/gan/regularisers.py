@@ -135,7 +135,9 @@ def build_regulariser(
             with torch.no_grad():
                 decode(stack_axes(generator)[:1])
         return DerivativeRegulariser(run.objective, generator, decode)
-    return VariationRegulariser(run, accelerator, generator)
+    if run.objective.regulariser == "variation_predictability":
+        return VariationRegulariser(run, accelerator, generator)
+    raise ValueError(f"no class is known for objective.regulariser {run.objective.regulariser}")
 
 
 def stack_axes(generator: ModelMixin) -> Tensor:

@@ -37,9 +37,9 @@ def tiny(tmp_path):
 
 
 def train(options, *more):
-    session = Trainer(parse_run([*options, *more])[0])
-    session.train()
-    return session
+    trainer = Trainer(parse_run([*options, *more])[0])
+    trainer.train()
+    return trainer
 
 
 def weights_of(folder):
@@ -47,10 +47,10 @@ def weights_of(folder):
 
 
 def test_a_run_learns_the_digits(tiny):
-    session = train(
+    trainer = train(
         tiny, "--training.steps", "60", "--training.batch_size", "64", "--optimizer.lr", "0.1"
     )
-    lines = read_lines(session.folder.metrics)
+    lines = read_lines(trainer.folder.metrics)
     assert lines[-1]["validation/top_1"] > 0.4  # of which 0.1 is chance
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
     assert lines[-1]["conditioning/bn1/covariance/condition"] > 1
@@ -58,12 +58,12 @@ def test_a_run_learns_the_digits(tiny):
 
 
 def test_the_best_model_of_the_validation_is_kept(tiny):
-    session = train(tiny)
-    lines = read_lines(session.folder.metrics)
+    trainer = train(tiny)
+    lines = read_lines(trainer.folder.metrics)
     scores = {line["step"]: line["validation/top_1"] for line in lines if "validation/loss" in line}
     assert list(scores) == [2, 4, 6]
     best = max(scores, key=lambda step: (scores[step], -step))
-    folder = session.folder
+    folder = trainer.folder
     assert folder.read_step() == best
     held_out = hold_out(Digits(), 0.1)[1]
     logits = classify(load_model(folder.final), held_out, Accelerator(cpu=True), batch_size=50)
@@ -72,11 +72,11 @@ def test_the_best_model_of_the_validation_is_kept(tiny):
 
 
 def test_without_validation_the_last_model_counts(tiny):
-    session = train(tiny, "--objective.validation", "0")
-    assert len(session.task.data) == len(Digits())
-    assert not (session.folder.path / "best").exists()
-    assert session.folder.read_step() == 6
-    assert not any("validation/top_1" in line for line in read_lines(session.folder.metrics))
+    trainer = train(tiny, "--objective.validation", "0")
+    assert len(trainer.task.data) == len(Digits())
+    assert not (trainer.folder.path / "best").exists()
+    assert trainer.folder.read_step() == 6
+    assert not any("validation/top_1" in line for line in read_lines(trainer.folder.metrics))
 
 
 def test_a_run_trains_on_nothing_that_is_held_out(tiny):
@@ -102,19 +102,19 @@ def test_a_resumed_run_is_bit_for_bit_the_same(tiny, tmp_path):
 def test_a_best_model_of_steps_that_are_made_again_does_not_count(tiny):
     folder = train(tiny).folder
     (folder.path / "best" / "training.json").write_text('{"step": 6}')
-    session = Trainer(parse_run(tiny)[0], resume="step-3", overwrite=True)
-    session.train()
+    trainer = Trainer(parse_run(tiny)[0], resume="step-3", overwrite=True)
+    trainer.train()
     best = {line["step"]: line.get("validation/top_1") for line in read_lines(folder.metrics)}
     assert folder.read_step() in (4, 6)
-    assert best[folder.read_step()] == session.best
+    assert best[folder.read_step()] == trainer.best
 
 
 @pytest.mark.parametrize("techniques", ["[sn]", "[ol]", "[ow]", "[ow, nog, olr]"])
 @pytest.mark.parametrize("meta_layer", ["decorrelated_batch_norm", "covariance_pooling", "none"])
 def test_techniques(tiny, techniques, meta_layer):
     options = ["--orthogonality", techniques, "--model.meta_layer", meta_layer]
-    session = train(tiny, *options, "--training.steps", "2")
-    assert all(value.isfinite().all() for value in session.task.learner.raw.state_dict().values())
+    trainer = train(tiny, *options, "--training.steps", "2")
+    assert all(value.isfinite().all() for value in trainer.task.learner.raw.state_dict().values())
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])

@@ -46,10 +46,10 @@ def test_shared_images_are_those_that_each_step_would_make(train):
 def test_a_step_makes_its_images_once(tiny_gan, monkeypatch):
     calls = []
     run, _ = parse_run([*tiny_gan, "--training.steps", "1", "--training.sample_every", "1000"])
-    session = Trainer(run)
-    session.task.learner.raw.to_image.register_forward_hook(lambda *_: calls.append(1))
-    monkeypatch.setattr(session, "_write_sheet", lambda: None)
-    session.train()
+    trainer = Trainer(run)
+    trainer.task.learner.raw.to_image.register_forward_hook(lambda *_: calls.append(1))
+    monkeypatch.setattr(trainer, "_write_sheet", lambda: None)
+    trainer.train()
     assert len(calls) == 1
 
 
@@ -129,10 +129,10 @@ def test_simple_gan(tiny_gan, train, techniques):
 
 def test_activeness_is_logged_and_a_dead_subspace_is_told(tiny_gan, capsys):
     run, _ = parse_run([*tiny_gan, "--training.activeness_every", "1"])
-    session = Trainer(run)
-    for model in (session.task.learner.raw, session.average.module):
+    trainer = Trainer(run)
+    for model in (trainer.task.learner.raw, trainer.average.module):
         model.blocks[1].subspace.L.requires_grad_(False).zero_()
-    session.train()
+    trainer.train()
     lines = read_lines(run.output / "metrics.jsonl")
     assert [line["step"] for line in lines if "activeness/block 0" in line] == [*range(1, 7)]
     assert lines[-1]["activeness/block 1"] < 1e-2 * lines[-1]["activeness/block 0"]
@@ -172,11 +172,11 @@ def test_a_layer_that_is_not_there_is_refused_before_anything_is_written(tiny_ga
 )
 def test_a_step_waits_for_no_value(tiny_gan, options, count_scalars):
     run, _ = parse_run([*tiny_gan, "--training.conditioning_every", "0", *options])
-    session = Trainer(run)
+    trainer = Trainer(run)
     images = torch.zeros(8, 1, 32, 32)
-    session.task.step(Batch(images, step=2, samples=range(8), seed=0))
+    trainer.task.step(Batch(images, step=2, samples=range(8), seed=0))
     with count_scalars() as count:
-        session.task.step(Batch(images, step=4, samples=range(8), seed=0))  # with R1
+        trainer.task.step(Batch(images, step=4, samples=range(8), seed=0))  # with R1
     assert count.calls == 0
 
 

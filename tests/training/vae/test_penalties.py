@@ -135,13 +135,13 @@ def test_the_discriminator_of_factor_vae_permutes_over_parts(parse, posterior):
 def test_every_kind_trains(tiny_vae, tmp_path, kind):
     options = FACTOR if kind == "factor" else ["--objective.kind", kind]
     run, _ = parse_run([*tiny_vae, *options, "--objective.likelihood", "laplace"])
-    session = Trainer(run)
-    before = {name: p.detach().clone() for name, p in session.task.learner.raw.named_parameters()}
-    session.train()
+    trainer = Trainer(run)
+    before = {name: p.detach().clone() for name, p in trainer.task.learner.raw.named_parameters()}
+    trainer.train()
     lines = read_lines(run.output / "metrics.jsonl")
     assert {"loss", "loss/reconstruction", "loss/divergence"} <= lines[-1].keys()
     assert NAMES_OF_TERMS.get(kind, set()) == lines[-1].keys() & set.union(*NAMES_OF_TERMS.values())
-    after = dict(session.task.learner.raw.named_parameters())
+    after = dict(trainer.task.learner.raw.named_parameters())
     assert all(not torch.equal(before[name], after[name]) for name in before)
     assert len(list(run.output.glob("*/config.json"))) == 1
 
@@ -154,16 +154,16 @@ def test_factor_vae_resumes_with_its_discriminator(tiny_vae, tmp_path):
     resumed = Trainer(run, resume="step-3", overwrite=True)
     resumed.train()
     for get in (lambda task: task.learner, lambda task: task.penalty.discriminator):
-        a, b = (get(session.task).raw.state_dict() for session in (whole, resumed))
+        a, b = (get(trainer.task).raw.state_dict() for trainer in (whole, resumed))
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_whitened_codes_train_and_are_saved(tiny_vae, tmp_path):
     options = ["--model.whiten_codes", "true", "--training.ema_half_life", "16"]
     run, _ = parse_run([*tiny_vae, *options])
-    session = Trainer(run)
-    session.train()
-    saved, trained = load_model(run.output / "model"), session.task.learner.raw.eval()
+    trainer = Trainer(run)
+    trainer.train()
+    saved, trained = load_model(run.output / "model"), trainer.task.learner.raw.eval()
     images = torch.rand(4, 1, 32, 32)
     assert torch.allclose(saved.encode(images), trained.encode(images), atol=1e-5)
     running = saved.encoder.posterior.whitening.running_whitening
