@@ -22,6 +22,7 @@ from disentangle.data import (
     FGVCAircraft,
     ImageFolder,
     NoisyDSprites,
+    RenderedScene,
     RenderedShapes,
     RenderedSprites,
     ScreamDSprites,
@@ -51,6 +52,7 @@ TASKS = {
 DATA_SETS = {
     "sprites": RenderedSprites,
     "shapes": RenderedShapes,
+    "scene": RenderedScene,
     "dsprites": DSprites,
     "color_dsprites": ColorDSprites,
     "noisy_dsprites": NoisyDSprites,

@@ -10,6 +10,7 @@ from disentangle.data.ground_truth.dsprites_variants import (
 )
 from disentangle.data.ground_truth.mpi3d import MPI3D
 from disentangle.data.ground_truth.pairs import FactorPairs, sample_pairs
+from disentangle.data.ground_truth.rendered_scene import RenderedScene
 from disentangle.data.ground_truth.rendered_shapes import RenderedShapes
 from disentangle.data.ground_truth.shapes3d import Shapes3D
 from disentangle.data.ground_truth.smallnorb import SmallNORB
@@ -48,6 +49,7 @@ __all__ = [
     "LabelledImages",
     "LabelledSubset",
     "NoisyDSprites",
+    "RenderedScene",
     "RenderedShapes",
     "RenderedSprites",
     "ScreamDSprites",

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from disentangle.data import RenderedShapes
-from disentangle.data.ground_truth.rendered_shapes import ANGLES, REACH, SCALES, SOLIDS
+from disentangle.data.ground_truth.rendered_room import SOLIDS
+from disentangle.data.ground_truth.rendered_shapes import ANGLES, REACH, SCALES
 from disentangle.data.ground_truth.room import RoomView
 
 from .timing import median_seconds, print_table

@@ -16,7 +16,7 @@ COLOURS = FLOOR, WALLS, SOLID, WHITE = range(4)
 
 WALL = 3.0
 CAMERA_DISTANCE, CAMERA_HEIGHT, TARGET_HEIGHT = 4.4, 2.4, 0.7
-HALF_VIEW = math.tan(math.radians(18))  # half the side of the picture, at distance 1
+HALF_VIEW = math.tan(math.radians(18))
 LIGHT = np.array([-0.8, 3.8, 4.6])
 AMBIENT, GLOSS, SHININESS = 0.45, 0.3, 25
 SAMPLES = 2  # rays per pixel along an axis
@@ -29,10 +29,17 @@ class RoomView:
         image_size: Height and width of the picture, in pixels.
         angle: Angle of the camera, in radians; at 0 it faces the corner.
         reach: A ball that holds every solid to come, and its height above the floor.
+        half_view: Half the side of the picture, at distance 1.
     """
 
-    def __init__(self, image_size: int, angle: float, reach: tuple[Capsule, float]) -> None:
-        self.eye, self.rays = _cast_camera(image_size, math.pi / 4 + angle)
+    def __init__(
+        self,
+        image_size: int,
+        angle: float,
+        reach: tuple[Capsule, float],
+        half_view: float = HALF_VIEW,
+    ) -> None:
+        self.eye, self.rays = _cast_camera(image_size, math.pi / 4 + angle, half_view)
         self.points, normals = _end_in_room(self.eye, self.rays)
         self.to_light = LIGHT[:, None, None] - self.points
         self.light = _cosine(normals, self.to_light)
@@ -85,7 +92,7 @@ class RoomView:
         return samples
 
 
-def _cast_camera(image_size: int, azimuth: float) -> tuple[Array, Array]:
+def _cast_camera(image_size: int, azimuth: float, half_view: float) -> tuple[Array, Array]:
     """Return the eye `(3, 1, 1)` and directions `(3, H·W, S)` of its S rays through each pixel."""
     x, y = math.cos(azimuth) * CAMERA_DISTANCE, math.sin(azimuth) * CAMERA_DISTANCE
     eye = np.array([x, y, CAMERA_HEIGHT])
@@ -93,7 +100,7 @@ def _cast_camera(image_size: int, azimuth: float) -> tuple[Array, Array]:
     right = normalise(np.cross(ahead, [0.0, 0.0, 1.0]))
     down = np.cross(ahead, right)
     samples = (np.arange(image_size * SAMPLES) + 0.5) * 2 / (image_size * SAMPLES) - 1
-    offsets = HALF_VIEW * samples.reshape(image_size, SAMPLES)  # (H, s)
+    offsets = half_view * samples.reshape(image_size, SAMPLES)  # (H, s)
     v, u = offsets[:, None, :, None], offsets[None, :, None, :]
     rays = [a + v * b + u * c for a, b, c in zip(ahead, down, right, strict=True)]  # (H, W, s, s)
     return eye[:, None, None], np.stack(rays).reshape(3, image_size**2, -1)

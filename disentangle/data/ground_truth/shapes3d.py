@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from disentangle.data.base import GroundTruthData, Integers
 from disentangle.data.ground_truth.npz import read_header
-from disentangle.data.ground_truth.rendered_shapes import FACTOR_NAMES, FACTOR_SIZES
+from disentangle.data.ground_truth.rendered_room import FACTOR_NAMES
+from disentangle.data.ground_truth.rendered_shapes import FACTOR_SIZES
 from disentangle.data.official import MappedArray, OfficialFile, refuse_broken
 from disentangle.data.pixels import channels_first
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from disentangle.data.ground_truth import room
-from disentangle.data.ground_truth.rendered_shapes import ANGLES, REACH, SCALES, SOLIDS
+from disentangle.data.ground_truth.rendered_room import SOLIDS
+from disentangle.data.ground_truth.rendered_shapes import ANGLES, REACH, SCALES
 from disentangle.data.ground_truth.room import FLOOR, SOLID, WHITE, RoomView
 from disentangle.data.ground_truth.solids import Capsule, normalise
 
