@@ -7,7 +7,7 @@ LOWEST := .venv-lowest
 .PHONY: quickstart test soak test-install test-lowest lint format bench gpu clean
 .DELETE_ON_ERROR:
 
-quickstart: $(INSTALLED)  ## train a small VAE on sprites, score it, draw its traversals
+quickstart: $(INSTALLED)  ## train a small VAE on a 3D scene, score it, draw its traversals
 	$(BIN)/disentangle train --config configs/quickstart.yaml --overwrite
 	$(BIN)/disentangle evaluate runs/quickstart \
 		--factor_vae_score.train_points 2000 --factor_vae_score.test_points 1000

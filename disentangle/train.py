@@ -8,6 +8,7 @@ from disentangle.config.parse import parse_run
 from disentangle.distributed.launch import has_lost_process
 from disentangle.output.text import escape_control_characters
 from disentangle.runs.checkpoints import later_checkpoints
+from disentangle.training.starts import Starts, plan_starts
 from disentangle.training.terminal import outlive_terminal
 from disentangle.training.trainer import Trainer
 
@@ -26,7 +27,12 @@ def main(arguments: Sequence[str]) -> int:
 def _main(arguments: Sequence[str]) -> int:
     with bad_input_exits("train"):
         run, options = parse_run(arguments)
-        trainer = Trainer(run, resume=options.resume, overwrite=options.overwrite)
+        flags = {"resume": options.resume, "overwrite": options.overwrite}
+        run, starts = plan_starts(run, **flags)
+        if starts is None:
+            trainer = Trainer(run, **flags)
+    if starts is not None:
+        return _train_starts(starts)
     try:
         stopped_by = trainer.train()
     except FloatingPointError as error:  # in every process alike
@@ -43,6 +49,18 @@ def _main(arguments: Sequence[str]) -> int:
         return 1
     if stopped_by is not None:
         print(f"stopped at step {trainer.step}; continue with --resume", file=sys.stderr)
+        return 128 + stopped_by
+    return 0
+
+
+def _train_starts(starts: Starts) -> int:
+    try:
+        stopped_by = starts.train(main)
+    except OSError as error:
+        _report(f"{error}; continue with --resume")
+        return 1
+    if stopped_by is not None:
+        print("stopped before the best start was chosen; continue with --resume", file=sys.stderr)
         return 128 + stopped_by
     return 0
 

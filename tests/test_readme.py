@@ -30,7 +30,8 @@ def quickstart(tmp_path, monkeypatch):
     """A folder in which `runs/quickstart` was trained for a moment."""
     monkeypatch.chdir(tmp_path)
     config = ["--config", str(ROOT / "configs" / "quickstart.yaml")]
-    assert train.main([*config, "--training.steps", "2", "--training.batch_size", "4"]) == 0
+    short = ["--training.steps", "2", "--training.batch_size", "4", "--training.starts", "1"]
+    assert train.main([*config, *short]) == 0
 
 
 @pytest.fixture

@@ -77,6 +77,12 @@ class RunConfig:
             raise ValueError(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
         if "\0" in str(self.output):
             raise ValueError(f"output must be the path of a folder, got {str(self.output)!r}")
+        if self.training.starts > 1 and self.task != "vae":
+            raise ValueError(
+                "training.starts above 1 requires the task vae, got "
+                f"{self.training.starts} with the task {self.task}: the losses of GANs cannot be "
+                "compared, and validation chooses the model of a classifier"
+            )
         most = self.model.get("image_size", inf)
         if self.training.crop_padding > most:
             raise ValueError(

@@ -20,6 +20,8 @@ STEP_FILE = "training.json"  # beside the weights of a model
 SECTIONS = ("model", "data", "discriminator", "objective", "optimizer", "training")
 MODELS = ("model", "ema", "best", "discriminator")
 CONTENTS = (  # beside the configuration
+    "starts",
+    "starts.json",
     "metrics.jsonl",
     *MODELS,
     "checkpoints",

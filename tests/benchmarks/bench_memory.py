@@ -23,7 +23,7 @@ from .timing import print_table
 
 STEPS = 5_000
 RECIPES = {
-    "quickstart": "--training.workers 2",
+    "quickstart": "--training.workers 2 --training.starts 1",
     "eigengan_sprites": "--model.base_channels 4 --discriminator.base_channels 4"
     " --training.activeness_every 500 --orthogonality [nog,olr]",
     "gan64_sprites": "--model.base_channels 4 --discriminator.base_channels 4",

@@ -143,7 +143,7 @@ def test_a_vae_recipe_makes_a_step(recipe, drawn, tmp_path, monkeypatch):
     options += ["--training.batch_size", "4"]
     if "factor" in recipe.stem:
         options += ["--objective.discriminator_dim", "8"]
-    if "name: sprites" not in recipe.read_text():
+    if read_recipe(recipe)["data"]["name"] not in ("sprites", "scene"):
         options += ["--data.path", "somewhere"]
     run, _ = parse_run(options)
     size, channels = run.model["image_size"], run.model["image_channels"]

@@ -53,7 +53,7 @@ TASKS = {
     ),
     "vae": Task(
         "quickstart",
-        "--model.base_channels 4 --model.hidden_dim 32 --training.batch_size 8",
+        "--model.base_channels 4 --model.hidden_dim 32 --training.batch_size 8 --training.starts 1",
         loss="loss",
         metrics="mig,sap,activeness",
         constant_rate="--optimizer.schedule constant --optimizer.decay_from 0",
