@@ -11,7 +11,7 @@ quickstart: $(INSTALLED)  ## train a small VAE on a 3D scene, score it, draw its
 	$(BIN)/disentangle train --config configs/quickstart.yaml --overwrite
 	$(BIN)/disentangle evaluate runs/quickstart \
 		--factor_vae_score.train_points 2000 --factor_vae_score.test_points 1000
-	$(BIN)/disentangle traverse runs/quickstart --samples 2
+	$(BIN)/disentangle traverse runs/quickstart --sort --samples 2
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses 2

@@ -35,6 +35,8 @@ def main(arguments: Sequence[str]) -> int:
         folder = choose_folder(sources[0], options)
         view = open_view(sources[0], options, samples=SAMPLES)
         files = draw(view, folder, options)
+    if line := view.describe_dead():
+        print(escape_control_characters(line))
     for file in files:
         kind = "grid:     " if file.suffix == ".png" else "animation:"
         print(escape_control_characters(f"{kind} {file}"))

@@ -16,7 +16,7 @@ from disentangle.data.images.decoding import Decoder
 from disentangle.models import Axis, Encoder, Generator, sefa_axes
 from disentangle.models.evaluation_mode import device_of
 from disentangle.runs.run import Run
-from disentangle.traversal import invert, pick_axes, rank_axes
+from disentangle.traversal import invert, pick_axes, rank_axes, split_dead_axes
 
 SEFA_AXES = 10  # that are drawn unless told otherwise
 MOST = 1000  # steps or samples: a picture of more cannot be looked at
@@ -34,6 +34,7 @@ class View(NamedTuple):
         values: `V` positions along each axis, in standard deviations.
         originals: Images `(C, H, W)` that the latents stand for, with what the model makes of them;
             empty unless an image was given.
+        dead: Axes left out, since they hardly change the image.
     """
 
     model: Generator
@@ -41,6 +42,12 @@ class View(NamedTuple):
     latents: Tensor
     values: Tensor
     originals: Mapping[str, Tensor]
+    dead: tuple[Axis, ...] = ()
+
+    def describe_dead(self) -> str:
+        """Return a line that names the axes left out; empty if there are none."""
+        names = ", ".join(f"{axis.group}/{axis.name}" for axis in self.dead)
+        return f"left out, since they hardly change the image: {names}" if names else ""
 
 
 def add_view_arguments(parser: ArgumentParser, *, samples: int) -> None:
@@ -66,7 +73,8 @@ def add_view_arguments(parser: ArgumentParser, *, samples: int) -> None:
     parser.add_argument(
         "--sort",
         action="store_true",
-        help="Sort each group, axes that change the image most first.",
+        help="Sort each group, axes that change the image most first; without --axes, leave out "
+        "dead ones, which change it by less than 1e-4 of the largest variance.",
     )
     parser.add_argument("--steps", type=int, default=9, help="Values of each axis.")
     parser.add_argument(
@@ -153,13 +161,16 @@ def open_view(source: Run | str, options: Namespace, *, samples: int) -> View:
     count = samples if options.samples is None else options.samples
     run = None if isinstance(source, str) else source
     latents, originals = choose_latents(model, run, options, count)
+    dead: tuple[Axis, ...] = ()
     if options.sort:
         # as the metric wants them, whatever the latents to start from are
         generator = torch.Generator().manual_seed(options.seed)
         draws = model.sample_latents(RANKING_LATENTS, generator).to(device_of(model))
+        if options.axes is None:
+            axes, dead = split_dead_axes(model.decode, axes, draws)
         axes = rank_axes(model.decode, axes, draws)
     values = torch.linspace(-options.range, options.range, options.steps)
-    return View(model, axes, latents, values, originals)
+    return View(model, axes, latents, values, originals, dead)
 
 
 def _load(source: Run | str, device: str | None) -> Generator:

@@ -4,11 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from disentangle.metrics import activeness
 from disentangle.models import Axis
+
+DEAD = 1e-4  # share of the largest activeness
 
 
 def pick_axes(axes: Sequence[Axis], chosen: str) -> tuple[Axis, ...]:
@@ -44,6 +48,31 @@ def pick_axes(axes: Sequence[Axis], chosen: str) -> tuple[Axis, ...]:
     return tuple(axes[i] for i in found)
 
 
+def split_dead_axes(
+    decode: Callable[[Tensor], Tensor], axes: Sequence[Axis], latents: Tensor
+) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
+    """Return the axes that change the image, and the dead ones, which hardly do.
+
+    A dead axis has less than 1e-4 of the largest activeness.
+
+    Args:
+        decode: Maps latents `(N, D)` to images `(N, C, H, W)`.
+        axes: `A` axes.
+        latents: Base latents of shape `(N, D)`; see `disentangle.metrics.activeness`.
+
+    Examples:
+        >>> axes = [Axis(f"x{i}", "codes", d) for i, d in enumerate(torch.eye(2))]
+        >>> decode = lambda z: (z * torch.tensor([1e-4, 0.5]))[:, :, None, None]
+        >>> live, dead = split_dead_axes(decode, axes, torch.zeros(1, 2))
+        >>> [axis.name for axis in live], [axis.name for axis in dead]
+        (['x1'], ['x0'])
+    """
+    measured = _measure(decode, axes, latents)
+    is_live = measured >= DEAD * measured.max()
+    live = tuple(axis for axis, alive in zip(axes, is_live, strict=True) if alive)
+    return live, tuple(axis for axis, alive in zip(axes, is_live, strict=True) if not alive)
+
+
 def rank_axes(
     decode: Callable[[Tensor], Tensor], axes: Sequence[Axis], latents: Tensor
 ) -> tuple[Axis, ...]:
@@ -62,12 +91,19 @@ def rank_axes(
         >>> [axis.name for axis in rank_axes(decode, axes, torch.zeros(1, 2))]
         ['x1 (0.5)', 'x0 (0.02)']
     """
-    measured = activeness(
+    measured = _measure(decode, axes, latents)
+    groups = list(dict.fromkeys(axis.group for axis in axes))
+    order = sorted(range(len(axes)), key=lambda i: (groups.index(axes[i].group), -measured[i]))
+    return tuple(replace(axes[i], name=f"{axes[i].name} ({measured[i]:.2g})") for i in order)
+
+
+def _measure(
+    decode: Callable[[Tensor], Tensor], axes: Sequence[Axis], latents: Tensor
+) -> NDArray[np.float64]:
+    """Return the activeness of each axis, `(A,)`."""
+    return activeness(
         decode,
         latents,
         torch.stack([axis.direction for axis in axes]),
         std=[axis.std for axis in axes],
     ).per_axis
-    groups = list(dict.fromkeys(axis.group for axis in axes))
-    order = sorted(range(len(axes)), key=lambda i: (groups.index(axes[i].group), -measured[i]))
-    return tuple(replace(axes[i], name=f"{axes[i].name} ({measured[i]:.2g})") for i in order)

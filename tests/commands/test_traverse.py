@@ -135,6 +135,24 @@ def test_axes_can_be_chosen_and_sorted(tiny_gan, tmp_path, drawn):
     assert drawn["title"].startswith("most active first")
 
 
+def test_sorting_leaves_dead_codes_out_and_names_them(tiny_vae, tmp_path, drawn, capsys):
+    assert train.main([*tiny_vae, "--training.steps", "2"]) == 0
+    folder = tmp_path / "run" / "model"
+    model = Run(tmp_path / "run").generator
+    for layer in model.decoder.subspaces:
+        layer.L.data[0] = 0
+    model.save_pretrained(folder)
+    options = [str(tmp_path / "run"), "--steps", "3", "--animation", "none", "--sort"]
+    capsys.readouterr()
+    assert traverse.main(options) == 0
+    printed = capsys.readouterr().out
+    assert len(drawn["row_labels"]) == len(model.axes) - 1
+    dead = f"{model.axes[0].group}/{model.axes[0].name}"
+    assert f"left out, since they hardly change the image: {dead}\n" in printed
+    assert traverse.main([*options, "--axes", "0"]) == 0
+    assert len(drawn["row_labels"]) == 1
+
+
 def test_truncation_and_differences(tiny_gan, tmp_path, drawn):
     assert train.main([*tiny_gan, "--training.steps", "2"]) == 0
     run = tmp_path / "run"

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from disentangle.models import Axis
-from disentangle.traversal import pick_axes, rank_axes
+from disentangle.traversal import pick_axes, rank_axes, split_dead_axes
 
 AXES = tuple(
     Axis(f"dimension {i % 2}", f"block {i // 2}", direction)
@@ -51,3 +51,14 @@ def test_axes_are_ranked_within_their_group():
     ]
     for axis, index in zip(ranked, (1, 0, 2, 3), strict=True):
         assert axis.direction is AXES[index].direction
+
+
+@pytest.mark.parametrize(
+    ("strengths", "dead"),
+    [([0.5, 0.0051, 0.0049, 0.0], [2, 3]), ([0.1] * 4, []), ([0.0] * 4, [])],
+)
+def test_dead_axes_have_less_than_1e_4_of_the_largest_variance(strengths, dead):
+    scales = torch.tensor(strengths)
+    live, found = split_dead_axes(lambda z: (z * scales)[:, :, None, None], AXES, torch.zeros(1, 4))
+    assert found == tuple(AXES[i] for i in dead)
+    assert live == tuple(axis for axis in AXES if axis not in found)
