@@ -6,6 +6,7 @@ from typing import Literal
 from disentangle.config.checks import check_fit, check_not_negative, check_positive
 
 MOST_WORKERS = 1024
+MOST_STARTS = 1000
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class TrainingConfig:
         check_fit(self, "on_nonfinite", {"max_skipped": ("skip",)})
         if self.workers > MOST_WORKERS:
             raise ValueError(f"training.workers must be at most {MOST_WORKERS}, got {self.workers}")
+        if self.starts > MOST_STARTS:
+            raise ValueError(f"training.starts must be at most {MOST_STARTS}, got {self.starts}")
         if not 0 < self.crop_area <= 1:
             raise ValueError(f"training.crop_area must lie in (0, 1], got {self.crop_area}")
 

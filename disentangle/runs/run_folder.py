@@ -40,6 +40,8 @@ class RunFolder:
         path: Path of the folder, without `..`, which would mean another one once it is made.
         config: `config.yaml`, the run's whole configuration; it makes a folder a run.
         metrics: `metrics.jsonl`, one line per logged step.
+        starts: Runs from several seeds, until the best of them is kept.
+        choice: `starts.json`, the final losses of these seeds, and the one that was kept.
         checkpoints: Folders `step-N`, to resume from.
         best: Model that the validation chose, if the run validates.
         samples: Sheets of samples.
@@ -54,6 +56,8 @@ class RunFolder:
             self.path = self.path.resolve()
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.jsonl"
+        self.starts = self.path / "starts"
+        self.choice = self.path / "starts.json"
         self.checkpoints = self.path / "checkpoints"
         self.best = self.path / "best"
         self.samples = self.path / "samples"

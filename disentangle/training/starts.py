@@ -34,7 +34,6 @@ from disentangle.runs.run_folder import CONTENTS, RunFolder
 from disentangle.training.signals import note_signals
 from disentangle.training.trainer import Trainer
 
-FOLDER, RECORD = "starts", "starts.json"  # in the run folder; both are in `CONTENTS`
 ABREAST = 2  # starts that are trained at a time on a CPU, if it has the cores
 PATIENCE = 0.2  # seconds between two looks at the signals
 
@@ -136,13 +135,13 @@ class Starts:
             device = self._check(self.waiting[0])
             threads = run.training.cpu_threads or 1
             if device == "cpu" and _count_cores() >= ABREAST * threads:
-                self.abreast = min(ABREAST, len(self.waiting))
+                self.abreast = ABREAST
 
     def _describe(self, number: int) -> RunConfig:
         training = replace(self.run.training, starts=1)
         return replace(
             self.run,
-            output=self.folder.path / FOLDER / str(number),
+            output=self.folder.starts / str(number),
             seed=derive_seed(self.run.seed, number - 1),
             training=training,
         )
@@ -184,16 +183,15 @@ class Starts:
         self, command: Command, noted: list[int], check_folder: Callable[[], None]
     ) -> None:
         """Train the starts that wait, as many at a time as chosen, until a signal or a failure."""
-        seeds = ", ".join(str(start.run.seed) for start in self.waiting)
-        print(f"training starts of the seeds {seeds}, {self.abreast} at a time", flush=True)
         waiting, running = list(self.waiting), dict[SpawnProcess, Start]()
+        seeds, abreast = ", ".join(str(s.run.seed) for s in waiting), min(self.abreast, len(waiting))
+        print(f"training starts of the seeds {seeds}, {abreast} at a time", flush=True)
         lifeline, held = multiprocessing.Pipe(duplex=False)
         try:
             while (waiting or running) and not noted:
                 while waiting and len(running) < self.abreast:
                     start = waiting.pop(0)
-                    row = start.number % self.abreast
-                    running[self._begin(start, command, lifeline, row)] = start
+                    running[self._begin(start, command, lifeline)] = start
                 connection.wait([process.sentinel for process in running], PATIENCE)
                 check_folder()
                 for process in [process for process in running if not process.is_alive()]:
@@ -205,9 +203,10 @@ class Starts:
             lifeline.close()
 
     def _begin(
-        self, start: Start, command: Command, lifeline: connection.Connection, row: int
+        self, start: Start, command: Command, lifeline: connection.Connection
     ) -> SpawnProcess:
         """Begin to train a start, with its progress bar in a row of its own."""
+        row = start.number - 1 if self.abreast > 1 else 0
         arguments = [f"--config={self.folder.config}", f"--output={start.run.output}"]
         arguments += [f"--seed={start.run.seed}", "--training.starts=1"]
         arguments.append("--resume" if self.resuming and start.is_begun else "--overwrite")
@@ -225,8 +224,8 @@ class Starts:
     def _keep_best(self) -> None:
         """Make the folder of the run that of the best start.
 
-        The folder of the starts goes last but for the configuration: until then, all of this is
-        done again when the run is resumed.
+        Until the folder of the starts is renamed, a run that was cut short repeats all of this
+        when it is resumed.
         """
         losses = {start.run.seed: start.loss for start in self.starts}
         best = min(self.starts, key=lambda start: losses[start.run.seed])
@@ -238,12 +237,12 @@ class Starts:
             "kept": best.run.seed,
             "losses": {k: x if math.isfinite(x) else None for k, x in losses.items()},
         }
-        replace_text(self.folder.path / RECORD, json.dumps(record, indent=1))
-        trained = self.folder.path / FOLDER
-        shutil.rmtree(temporary_of(trained), ignore_errors=True)  # of an earlier run
-        trained.rename(temporary_of(trained))
+        replace_text(self.folder.choice, json.dumps(record, indent=1))
+        removed = temporary_of(self.folder.starts)
+        shutil.rmtree(removed, ignore_errors=True)  # of an earlier run that was killed
+        self.folder.starts.rename(removed)
         replace_text(self.folder.config, replace(self.run, seed=best.run.seed).dump())
-        shutil.rmtree(temporary_of(trained))
+        shutil.rmtree(removed)
         for start in self.starts:
             kept = ", kept" if start is best else ""
             print(f"{start}: final loss {losses[start.run.seed]:.6g}{kept}")
@@ -285,24 +284,24 @@ def plan_starts(
         )
     if run.training.starts == 1:
         return run, None
-    if not (folder.path / FOLDER).exists() and (folder.path / RECORD).exists():
-        return _with_kept_seed(run, folder.path / RECORD), None
+    if folder.choice.exists() and not folder.starts.exists():
+        return _with_kept_seed(run, folder.choice), None
     _check_same(saved, run)
     if resume != "latest":
         raise ValueError(
             f"--resume {resume} must wait until the best start is chosen: each start in "
-            f"{folder.path / FOLDER} has checkpoints of its own; use --resume alone"
+            f"{folder.starts} has checkpoints of its own; use --resume alone"
         )
     return run, Starts(run, resuming=True, overwrite=overwrite)
 
 
-def _with_kept_seed(run: RunConfig, record: Path) -> RunConfig:
+def _with_kept_seed(run: RunConfig, choice: Path) -> RunConfig:
     """Return the run with the seed of the start that was kept, if it has the seed of all starts."""
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
+        content = json.loads(choice.read_text(encoding="utf-8"))
         seed, kept = int(content["seed"]), int(content["kept"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{record} must hold the seed of the start that was kept") from error
+        raise ValueError(f"{choice} must hold the seed of the start that was kept") from error
     return replace(run, seed=kept) if run.seed == seed else run
 
 

@@ -16,7 +16,7 @@ VAE = [*NAMES, "--output", "run"]
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_recipe_parses_and_is_short(config):
     text = config.read_text()
-    needs_none = "name: sprites" in text or "name: digits" in text
+    needs_none = any(f"name: {name}" in text for name in ("sprites", "scene", "digits"))
     path = [] if needs_none else ["--data.path", "somewhere"]
     run, _ = parse_run(["--config", str(config), *path])
     assert run.output == Path("runs") / config.stem
@@ -62,7 +62,7 @@ def test_resume_takes_an_optional_checkpoint(options, resume):
         ([], "task is missing; choose one of: gan, vae"),
         (["--task", "gam"], "task has no choice 'gam'; choose one of: gan, vae"),
         (["--task", "[vae]"], "task has no choice '[vae]'"),
-        (["--task", "vae"], "data.name is missing; choose one of: sprites, shapes, dsprites, "),
+        (["--task", "vae"], "data.name is missing; choose one of: sprites, shapes, scene, dsprites, "),
         ([*NAMES, "--model.name", "vgg"], "model.name has no choice 'vgg'; choose one of: sub"),
         ([*VAE, "--model.name"], "expected one argument"),
         (NAMES, "required: output"),

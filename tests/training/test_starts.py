@@ -256,6 +256,7 @@ def test_a_run_is_replaced_with_its_starts(copied):
     ("more", "message"),
     [
         (["--training.starts", "0"], "training.starts must be positive, got 0"),
+        (["--training.starts", "1000000000"], "training.starts must be at most 1000, got 1000000"),
         (["--model.code_dim", "0"], "code_dim must be at least 1, got 0"),
         (["--model.image_channels", "3"], "model.image_channels is 3, but the data set 'sprites'"),
         (["--resume"], "nothing to resume"),
