@@ -52,7 +52,6 @@ TASKS = {
 DATA_SETS = {
     "sprites": RenderedSprites,
     "shapes": RenderedShapes,
-    "scene": RenderedScene,
     "dsprites": DSprites,
     "color_dsprites": ColorDSprites,
     "noisy_dsprites": NoisyDSprites,
@@ -71,6 +70,7 @@ DATA_SETS = {
     "cub200": CUB200,
     "stanford_cars": StanfordCars,
     "fgvc_aircraft": FGVCAircraft,
+    "scene": RenderedScene,
 }
 
 

@@ -162,7 +162,7 @@ class RunConfig:
 
 
 def fill_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the options of a run, its networks and data that an earlier version did not save.
+    """Add the options of a run, its training, networks and data that earlier versions did not save.
 
     Args:
         config: Configuration of a run; sections that it lacks, and those of unknown classes, are
@@ -187,6 +187,8 @@ def fill_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
         name = config.get(section, {}).get("name")
         if isinstance(name, str) and name in classes:
             filled[section] = _defaults(classes[name], left_out) | config[section]
+    if isinstance(config.get("training"), Mapping):
+        filled["training"] = _defaults(TrainingConfig) | config["training"]
     return filled
 
 

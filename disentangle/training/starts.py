@@ -184,7 +184,10 @@ class Starts:
     ) -> None:
         """Train the starts that wait, as many at a time as chosen, until a signal or a failure."""
         waiting, running = list(self.waiting), dict[SpawnProcess, Start]()
-        seeds, abreast = ", ".join(str(s.run.seed) for s in waiting), min(self.abreast, len(waiting))
+        seeds, abreast = (
+            ", ".join(str(s.run.seed) for s in waiting),
+            min(self.abreast, len(waiting)),
+        )
         print(f"training starts of the seeds {seeds}, {abreast} at a time", flush=True)
         lifeline, held = multiprocessing.Pipe(duplex=False)
         try:

@@ -3,6 +3,7 @@ import json
 import re
 import shlex
 import sys
+from dataclasses import asdict
 from datetime import datetime
 from html.parser import HTMLParser
 from io import BytesIO
@@ -15,6 +16,7 @@ import yaml
 from PIL import Image
 
 from disentangle import report
+from disentangle.config import TrainingConfig, flatten
 from disentangle.config.arguments import parse_arguments
 from disentangle.models import EigenGAN, SimpleGAN
 from disentangle.orthogonality.conditioning import MEASURES, measure_name
@@ -277,7 +279,7 @@ def test_configuration_is_what_is_shared_and_what_differs(tmp_path):
         ("run", "nog_scale", "unit"),
         ("run", "orthogonal_loss_weight", "100"),
         ("run", "pre_svd_parameters", "null"),
-        ("training", "steps", "20"),
+        *(("training", *option) for option in flatten(asdict(TrainingConfig(steps=20))).items()),
         ("run", "orthogonality", "[]"),
     }
     (alone,) = list_configuration(groups_of(first)).blocks

@@ -22,6 +22,8 @@ def test_every_recipe_parses_and_is_short(config):
     assert run.output == Path("runs") / config.stem
     saved = yaml.safe_load(run.dump())
     assert fill_defaults(saved) == saved
+    older = saved | {"training": {k: v for k, v in saved["training"].items() if k != "starts"}}
+    assert fill_defaults(older)["training"]["starts"] == 1
     assert f"--config configs/{config.name}" in text.splitlines()[0]
     assert 10 <= len(text.splitlines()) <= 32
 
@@ -62,7 +64,7 @@ def test_resume_takes_an_optional_checkpoint(options, resume):
         ([], "task is missing; choose one of: gan, vae"),
         (["--task", "gam"], "task has no choice 'gam'; choose one of: gan, vae"),
         (["--task", "[vae]"], "task has no choice '[vae]'"),
-        (["--task", "vae"], "data.name is missing; choose one of: sprites, shapes, scene, dsprites, "),
+        (["--task", "vae"], "data.name is missing; choose one of: sprites, shapes, dsprites, "),
         ([*NAMES, "--model.name", "vgg"], "model.name has no choice 'vgg'; choose one of: sub"),
         ([*VAE, "--model.name"], "expected one argument"),
         (NAMES, "required: output"),
