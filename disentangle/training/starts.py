@@ -35,7 +35,7 @@ from disentangle.training.signals import note_signals
 from disentangle.training.trainer import Trainer
 
 ABREAST = 2  # starts that are trained at a time on a CPU, if it has the cores
-PATIENCE = 0.2  # seconds between two looks at the signals
+PATIENCE = 0.2  # seconds between two checks for signals
 
 Command = Callable[[Sequence[str]], int]
 
@@ -184,10 +184,8 @@ class Starts:
     ) -> None:
         """Train the starts that wait, as many at a time as chosen, until a signal or a failure."""
         waiting, running = list(self.waiting), dict[SpawnProcess, Start]()
-        seeds, abreast = (
-            ", ".join(str(s.run.seed) for s in waiting),
-            min(self.abreast, len(waiting)),
-        )
+        seeds = ", ".join(str(start.run.seed) for start in waiting)
+        abreast = min(self.abreast, len(waiting))
         print(f"training starts of the seeds {seeds}, {abreast} at a time", flush=True)
         lifeline, held = multiprocessing.Pipe(duplex=False)
         try:
