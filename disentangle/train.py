@@ -18,7 +18,8 @@ def main(arguments: Sequence[str]) -> int:
 
     Returns:
         The exit status: 0; 1 when a loss was no longer finite, a file could not be written or
-        read, or another process of the run ended; 128 + N when signal N ended the run.
+        read, or another process of the run or one of its starts ended badly; 128 + N when signal N
+        ended the run.
     """
     with outlive_terminal():
         return _main(arguments)
