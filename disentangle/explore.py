@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
             file = Path(options.out)
             write_page(runs, file, values=views[0].values, overwrite=options.overwrite)
     for line in filter(None, (view.describe_dead() for view in views)):
-        print(escape_control_characters(line))
+        print(escape_control_characters(line), file=sys.stderr)
     if options.serve:
         serve(name_source(sources[0]), views[0], options)
     else:

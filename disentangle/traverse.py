@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         view = open_view(sources[0], options, samples=SAMPLES)
         files = draw(view, folder, options)
     if line := view.describe_dead():
-        print(escape_control_characters(line))
+        print(escape_control_characters(line), file=sys.stderr)
     for file in files:
         kind = "grid:     " if file.suffix == ".png" else "animation:"
         print(escape_control_characters(f"{kind} {file}"))

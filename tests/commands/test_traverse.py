@@ -145,7 +145,7 @@ def test_sorting_leaves_dead_codes_out_and_names_them(tiny_vae, tmp_path, drawn,
     options = [str(tmp_path / "run"), "--steps", "3", "--animation", "none", "--sort"]
     capsys.readouterr()
     assert traverse.main(options) == 0
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert len(drawn["row_labels"]) == len(model.axes) - 1
     dead = f"{model.axes[0].group}/{model.axes[0].name}"
     assert f"left out, since they hardly change the image: {dead}\n" in printed
