@@ -16,7 +16,7 @@ from disentangle.data.images.decoding import Decoder
 from disentangle.models import Axis, Encoder, Generator, sefa_axes
 from disentangle.models.evaluation_mode import device_of
 from disentangle.runs.run import Run
-from disentangle.traversal import invert, pick_axes, rank_axes, split_dead_axes
+from disentangle.traversal import invert, pick_axes, rank_axes, rank_live_axes
 
 SEFA_AXES = 10  # that are drawn unless told otherwise
 MOST = 1000  # steps or samples: a picture of more cannot be looked at
@@ -167,8 +167,9 @@ def open_view(source: Run | str, options: Namespace, *, samples: int) -> View:
         generator = torch.Generator().manual_seed(options.seed)
         draws = model.sample_latents(RANKING_LATENTS, generator).to(device_of(model))
         if options.axes is None:
-            axes, dead = split_dead_axes(model.decode, axes, draws)
-        axes = rank_axes(model.decode, axes, draws)
+            axes, dead = rank_live_axes(model.decode, axes, draws)
+        else:
+            axes = rank_axes(model.decode, axes, draws)
     values = torch.linspace(-options.range, options.range, options.steps)
     return View(model, axes, latents, values, originals, dead)
 

@@ -1,7 +1,7 @@
 """Latent traversals along every axis, as labelled grids and animations."""
 
 from disentangle.traversal.animation import check_animation, save_animation
-from disentangle.traversal.axes import pick_axes, rank_axes, split_dead_axes
+from disentangle.traversal.axes import pick_axes, rank_axes, rank_live_axes
 from disentangle.traversal.difference_maps import measure_changes
 from disentangle.traversal.draw import draw_traversals
 from disentangle.traversal.image_grid import image_grid
@@ -20,8 +20,8 @@ __all__ = [
     "measure_changes",
     "pick_axes",
     "rank_axes",
+    "rank_live_axes",
     "save_animation",
-    "split_dead_axes",
     "traversal_grid",
     "traverse",
     "value_labels",

@@ -48,31 +48,6 @@ def pick_axes(axes: Sequence[Axis], chosen: str) -> tuple[Axis, ...]:
     return tuple(axes[i] for i in found)
 
 
-def split_dead_axes(
-    decode: Callable[[Tensor], Tensor], axes: Sequence[Axis], latents: Tensor
-) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
-    """Return the axes that change the image, and the dead ones, which hardly do.
-
-    A dead axis has less than 1e-4 of the largest activeness.
-
-    Args:
-        decode: Maps latents `(N, D)` to images `(N, C, H, W)`.
-        axes: `A` axes.
-        latents: Base latents of shape `(N, D)`; see `disentangle.metrics.activeness`.
-
-    Examples:
-        >>> axes = [Axis(f"x{i}", "codes", d) for i, d in enumerate(torch.eye(2))]
-        >>> decode = lambda z: (z * torch.tensor([1e-4, 0.5]))[:, :, None, None]
-        >>> live, dead = split_dead_axes(decode, axes, torch.zeros(1, 2))
-        >>> [axis.name for axis in live], [axis.name for axis in dead]
-        (['x1'], ['x0'])
-    """
-    measured = _measure(decode, axes, latents)
-    is_live = measured >= DEAD * measured.max()
-    live = tuple(axis for axis, alive in zip(axes, is_live, strict=True) if alive)
-    return live, tuple(axis for axis, alive in zip(axes, is_live, strict=True) if not alive)
-
-
 def rank_axes(
     decode: Callable[[Tensor], Tensor], axes: Sequence[Axis], latents: Tensor
 ) -> tuple[Axis, ...]:
@@ -91,7 +66,41 @@ def rank_axes(
         >>> [axis.name for axis in rank_axes(decode, axes, torch.zeros(1, 2))]
         ['x1 (0.5)', 'x0 (0.02)']
     """
+    return _rank(axes, _measure(decode, axes, latents))
+
+
+def rank_live_axes(
+    decode: Callable[[Tensor], Tensor], axes: Sequence[Axis], latents: Tensor
+) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
+    """Sort axes as `rank_axes` does, without the dead ones, which hardly change the image.
+
+    A dead axis has less than 1e-4 of the largest activeness.
+
+    Args:
+        decode: As in `rank_axes`.
+        axes: As in `rank_axes`.
+        latents: As in `rank_axes`.
+
+    Returns:
+        The sorted axes, and the dead ones as they were given.
+
+    Examples:
+        >>> axes = [Axis(f"x{i}", "codes", d) for i, d in enumerate(torch.eye(2))]
+        >>> decode = lambda z: (z * torch.tensor([1e-4, 0.5]))[:, :, None, None]
+        >>> live, dead = rank_live_axes(decode, axes, torch.zeros(1, 2))
+        >>> [axis.name for axis in live], [axis.name for axis in dead]
+        (['x1 (0.5)'], ['x0'])
+    """
     measured = _measure(decode, axes, latents)
+    is_live = measured >= DEAD * measured.max()
+    live, dead = (
+        tuple(axes[i] for i in np.flatnonzero(kind).tolist()) for kind in (is_live, ~is_live)
+    )
+    return _rank(live, measured[is_live]), dead
+
+
+def _rank(axes: Sequence[Axis], measured: NDArray[np.float64]) -> tuple[Axis, ...]:
+    """Sort the axes of each group by decreasing activeness `(A,)`, and add it to their names."""
     groups = list(dict.fromkeys(axis.group for axis in axes))
     order = sorted(range(len(axes)), key=lambda i: (groups.index(axes[i].group), -measured[i]))
     return tuple(replace(axes[i], name=f"{axes[i].name} ({measured[i]:.2g})") for i in order)

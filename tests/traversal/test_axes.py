@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from disentangle.models import Axis
-from disentangle.traversal import pick_axes, rank_axes, split_dead_axes
+from disentangle.traversal import pick_axes, rank_axes, rank_live_axes
 
 AXES = tuple(
     Axis(f"dimension {i % 2}", f"block {i // 2}", direction)
@@ -59,6 +59,8 @@ def test_axes_are_ranked_within_their_group():
 )
 def test_dead_axes_have_less_than_1e_4_of_the_largest_variance(strengths, dead):
     scales = torch.tensor(strengths)
-    live, found = split_dead_axes(lambda z: (z * scales)[:, :, None, None], AXES, torch.zeros(1, 4))
+    live, found = rank_live_axes(lambda z: (z * scales)[:, :, None, None], AXES, torch.zeros(1, 4))
     assert found == tuple(AXES[i] for i in dead)
-    assert live == tuple(axis for axis in AXES if axis not in found)
+    kept = {id(axis.direction) for axis in AXES if axis not in found}
+    assert len(live) == len(kept)
+    assert {id(axis.direction) for axis in live} == kept
