@@ -8,7 +8,7 @@ from disentangle.config.choices import DATA_SETS, TASKS, Task
 from disentangle.config.classification import ClassificationObjective
 from disentangle.config.gan import GANObjective
 from disentangle.config.optimizer import OptimizerConfig
-from disentangle.config.options import find_differing, flatten
+from disentangle.config.options import find_changes, find_differing, flatten
 from disentangle.config.run import FROM_MODEL, FROM_RUN, RunConfig, fill_defaults
 from disentangle.config.training import TrainingConfig
 from disentangle.config.vae import VAEObjective
@@ -26,6 +26,7 @@ __all__ = [
     "TrainingConfig",
     "VAEObjective",
     "fill_defaults",
+    "find_changes",
     "find_differing",
     "flatten",
 ]

@@ -1,7 +1,7 @@
 """Options of a saved configuration by dotted name."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 SETS = {"orthogonality"}  # options whose values are lists, but have no order
@@ -43,6 +43,22 @@ def _unify(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _unify(item) for key, item in value.items()}
     return [_unify(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def find_changes(
+    saved: Mapping[str, Any], current: Mapping[str, Any], ignored: Set[str]
+) -> dict[str, tuple[str, str]]:
+    """Return the options with another value than was saved, each with both values as text.
+
+    Options that only one of the two configurations has do not count.
+
+    Examples:
+        >>> find_changes({"seed": 0, "output": "a"}, {"seed": 1, "output": "b"}, {"output"})
+        {'seed': ('0', '1')}
+    """
+    then, now = flatten(saved), flatten(current)
+    known = (then.keys() & now.keys()) - ignored
+    return {name: (then[name], now[name]) for name in find_differing([then, now]) if name in known}
 
 
 def find_differing(configs: Sequence[Mapping[str, str]]) -> list[str]:

@@ -158,7 +158,11 @@ class RunConfig:
 
     def dump(self) -> str:
         """The run as YAML that `disentangle.config.parse.parse_run` reads back."""
-        return dump_yaml(_plain(asdict(self)))
+        return dump_yaml(self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The run as plain values, as they stand in its file."""
+        return _plain(asdict(self))
 
 
 def fill_defaults(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,16 @@
 """Start of a run: afresh in its folder, or from a checkpoint of an earlier run there."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate import Accelerator
 from accelerate.utils.constants import FSDP_MODEL_NAME
 from diffusers import ModelMixin
 
-from disentangle.config import RunConfig, find_differing, flatten
+from disentangle.config import RunConfig, find_changes
 from disentangle.distributed.launch import divides_networks
 from disentangle.orthogonality import WEIGHT_TECHNIQUES
 from disentangle.output.text import cut, escape_control_characters
@@ -68,7 +67,7 @@ class Resumption:
         saved = folder.check_claim(resume=which is not None, overwrite=overwrite)
         if which is None:
             return cls(run, folder)
-        _check_architecture(saved, _as_saved(run), folder.path)
+        _check_architecture(saved, run.as_dict(), folder.path)
         checkpoint = find_checkpoint(folder.checkpoints, which)
         start = cls(run, folder, checkpoint, read_facts(checkpoint), saved)
         check_division(checkpoint)
@@ -102,7 +101,7 @@ class Resumption:
             )
         if change is not None:
             yield f"resuming with other data: {change}"
-        if changes := _list_changes(self.saved, _as_saved(self.run)):
+        if changes := _list_changes(self.saved, self.run.as_dict()):
             yield f"resuming with other options: {', '.join(changes)}"
 
     def load(self, accelerator: Accelerator, models: Mapping[str, ModelMixin]) -> None:
@@ -134,11 +133,11 @@ class Resumption:
         """Return the lines of `metrics.jsonl` up to the checkpoint."""
         return read_lines(self.folder.metrics)
 
-    def recall_best(self) -> float:
+    def recall_best(self, log: Iterable[Mapping[str, Any]]) -> float:
         """Return the highest validation score so far, −∞ if the model with it is missing."""
         if self.folder.best.is_dir() and self.folder.read_step() > self.step:
             return -math.inf  # the model is from a step that will be repeated
-        scores = (line.get(VALIDATION_SCORE) for line in self.read_log())
+        scores = (line.get(VALIDATION_SCORE) for line in log)
         return max((score for score in scores if score is not None), default=-math.inf)
 
     def _check_future(self, *, overwrite: bool) -> None:
@@ -173,11 +172,6 @@ def check_division(checkpoint: Path) -> None:
 
 def _under(divided: bool) -> str:
     return "under" if divided else "without"
-
-
-def _as_saved(run: RunConfig) -> dict[str, Any]:
-    """Return the configuration of a run as it will be saved in the file."""
-    return yaml.safe_load(run.dump())
 
 
 def _check_architecture(saved: Mapping[str, Any], current: Mapping[str, Any], place: Path) -> None:
@@ -226,13 +220,11 @@ def _list_changes(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[
     Ignore the run folder, options that only one of the two has, and, with a constant learning rate,
     the number of steps.
     """
-    then, now = flatten(saved), flatten(current)
-    unimportant = {"output"}
-    if now["optimizer.schedule"] == "constant":
-        unimportant.add("training.steps")
-    known = (then.keys() & now.keys()) - unimportant
+    ignored = {"output"}
+    if current["optimizer"]["schedule"] == "constant":
+        ignored.add("training.steps")
+    changes = find_changes(saved, current, ignored)
     return [
-        escape_control_characters(f"{option} {cut(then[option])} → {cut(now[option])}")
-        for option in find_differing([then, now])
-        if option in known
+        escape_control_characters(f"{option} {cut(old)} → {cut(new)}")
+        for option, (old, new) in changes.items()
     ]

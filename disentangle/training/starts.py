@@ -23,9 +23,8 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
-import yaml
 
-from disentangle.config import RunConfig, find_differing, flatten
+from disentangle.config import RunConfig, find_changes
 from disentangle.runs.atomic import replace_text, temporary_of
 from disentangle.runs.checkpoints import later_checkpoints
 from disentangle.runs.lock import holding
@@ -308,14 +307,11 @@ def _with_kept_seed(run: RunConfig, choice: Path) -> RunConfig:
 
 def _check_same(saved: Mapping[str, Any], run: RunConfig) -> None:
     """Raise if an option differs from the saved ones: final losses could not be compared."""
-    then, now = flatten(saved), flatten(yaml.safe_load(run.dump()))
-    known = (then.keys() & now.keys()) - {"output"}
-    for option in find_differing([then, now]):
-        if option in known:
-            raise ValueError(
-                f"cannot resume the starts in {run.output} with other options: {option} is "
-                f"{then[option]} there and {now[option]} here"
-            )
+    for option, (old, new) in find_changes(saved, run.as_dict(), {"output"}).items():
+        raise ValueError(
+            f"cannot resume the starts in {run.output} with other options: {option} is "
+            f"{old} there and {new} here"
+        )
 
 
 def _run(command: Command, arguments: Sequence[str], lifeline: connection.Connection) -> None:

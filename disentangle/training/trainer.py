@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from accelerate.utils import set_seed
@@ -112,9 +113,10 @@ class Trainer:
         training = self.run.training
         batches = self._load_batches()
         self._open_folder()
+        before = self.start.read_log()
         log = self._open_log()
-        watch, self.codes = self._watch_for_collapse(), self._watch_codes()
-        self.best = self.start.recall_best()
+        watch, self.codes = self._watch_for_collapse(before), self._watch_codes(before)
+        self.best = self.start.recall_best(before)
         stop = False
         with closing(log), note_signals() as noted, closing(batches):
             for batch in batches:
@@ -166,21 +168,21 @@ class Trainer:
             max_skipped=training.max_skipped if training.on_nonfinite == "skip" else None,
         )
 
-    def _watch_for_collapse(self) -> CollapseWatch | None:
+    def _watch_for_collapse(self, before: list[dict[str, Any]]) -> CollapseWatch | None:
         """Return a watch over the subspaces; None if their activeness is not measured."""
         if not self.run.training.activeness_steps or not self.task.generates:
             return None
         watch = CollapseWatch(every=self.run.training.activeness_steps, say=self._say)
-        watch.restore(self.start.read_log())
+        watch.restore(before)
         return watch
 
-    def _watch_codes(self) -> CodeWatch | None:
+    def _watch_codes(self, before: list[dict[str, Any]]) -> CodeWatch | None:
         """Return a watch over the active codes; None if there are no codes."""
         if not isinstance(self.task, VAETask) or self.run.training.batch_size < 2:
             return None  # one image has no variance
         codes, steps = self.task.learner.raw.latent_dim, self.run.training.steps
         watch = CodeWatch(codes=codes, steps=steps, say=self._say)
-        watch.restore(self.start.read_log())
+        watch.restore(before)
         return watch
 
     def _measure(self, log: MetricsLog, watch: CollapseWatch | None) -> None:
