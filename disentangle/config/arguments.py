@@ -55,7 +55,13 @@ def parse_arguments(
         Traceback (most recent call last):
         ValueError: seed: expected a decimal number, got 1:30
     """
-    given = dict(_list_given(arguments, command_line_only))  # the last one counts
+    given: dict[str, str] = {}  # the last one counts
+    for key, text in _list_words(arguments):
+        # The parser complains about a --config that is unknown, or without a file.
+        if key == "config" and text and "--config" in parser._option_string_actions:
+            given |= flatten(read_config_file(text, command_line_only))
+        else:
+            given[key] = text
     try:
         values = parser.parse_args(list(arguments))
     except argparse.ArgumentError as error:
@@ -66,17 +72,12 @@ def parse_arguments(
     return values
 
 
-def _list_given(arguments: Sequence[str], command_line_only: Set[str]) -> Iterator[tuple[str, str]]:
-    """Yield each option with its text, from the command line and the `--config` files."""
+def _list_words(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each option with its text, from the words of the command line."""
     for word, following in pairwise([*arguments, ""]):
         key, equals, value = word.removeprefix("--").partition("=")
-        if key == word:
-            continue
-        text = value if equals else following
-        if key == "config" and text:  # the parser complains about one without a file
-            yield from flatten(read_config_file(text, command_line_only)).items()
-        else:
-            yield key, text
+        if key != word:
+            yield key, value if equals else following
 
 
 def _is_numeric(value: Any) -> bool:

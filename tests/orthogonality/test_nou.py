@@ -32,14 +32,14 @@ def draw(shape, seed, dtype=torch.float64, scale=1.0):
 
 
 def tolerance(weight, update):
-    """What rounding the weight to its dtype leaves of an update, relative to its length."""
+    """Return the relative error of an update to allow, since the weight is rounded to its dtype."""
     if weight.dtype == torch.float64:
         return 1e-5
     return 1e-5 + 10 * torch.finfo(weight.dtype).eps * (weight.norm() / update.norm()).item()
 
 
 def orthogonality_error(update):
-    """Of the update as a matrix, scaled to orthonormal rows or columns, in the largest entry."""
+    """Return the largest entry of `|UUᵀ − I|` for an update scaled to rows or columns of norm 1."""
     U = as_matrix(update).double()
     U = U if U.shape[0] <= U.shape[1] else U.mT
     U = U * len(U) ** 0.5 / U.norm()
